@@ -1,0 +1,110 @@
+"""Train the hand-written MLP: `python MLP_Manual/train.py` learns MNIST in about a minute."""
+
+from argparse import BooleanOptionalAction
+from pathlib import Path
+
+from common import cli, idx
+from common.data import Split
+from common.device import seed_everything, select_device
+from common.metrics import RunningMean, correct
+from common.run import Run
+from MLP_Manual.dataset import load_training
+from MLP_Manual.model import ACTIVATIONS, MLP
+from MLP_Manual.utils.losses import CrossEntropy, MeanSquaredError
+from MLP_Manual.utils.optim import OPTIMIZERS, SCHEDULES, clip_gradients, make_schedule
+
+FOLDER = Path(__file__).resolve().parent
+
+IMAGES = dict(
+    epochs=20, batch_size=128, lr=2e-3, optimizer="adamw", weight_decay=0.05, schedule="one-cycle",
+    warmup=0, clip=0.0, patience=0, loss="cross-entropy", label_smoothing=0.1,
+    hidden_sizes=[1024, 1024], activation="relu", batch_norm=True, dropout=0.4,
+)  # fmt: skip
+RECIPES = {  # the defaults of each dataset; those of mnist and fashion-mnist are the recorded ones
+    "mnist": IMAGES,
+    "mnist-sample": IMAGES,
+    "fashion-mnist": IMAGES,
+    "spirals": {
+        **IMAGES, "epochs": 60, "batch_size": 64, "lr": 1e-2, "weight_decay": 0.0,
+        "label_smoothing": 0.0, "hidden_sizes": [64, 64], "activation": "tanh", "dropout": 0.0,
+    },
+}  # fmt: skip
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.train_parser(__doc__, RECIPES)
+    add = parser.add_argument
+    add("--hidden-sizes", type=cli.positive_int, nargs="+", help="units of each hidden layer")
+    add("--activation", choices=ACTIVATIONS, help="between the layers")
+    add("--batch-norm", action=BooleanOptionalAction, help="normalise before the activation")
+    add("--dropout", type=cli.fraction, help="share of hidden values dropped")
+    add("--loss", choices=["cross-entropy", "mse"], help="mse is against one-hot targets")
+    add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
+    add("--optimizer", choices=OPTIMIZERS, help="all written in utils/optim.py")
+    add("--weight-decay", type=cli.non_negative, help="λ of the optimiser")
+    add("--schedule", choices=SCHEDULES, help="how the learning rate moves")
+    add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
+    add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
+    add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    parser.set_defaults(**RECIPES[parser.get_default("dataset")])
+    return parser
+
+
+def build_model(args, data: Split) -> MLP:
+    """The network that the flags describe, for examples like `data`."""
+    in_features, num_classes = data.inputs.shape[1], len(data.classes)
+    return MLP(
+        in_features, args.hidden_sizes, num_classes, args.activation, args.batch_norm, args.dropout
+    )
+
+
+def evaluate(model: MLP, data: Split) -> dict[str, float]:
+    """Mean loss (nats per example, never smoothed) and accuracy over the whole split."""
+    model.eval()
+    criterion = CrossEntropy()
+    loss, accuracy = RunningMean(), RunningMean()
+    for inputs, labels in data.in_order():
+        logits = model.forward(inputs)
+        loss.add(criterion.forward(logits, labels), len(labels))
+        accuracy.add(correct(logits, labels).float().mean(), len(labels))
+    return {"loss": loss.value, "accuracy": accuracy.value}
+
+
+def main(argv=None):
+    args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
+    device = select_device(args.device)
+    args.dataset = idx.or_sample(args.dataset, "dataset" in args.given, FOLDER, args.data_dir)
+    train, validation = load_training(args.dataset, args.data_dir)
+    train, validation = train.subset(args.subset).to(device), validation.to(device)
+    num_batches = train.num_batches(args.batch_size)
+
+    seed_everything(args.seed)
+    model = build_model(args, train).to(device=device)
+    criterion = MeanSquaredError() if args.loss == "mse" else CrossEntropy(args.label_smoothing)
+    optimizer = OPTIMIZERS[args.optimizer](model, args.lr, args.weight_decay)
+    schedule = make_schedule(args.schedule, args.lr, args.epochs * num_batches, args.warmup)
+
+    with Run(FOLDER, args, model, optimizer, model.gradients) as run:
+        run.announce(data=f"{args.dataset}: {len(train):,} to train on, {len(validation):,} held out")
+        for _ in range(run.epoch, args.epochs):
+            if run.should_stop(args.patience):
+                break
+            model.train()
+            batches = train.batches(args.batch_size, args.seed, run.epoch, skip=run.batch)
+            for inputs, labels in run.progress(batches, num_batches):
+                optimizer.lr = schedule(run.step)
+
+                logits = model.forward(inputs)
+                loss = criterion.forward(logits, labels)
+
+                model.backward(criterion.backward())
+                if args.clip:
+                    clip_gradients(model, args.clip)
+                optimizer.step()
+                run.log_step(loss, len(labels), lr=optimizer.lr)
+            run.log_epoch(**evaluate(model, validation))
+        run.finish()
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,89 @@
+"""Checkpoints: any nesting of dicts, lists, numbers and tensors in one safetensors file.
+
+Tensors are stored under their dotted path ("model.layers.0.weight"), so other programs can read
+them; the rest travels as JSON in the file's metadata. No pickle: loading runs no code.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from common.cli import UserError
+
+
+def save(path: Path, state: dict) -> None:
+    """Write `state` to a temporary name, then rename: `path` is always a whole checkpoint.
+
+    Raises UserError when it cannot be written (a full disk); what was at `path` stays.
+    """
+    tensors: dict[str, Tensor] = {}
+    skeleton = json.dumps(pack(state, "", tensors))
+    write_atomically(path, safetensors.torch.save(tensors, {"state": skeleton}))
+
+
+def load(path: Path) -> dict:
+    """The state that `save` wrote, on the CPU.
+
+    Raises UserError for a file that is missing, damaged, or no checkpoint of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            skeleton = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return unpack(skeleton, tensors)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} is damaged or no checkpoint of this project ({reason}): use another run"
+        ) from None
+
+
+def restore(part, state: dict, path: Path, what: str) -> None:
+    """`part.load_state_dict(state)`; a state of another network or optimiser is a UserError."""
+    try:
+        part.load_state_dict(state)
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} is of another {what}: {reason}") from None
+
+
+def pack(value, path: str, tensors: dict[str, Tensor]):
+    """A JSON skeleton of `value`; its tensors go into `tensors` under their dotted path."""
+    if isinstance(value, Tensor):
+        tensors[path] = value.detach().cpu().clone().contiguous()  # views must not share memory
+        return {"tensor": path}
+    if isinstance(value, dict):  # as pairs: JSON keys are strings, torch.optim's are numbers too
+        return {"dict": [[k, pack(v, f"{path}.{k}" if path else str(k), tensors)]
+                         for k, v in value.items()]}  # fmt: skip
+    if isinstance(value, (list, tuple)):
+        return [pack(v, f"{path}.{i}", tensors) for i, v in enumerate(value)]
+    return value
+
+
+def unpack(skeleton, tensors: dict[str, Tensor]):
+    """The inverse of `pack` (tuples come back as lists)."""
+    if isinstance(skeleton, list):
+        return [unpack(value, tensors) for value in skeleton]
+    if isinstance(skeleton, dict):
+        if "tensor" in skeleton:
+            return tensors[skeleton["tensor"]]
+        return {key: unpack(value, tensors) for key, value in skeleton["dict"]}
+    return skeleton
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name and rename it, so that no reader sees half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}; what was there stays") from None

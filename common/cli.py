@@ -1,0 +1,150 @@
+"""The flags that every train.py and test.py shares, and errors as one clear line."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+UNSET = object()
+
+
+class UserError(Exception):
+    """Something the user can put right: printed as one line, exit code 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line and which takes no abbreviated flags."""
+
+    def __init__(self, description: str):
+        super().__init__(
+            description=description,
+            allow_abbrev=False,
+            formatter_class=lambda prog: argparse.ArgumentDefaultsHelpFormatter(prog, width=100),
+        )
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+
+def number(kind: type, low: float, high: float = float("inf"), open_low: bool = False) -> Callable:
+    """A flag's type: a number in [low, high), or in (low, high) with `open_low`."""
+    low_text = f"above {low:g}" if open_low else f"at least {low:g}"
+    wanted = low_text + (f" and below {high:g}" if high != float("inf") else "")
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = float("nan")
+        if not (low < value if open_low else low <= value) or not value < high:
+            name = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"expected a {name} {wanted}, got {text!r}")
+        return value
+
+    return parse
+
+
+positive_int, natural = number(int, 1), number(int, 0)
+positive, non_negative = number(float, 0, open_low=True), number(float, 0)
+fraction = number(float, 0, 1)
+
+
+def train_parser(description: str, recipes: dict[str, dict]) -> Parser:
+    """The shared flags. `recipes` holds each dataset's defaults; its first dataset is the default.
+
+    The folder's train.py adds its own flags, and each recipe may name those too.
+    """
+    parser = Parser(description)
+    names = list(recipes)
+    parser.add_argument("--dataset", choices=names, default=names[0], help="what to learn")
+    parser.add_argument("--data-dir", help="where the data lies; before $PLAYGROUND_DATA")
+    parser.add_argument("--epochs", type=positive_int, help="passes over the training split")
+    parser.add_argument("--batch-size", type=positive_int, help="examples per step")
+    parser.add_argument("--lr", type=positive, help="learning rate, the schedule's peak")
+    parser.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="of everything random")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--run-dir", help="the run's folder (default: a new one under runs/)")
+    parser.add_argument("--resume", action="store_true", help="go on with --run-dir or the latest")
+    parser.add_argument("--subset", type=positive_int, help="train on this many examples only")
+    parser.set_defaults(**recipes[names[0]])
+    return parser
+
+
+def test_parser(description: str) -> Parser:
+    """The flags of every test.py."""
+    parser = Parser(description)
+    parser.add_argument("--run-dir", help="the run to evaluate (default: the latest)")
+    parser.add_argument("--data-dir", help="where the data lies; before $PLAYGROUND_DATA")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument("--record", action="store_true", help="write the result into results/")
+    parser.add_argument("--config", help="the record's name (default: the dataset's)")
+    return parser
+
+
+def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=None):
+    """Parse the flags: those given, then the dataset's recipe, or the resumed run's config.json.
+
+    `args.given` holds the names of the flags on the command line. On --resume, `args.run_dir` is
+    the run to continue; only --epochs, --device and --data-dir may differ from its config.
+    """
+    blank = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
+    given = {k: v for k, v in vars(parser.parse_args(argv, blank)).items() if v is not UNSET}
+    if not given.get("resume"):
+        parser.set_defaults(**recipes[given.get("dataset", next(iter(recipes)))])
+        args = parser.parse_args(argv)
+    else:
+        run_dir = find_run(runs, given.get("run_dir"), "last.safetensors")
+        config = read_config(run_dir)
+        for name, value in given.items():
+            if name in config and name not in ("epochs", "device", "data_dir", "given"):
+                if config[name] != value:
+                    flag = "--" + name.replace("_", "-")
+                    raise UserError(
+                        f"{flag} {value} contradicts the run in {run_dir}, which has "
+                        f"{config[name]}: leave it out, or start a new run without --resume"
+                    )
+        args = argparse.Namespace(**{**vars(parser.parse_args([])), **config, **given})
+        args.run_dir = str(run_dir)
+    args.given = sorted(set(given) | set(getattr(args, "given", [])))
+    return args
+
+
+def find_run(runs: Path, run_dir: str | None, needed: str) -> Path:
+    """The folder `run_dir`, or the latest run below `runs` that holds the file `needed`."""
+    if run_dir is not None:
+        if not (Path(run_dir) / needed).is_file():
+            raise UserError(f"no run to use in {run_dir}: it has no {needed}")
+        return Path(run_dir)
+    found = [folder for folder in sorted(runs.glob("[0-9]*-*")) if (folder / needed).is_file()]
+    if not found:
+        raise UserError(f"no run with a {needed} in {runs}: train one first, or name a --run-dir")
+    return max(found, key=lambda folder: int(folder.name.split("-")[0]))
+
+
+def read_config(run_dir: Path) -> dict:
+    """The run's config.json."""
+    path = run_dir / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): use another run") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds no run's flags: use another run")
+    return config
+
+
+def entry(main: Callable) -> None:
+    """Run a script's main(): a UserError is one line and exit code 2, Ctrl-C is exit code 130."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interruption:
+        print(str(interruption) or "interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `… | head` closed our output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -1,0 +1,88 @@
+"""Which device to compute on, seeding, and mixed precision."""
+
+import random
+import warnings
+from contextlib import nullcontext
+
+import numpy
+import torch
+
+from common.cli import UserError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def select_device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises UserError for a device that this machine lacks, or for which the installed torch was
+    built without kernels (a GPU newer than the wheel). "auto" steps over such a device.
+    """
+    if name == "auto":
+        return next(torch.device(d) for d in ("cuda", "mps", "cpu") if problem(d, warn=True) is None)
+    if name not in DEVICES:
+        raise UserError(f"unknown device {name!r}: choose from {', '.join(DEVICES)}")
+    reason = problem(name)
+    if reason is not None:
+        raise UserError(f"--device {name}: {reason}; try --device auto")
+    return torch.device(name)
+
+
+def problem(name: str, warn: bool = False) -> str | None:
+    """Why the device cannot be used, or None when it works."""
+    if name == "cpu":
+        return None
+    present = torch.cuda.is_available() if name == "cuda" else torch.backends.mps.is_available()
+    if not present:
+        return f"there is no {name.upper()} device that torch {torch.__version__} can use"
+    try:  # a wheel without kernels for this GPU is found out only by running one
+        torch.ones(2, device=name).sum().item()
+    except RuntimeError as error:
+        reason = f"torch {torch.__version__} fails on it ({str(error).splitlines()[0]})"
+        if warn:
+            warnings.warn(f"{name.upper()} is there, but {reason}", stacklevel=3)
+        return reason
+    return None
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch (every device), so that a run can be repeated."""
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def autocast(device: torch.device, precision: str = "float32"):
+    """A context that computes in `precision` ("float32", "bfloat16" or "float16")."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
+
+
+def random_state() -> dict:
+    """Every random generator's state, as tensors and plain values that a checkpoint can hold."""
+    name, keys, position, has_gauss, cached = numpy.random.get_state()
+    version, internal, gauss = random.getstate()
+    state = {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(keys.astype("int64")), position, has_gauss, cached],
+        "python": [version, list(internal), gauss],
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict) -> None:
+    """Put back what `random_state` returned; a device that is absent here is left out."""
+    torch.set_rng_state(state["torch"])
+    name, keys, position, has_gauss, cached = state["numpy"]
+    numpy.random.set_state((name, keys.numpy().astype("uint32"), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
+    if torch.backends.mps.is_available() and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

@@ -1,0 +1,64 @@
+"""The numbers that runs report. Counts and sums over examples, divided once at the end."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class RunningMean:
+    """The mean over all examples seen, so that a short last batch weighs what it should.
+
+    The sum stays on the values' device: adding costs no synchronisation with a GPU.
+    """
+
+    def __init__(self, total: float = 0.0, count: int = 0):
+        self.total, self.count = total, count
+
+    def add(self, mean: Tensor | float, count: int) -> None:
+        """Add `count` examples whose mean is `mean`."""
+        self.total = self.total + mean * count
+        self.count += count
+
+    @property
+    def value(self) -> float:
+        """The mean so far; NaN before the first example."""
+        return float(self.total) / self.count if self.count else math.nan
+
+
+def correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
+    """Which examples have their label among the `k` largest logits: (N, K), (N,) -> (N,) bool."""
+    return (logits.topk(k, dim=1).indices == labels[:, None]).any(dim=1)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """The share of examples whose largest logit is the label's, in [0, 1]."""
+    return correct(logits, labels).float().mean().item()
+
+
+def top_k_accuracy(logits: Tensor, labels: Tensor, k: int = 5) -> float:
+    """The share of examples whose label is among the `k` largest logits, in [0, 1]."""
+    return correct(logits, labels, k).float().mean().item()
+
+
+def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Counts by (true class, predicted class): two (N,) tensors -> (K, K) int64."""
+    pairs = labels * num_classes + predictions
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def perplexity(nats_per_token: float) -> float:
+    """exp(loss): among how many equally likely tokens the model hesitates."""
+    return math.exp(nats_per_token)
+
+
+def bits_per_character(nats_per_character: float) -> float:
+    """The loss in bits instead of nats: loss / ln 2."""
+    return nats_per_character / math.log(2)
+
+
+def parameter_count(model) -> int:
+    """How many numbers are learned, in a hand-written model or an nn.Module."""
+    parameters = model.parameters()
+    tensors = parameters.values() if isinstance(parameters, dict) else parameters
+    return sum(tensor.numel() for tensor in tensors)

@@ -1,0 +1,105 @@
+"""Result records: one JSON file per recipe in a folder's results/, a row per seed."""
+
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+
+from common import checkpoint
+from common.cli import UserError
+from common.data import ROOT
+
+# flags that say where and how long ago, not what was learned
+NOT_HYPERPARAMETERS = {"seed", "device", "data_dir", "run_dir", "resume", "given", "commit", "dataset"}
+
+
+def git_commit() -> str | None:
+    """The commit of this clone, "-dirty" when files differ from it; None outside of git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip() or None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def environment(device: torch.device) -> dict:
+    """The machine and versions that a measurement depends on."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].split(":")[1].strip() if names else processor
+    facts = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": f"{processor}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts
+
+
+def training_command(folder: Path, config: dict) -> str:
+    """The command that repeats the run, without its seed and places."""
+    words = [f"python {folder.name}/train.py"]
+    for name in config["given"]:
+        if name not in NOT_HYPERPARAMETERS or name == "dataset":
+            value = config[name]
+            values = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            flag = "--" + name.replace("_", "-")
+            words.append(f"--no-{flag[2:]}" if value is False else flag)
+            words += [] if isinstance(value, bool) else [values]
+    return " ".join(words)
+
+
+def write(
+    folder: Path, name: str, config: dict, state: dict, *, model, parameters: int,
+    examples: dict, checksums: dict, test: dict, device: torch.device,
+) -> Path:  # fmt: skip
+    """Add the run's row to results/`name`.json; a row of the same seed is replaced.
+
+    Refuses (UserError) a run that did not end, and one of another recipe than the file's.
+    """
+    if state["epoch"] < config["epochs"] and not config.get("patience"):
+        raise UserError(f"the run stands at epoch {state['epoch']} of {config['epochs']}: --resume it")
+    path = folder / "results" / f"{name}.json"
+    hyperparameters = {k: v for k, v in config.items() if k not in NOT_HYPERPARAMETERS}
+    history = state["history"]
+    best = max(history, key=lambda row: row["validation_accuracy"])
+    row = {
+        "seed": config["seed"],
+        "epochs": len(history),
+        "best_epoch": best["epoch"],
+        "seconds": round(history[-1]["seconds"], 1),
+        "commit": config["commit"],
+        "validation": {k[len("validation_") :]: v for k, v in best.items() if k.startswith("valid")},
+        "test": test,
+    }
+    record = {
+        "model": type(model).__name__,
+        "dataset": config["dataset"],
+        "config": name,
+        "sample": config["dataset"].endswith("-sample"),
+        "command": training_command(folder, config),
+        "hyperparameters": hyperparameters,
+        "parameters": parameters,
+        "data": {"examples": examples, "sha256": checksums},
+        "environment": environment(device),
+        "runs": [row],
+    }
+    if path.is_file():
+        previous = json.loads(path.read_text())
+        for key in ("dataset", "hyperparameters", "data"):
+            if previous[key] != record[key]:
+                raise UserError(f"{path} is of other {key}: name this recipe with --config")
+        record["runs"] += [run for run in previous["runs"] if run["seed"] != row["seed"]]
+        record["runs"].sort(key=lambda run: run["seed"])
+    path.parent.mkdir(exist_ok=True)
+    checkpoint.write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+    return path

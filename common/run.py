@@ -1,0 +1,252 @@
+"""A run and its folder: config.json, history.csv, curves.png, last and best checkpoint."""
+
+import csv
+import io
+import json
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from common import checkpoint
+from common.cli import UserError
+from common.device import random_state, set_random_state
+from common.metrics import RunningMean, parameter_count
+from common.record import git_commit
+
+CHECKPOINT_SECONDS = 120  # within an epoch; every epoch ends with a checkpoint in any case
+FILES = ("config.json", "history.csv", "last.safetensors", "best.safetensors")
+
+
+class Run:
+    """Keeps what a training loop leaves behind, and lets it go on where it stopped.
+
+    Used as a context: inside it, Ctrl-C waits for the step to end, saves, and says how to resume.
+    `epoch`, `step` (of the whole run) and `batch` (of the epoch) say where the run stands.
+    """
+
+    def __init__(self, folder: Path, args, model, optimizer, gradients: Callable[[], dict]):
+        """`folder` is the model's; `gradients()` gives its current gradients by name."""
+        self.command = f"python {folder.name}/train.py"
+        self.folder, self.args = folder, args
+        self.model, self.optimizer, self.gradients = model, optimizer, gradients
+        self.epoch = self.step = self.batch = 0
+        self.lr, self.train_loss, self.history = 0.0, RunningMean(), []
+        self.seconds, self.started = 0.0, time.monotonic()
+        self.interrupted, self.bar = False, None
+        if args.resume:
+            self.path = Path(args.run_dir)
+            self.load()
+        else:
+            self.path = new_folder(folder / "runs", args.run_dir, args.dataset)
+            self.write_config()
+        self.last_save = time.monotonic()
+
+    def write_config(self) -> None:
+        config = {k: v for k, v in vars(self.args).items() if k not in ("resume", "run_dir")}
+        config["commit"] = getattr(self.args, "commit", None) or git_commit()
+        text = json.dumps(config, indent=2) + "\n"
+        checkpoint.write_atomically(self.path / "config.json", text.encode())
+
+    def announce(self, **facts) -> None:
+        """Print what is about to happen, a fact a line."""
+        facts = {
+            "model": f"{type(self.model).__name__}, {parameter_count(self.model):,} parameters",
+            **facts,
+            "run folder": self.path,
+        }
+        if self.step:
+            facts["resumed"] = f"in epoch {self.epoch + 1}, after {self.step} steps"
+        for name, fact in facts.items():
+            print(f"{name:>12}  {fact}")
+        print(flush=True)
+
+    def __enter__(self) -> "Run":
+        def handle(number, frame):
+            if self.interrupted:
+                raise KeyboardInterrupt("stopped without saving")
+            self.interrupted = True
+
+        try:
+            self.previous_handler = signal.signal(signal.SIGINT, handle)
+        except ValueError:  # not in the main thread: Ctrl-C stays as it is
+            self.previous_handler = None
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        if self.previous_handler is not None:
+            signal.signal(signal.SIGINT, self.previous_handler)
+
+    def progress(self, batches: Iterable, total: int) -> Iterator:
+        """Go through an epoch's batches, with a progress bar where somebody watches."""
+        self.bar = tqdm(
+            batches, total=total, initial=self.batch, desc=f"epoch {self.epoch + 1}", leave=False,
+            disable=not sys.stderr.isatty(), unit="step", dynamic_ncols=True,
+        )  # fmt: skip
+        yield from self.bar
+
+    def log_step(self, loss: torch.Tensor, count: int, lr: float) -> None:
+        """After each step: its mean loss over `count` examples, and the learning rate.
+
+        Raises UserError when the loss is not finite; the last good checkpoint stays.
+        """
+        self.step, self.batch, self.lr = self.step + 1, self.batch + 1, lr
+        self.train_loss.add(loss.detach(), count)
+        # .item() makes a GPU wait, so there it is done now and then; a NaN stays in the sum
+        if loss.device.type == "cpu" or self.batch % 20 == 0:
+            if not math.isfinite(self.train_loss.value):
+                self.stop_not_finite()
+            if self.bar is not None and not self.bar.disable and self.batch % 20 == 0:
+                self.bar.set_postfix(loss=f"{self.train_loss.value:.4f}", refresh=False)
+        if self.interrupted:
+            self.save()
+            self.draw_curves()
+            raise KeyboardInterrupt(
+                f"stopped after step {self.step}; go on with: "
+                f"{self.command} --resume --run-dir {self.path}"
+            )
+        if time.monotonic() - self.last_save > CHECKPOINT_SECONDS:
+            self.save()
+
+    def stop_not_finite(self) -> None:
+        largest = {name: g.abs().max().item() for name, g in self.gradients().items()}
+        name = max(largest, key=lambda key: (math.isnan(largest[key]), largest[key]))
+        raise UserError(
+            f"the loss is no longer finite at step {self.step} (learning rate {self.lr:.3g}, "
+            f"largest gradient {largest[name]:.3g} in {name}); try a smaller --lr. "
+            f"The last good checkpoint stays in {self.path}"
+        )
+
+    def log_epoch(self, **metrics: float) -> None:
+        """After each epoch: print a line, keep the history, save `last` and perhaps `best`.
+
+        `metrics` are the validation split's; the best epoch is the one with the highest
+        accuracy, or the lowest loss where there is no accuracy.
+        """
+        if not math.isfinite(self.train_loss.value):
+            self.stop_not_finite()
+        seconds = self.seconds + time.monotonic() - self.started
+        took = seconds - (self.history[-1]["seconds"] if self.history else 0)
+        row = {
+            "epoch": self.epoch + 1,
+            "dataset": self.args.dataset,
+            "train_loss": self.train_loss.value,
+            **{f"validation_{name}": value for name, value in metrics.items()},
+            "lr": self.lr,
+            "seconds": round(seconds, 3),
+        }
+        self.history.append(row)
+        shown = "  ".join(
+            f"val {name} {value:.2%}" if name == "accuracy" else f"val {name} {value:.4f}"
+            for name, value in metrics.items()
+        )
+        star = "*" if self.best is row else " "
+        print(
+            f"epoch {row['epoch']:3d}/{self.args.epochs}{star}  train loss {row['train_loss']:.4f}"
+            f"  {shown}  lr {self.lr:.2e}  {took:6.1f} s", flush=True,
+        )  # fmt: skip
+        self.epoch, self.batch, self.train_loss = self.epoch + 1, 0, RunningMean()
+        if self.best is row:
+            checkpoint.save(self.path / "best.safetensors", self.state())
+        self.save()
+
+    @property
+    def best(self) -> dict:
+        """The best epoch's row of the history; of equals, the first."""
+        if "validation_accuracy" in self.history[0]:
+            return max(self.history, key=lambda row: row["validation_accuracy"])
+        return min(self.history, key=lambda row: row["validation_loss"])
+
+    def should_stop(self, patience: int) -> bool:
+        """Early stopping: no better validation for `patience` epochs (0: never)."""
+        if not patience or not self.history:
+            return False
+        return len(self.history) - self.best["epoch"] >= patience
+
+    def finish(self) -> None:
+        """Draw the curves, and say what was reached and what to do next."""
+        self.draw_curves()
+        best = self.best
+        reached = "  ".join(
+            f"{name.removeprefix('validation_')} {best[name]:.2%}"
+            if name.endswith("accuracy") else f"{name.removeprefix('validation_')} {best[name]:.4f}"
+            for name in best if name.startswith("validation_")
+        )  # fmt: skip
+        print(f"\nbest epoch {best['epoch']} on the validation split of {self.args.dataset}: {reached}")
+        if self.args.dataset.endswith("-sample"):
+            print("(a small sample of the dataset: not comparable with results on all of it)")
+        print(f"pictures and the test split:  python {self.folder.name}/test.py --run-dir {self.path}")
+
+    def state(self) -> dict:
+        """All that a checkpoint holds."""
+        return {
+            "dataset": self.args.dataset,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "batch": self.batch,
+            "lr": self.lr,
+            "train_loss": [float(self.train_loss.total), self.train_loss.count],
+            "history": self.history,
+            "seconds": self.seconds + time.monotonic() - self.started,
+            "random": random_state(),
+        }
+
+    def save(self) -> None:
+        """Write last.safetensors and the history, each whole or not at all."""
+        checkpoint.save(self.path / "last.safetensors", self.state())
+        if self.history:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, self.history[0], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.history)
+            checkpoint.write_atomically(self.path / "history.csv", text.getvalue().encode())
+        self.last_save = time.monotonic()
+
+    def load(self) -> None:
+        """Take everything back from last.safetensors."""
+        path = self.path / "last.safetensors"
+        state = checkpoint.load(path)
+        checkpoint.restore(self.model, state["model"], path, "network")
+        checkpoint.restore(self.optimizer, state["optimizer"], path, "optimiser")
+        self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
+        self.lr, self.history, self.seconds = state["lr"], state["history"], state["seconds"]
+        self.train_loss = RunningMean(*state["train_loss"])
+        set_random_state(state["random"])
+
+    def draw_curves(self) -> None:
+        """Write curves.png: the losses and the other metrics, epoch by epoch."""
+        if self.history:
+            from common.plots import draw_curves  # matplotlib is slow to import
+
+            draw_curves(self.path / "curves.png", self.history)
+
+
+def new_folder(runs: Path, run_dir: str | None, dataset: str) -> Path:
+    """Make the run's folder: `run_dir`, which must hold no run yet, or runs/NNNN-dataset."""
+    try:
+        if run_dir is not None:
+            path = Path(run_dir)
+            if any((path / name).exists() for name in FILES):
+                raise UserError(f"{path} holds a run already: add --resume, or name another folder")
+            path.mkdir(parents=True, exist_ok=True)
+            return path
+        runs.mkdir(exist_ok=True)
+        while True:
+            taken = [int(p.name.split("-")[0]) for p in runs.glob("[0-9]*-*")]
+            path = runs / f"{max(taken, default=0) + 1:04d}-{dataset}"
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:  # another run started at the same moment
+                continue
+    except OSError as error:
+        raise UserError(f"cannot make the run folder: {error}") from None
