@@ -46,7 +46,6 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
-    parser.set_defaults(**RECIPES[parser.get_default("dataset")])
     return parser
 
 
@@ -77,14 +76,15 @@ def main(argv=None):
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
     num_batches = train.num_batches(args.batch_size)
+    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
 
     seed_everything(args.seed)
     model = build_model(args, train).to(device=device)
     criterion = MeanSquaredError() if args.loss == "mse" else CrossEntropy(args.label_smoothing)
-    optimizer = OPTIMIZERS[args.optimizer](model, args.lr, args.weight_decay)
-    schedule = make_schedule(args.schedule, args.lr, args.epochs * num_batches, args.warmup)
+    optimizer = OPTIMIZERS[args.optimizer](model, lr=args.lr, weight_decay=args.weight_decay)
 
-    with Run(FOLDER, args, model, optimizer, model.gradients) as run:
+    with Run(FOLDER, args, model, optimizer) as run:
+        schedule = make_schedule(args.schedule, args.lr, total_steps, args.warmup)
         run.announce(data=f"{args.dataset}: {len(train):,} to train on, {len(validation):,} held out")
         for _ in range(run.epoch, args.epochs):
             if run.should_stop(args.patience):

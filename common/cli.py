@@ -111,6 +111,13 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     return args
 
 
+def total_steps(steps: int, warmup: int) -> int:
+    """`steps`, once it is sure that the warm-up leaves some of them for the schedule itself."""
+    if warmup >= steps:
+        raise UserError(f"--warmup {warmup} does not fit into a run of {steps} steps")
+    return steps
+
+
 def find_run(runs: Path, run_dir: str | None, needed: str) -> Path:
     """The folder `run_dir`, or the latest run below `runs` that holds the file `needed`."""
     if run_dir is not None:

@@ -86,3 +86,16 @@ def set_random_state(state: dict) -> None:
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
     if torch.backends.mps.is_available() and "mps" in state:
         torch.mps.set_rng_state(state["mps"])
+
+
+def compiled(model: torch.nn.Module, wanted: bool):
+    """`torch.compile(model)` when wanted, sharing its parameters; else the model itself.
+
+    Raises UserError where this torch cannot compile on this Python.
+    """
+    if not wanted:
+        return model
+    try:
+        return torch.compile(model)
+    except RuntimeError as error:
+        raise UserError(f"--compile: {str(error).splitlines()[0]}; leave it out") from None

@@ -61,9 +61,10 @@ def training_command(folder: Path, config: dict) -> str:
 def write(
     folder: Path, name: str, config: dict, state: dict, *, model, parameters: int,
     examples: dict, checksums: dict, test: dict, device: torch.device,
-) -> Path:  # fmt: skip
+) -> tuple[Path, bool]:  # fmt: skip
     """Add the run's row to results/`name`.json; a row of the same seed is replaced.
 
+    Returns the file, and whether this seed is the file's lowest (whose pictures are shown).
     Refuses (UserError) a run that did not end, and one of another recipe than the file's.
     """
     if state["epoch"] < config["epochs"] and not config.get("patience"):
@@ -102,4 +103,4 @@ def write(
         record["runs"].sort(key=lambda run: run["seed"])
     path.parent.mkdir(exist_ok=True)
     checkpoint.write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
-    return path
+    return path, record["runs"][0] is row

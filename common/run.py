@@ -7,7 +7,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -30,11 +30,9 @@ class Run:
     `epoch`, `step` (of the whole run) and `batch` (of the epoch) say where the run stands.
     """
 
-    def __init__(self, folder: Path, args, model, optimizer, gradients: Callable[[], dict]):
-        """`folder` is the model's; `gradients()` gives its current gradients by name."""
+    def __init__(self, folder: Path, args, model, optimizer):
         self.command = f"python {folder.name}/train.py"
-        self.folder, self.args = folder, args
-        self.model, self.optimizer, self.gradients = model, optimizer, gradients
+        self.folder, self.args, self.model, self.optimizer = folder, args, model, optimizer
         self.epoch = self.step = self.batch = 0
         self.lr, self.train_loss, self.history = 0.0, RunningMean(), []
         self.seconds, self.started = 0.0, time.monotonic()
@@ -116,7 +114,11 @@ class Run:
             self.save()
 
     def stop_not_finite(self) -> None:
-        largest = {name: g.abs().max().item() for name, g in self.gradients().items()}
+        if isinstance(self.model, torch.nn.Module):
+            gradients = {name: p.grad for name, p in self.model.named_parameters()}
+        else:
+            gradients = self.model.gradients()
+        largest = {name: g.abs().max().item() for name, g in gradients.items() if g is not None}
         name = max(largest, key=lambda key: (math.isnan(largest[key]), largest[key]))
         raise UserError(
             f"the loss is no longer finite at step {self.step} (learning rate {self.lr:.3g}, "

@@ -129,7 +129,7 @@ class ReLU(Layer):
         return self.y
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        return grad_output * (self.y > 0)  # y > 0 exactly where x > 0
+        return grad_output * self.y.sign()  # y >= 0, so its sign is the mask [x > 0], as numbers
 
 
 class Tanh(Layer):
@@ -221,7 +221,8 @@ class BatchNorm1d(Layer):
             N = len(x)
             if N < 2:
                 raise ValueError("batch normalisation needs at least 2 examples to train on")
-            var, mean = torch.var_mean(x, dim=0, correction=0)
+            mean = x.mean(0)
+            var = ((x - mean) ** 2).mean(0)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * N / (N - 1), self.momentum)
             self.num_batches_tracked += 1

@@ -1,0 +1,50 @@
+"""Evaluate a run of the hand-written CNN on the test split, and draw what it learned."""
+
+from pathlib import Path
+
+import torch
+
+from CNN_Manual.dataset import load_test, load_training
+from CNN_Manual.train import build_model, evaluate
+from CNN_Manual.utils.layers import ReLU
+from CNN_Manual.utils.plots import draw_feature_maps, draw_filters, draw_worst_mistakes
+from common import cli
+from common.device import select_device
+from common.evaluation import find_trained, load_best, write_record
+from common.metrics import confusion_matrix
+from common.plots import draw_confusion_matrix
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def main(argv=None):
+    args = cli.test_parser(__doc__).parse_args(argv)
+    args.device = select_device(args.device)
+    run_dir, config = find_trained(FOLDER, args)
+    test = load_test(config.dataset, args.data_dir).to(args.device)
+    model = build_model(config, test).to(device=args.device)
+    load_best(model, run_dir)
+
+    metrics = evaluate(model, test)
+    print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")
+    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+    logits = torch.cat([model.forward(images) for images, _ in test.in_order()])
+    counts = confusion_matrix(logits.argmax(1), test.labels, len(test.classes)).cpu()
+    title = f"{config.dataset}: test split"
+    draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)
+    draw_worst_mistakes(run_dir / "mistakes.png", test, logits, title)
+    draw_filters(run_dir / "filters.png", model.parameters()["features.0.weight"], title)
+    model.forward(test.inputs[:1])  # leaves each ReLU's output in `y`
+    stages = [layer.y[0] for layer in model.features.layers if isinstance(layer, ReLU)]
+    draw_feature_maps(run_dir / "feature_maps.png", test.inputs[0, 0], stages, title)
+    print(f"pictures in {run_dir}")
+
+    if args.record:
+        train, validation = load_training(config.dataset, args.data_dir)
+        splits = {"train": train.subset(config.subset), "validation": validation, "test": test}
+        write_record(FOLDER, args, run_dir, config, model, splits, metrics)
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,118 @@
+"""Train the hand-written CNN: `python CNN_Manual/train.py` learns MNIST in a minute or two."""
+
+from argparse import BooleanOptionalAction
+from pathlib import Path
+
+from CNN_Manual.dataset import load_training
+from CNN_Manual.model import CNN
+from CNN_Manual.utils.augment import random_affine, random_flip
+from CNN_Manual.utils.losses import CrossEntropy
+from CNN_Manual.utils.optim import OPTIMIZERS, SCHEDULES, clip_gradients, make_schedule
+from common import cli, idx
+from common.data import Split
+from common.device import seed_everything, select_device
+from common.metrics import RunningMean, correct
+from common.run import Run
+
+FOLDER = Path(__file__).resolve().parent
+
+MNIST = dict(
+    epochs=2, batch_size=128, lr=1e-2, optimizer="adamw", weight_decay=0.05, schedule="one-cycle",
+    warmup=0, clip=0.0, patience=0, label_smoothing=0.1, channels=[32, 64, 128], dropout=0.3,
+    shift=1.5, rotation=8.0, zoom=0.08, flip=False,
+)  # fmt: skip
+RECIPES = {  # the defaults of each dataset: a few-minute version of what the README records
+    "mnist": MNIST,
+    "mnist-sample": {**MNIST, "epochs": 12},
+    "fashion-mnist": {**MNIST, "epochs": 3, "shift": 1.0, "rotation": 4.0, "flip": True},
+    "shapes": {**MNIST, "epochs": 5, "channels": [16, 32, 64]},
+}
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.train_parser(__doc__, RECIPES)
+    add = parser.add_argument
+    add("--channels", type=cli.positive_int, nargs="+", help="output channels of each convolution")
+    add("--dropout", type=cli.fraction, help="share of the last features dropped")
+    add("--shift", type=cli.non_negative, help="augmentation: pixels, at most, either way")
+    add("--rotation", type=cli.non_negative, help="augmentation: degrees, at most, either way")
+    add("--zoom", type=cli.fraction, help="augmentation: share, at most, either way")
+    add("--flip", action=BooleanOptionalAction, help="augmentation: mirror half of the images")
+    add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
+    add("--optimizer", choices=OPTIMIZERS, help="all written in utils/optim.py")
+    add("--weight-decay", type=cli.non_negative, help="λ of the optimiser")
+    add("--schedule", choices=SCHEDULES, help="how the learning rate moves")
+    add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
+    add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
+    add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    return parser
+
+
+def build_model(args, data: Split) -> CNN:
+    """The network that the flags describe, for images like those of `data`."""
+    _, in_channels, image_size, _ = data.inputs.shape
+    return CNN(in_channels, image_size, len(data.classes), args.channels, args.dropout)
+
+
+def augment(images, args, background: float):
+    """Each image of the batch, a little moved: (N, C, H, W) -> (N, C, H, W)."""
+    if args.flip:
+        images = random_flip(images)
+    if args.shift or args.rotation or args.zoom:
+        images = random_affine(images, args.shift, args.rotation, args.zoom, background)
+    return images
+
+
+def evaluate(model: CNN, data: Split) -> dict[str, float]:
+    """Mean loss (nats per example, never smoothed) and accuracy over the whole split."""
+    model.eval()
+    criterion = CrossEntropy()
+    loss, accuracy = RunningMean(), RunningMean()
+    for images, labels in data.in_order():
+        logits = model.forward(images)
+        loss.add(criterion.forward(logits, labels), len(labels))
+        accuracy.add(correct(logits, labels).float().mean(), len(labels))
+    return {"loss": loss.value, "accuracy": accuracy.value}
+
+
+def main(argv=None):
+    args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
+    device = select_device(args.device)
+    args.dataset = idx.or_sample(args.dataset, "dataset" in args.given, FOLDER, args.data_dir)
+    train, validation = load_training(args.dataset, args.data_dir)
+    train, validation = train.subset(args.subset).to(device), validation.to(device)
+    num_batches = train.num_batches(args.batch_size)
+    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+    background = train.inputs.min().item()
+
+    seed_everything(args.seed)
+    model = build_model(args, train).to(device=device)
+    criterion = CrossEntropy(args.label_smoothing)
+    optimizer = OPTIMIZERS[args.optimizer](model, lr=args.lr, weight_decay=args.weight_decay)
+
+    with Run(FOLDER, args, model, optimizer) as run:
+        schedule = make_schedule(args.schedule, args.lr, total_steps, args.warmup)
+        run.announce(data=f"{args.dataset}: {len(train):,} to train on, {len(validation):,} held out")
+        for _ in range(run.epoch, args.epochs):
+            if run.should_stop(args.patience):
+                break
+            model.train()
+            batches = train.batches(args.batch_size, args.seed, run.epoch, skip=run.batch)
+            for images, labels in run.progress(batches, num_batches):
+                optimizer.lr = schedule(run.step)
+                images = augment(images, args, background)
+
+                logits = model.forward(images)
+                loss = criterion.forward(logits, labels)
+
+                model.backward(criterion.backward())
+                if args.clip:
+                    clip_gradients(model, args.clip)
+                optimizer.step()
+                run.log_step(loss, len(labels), lr=optimizer.lr)
+            run.log_epoch(**evaluate(model, validation))
+        run.finish()
+
+
+if __name__ == "__main__":
+    cli.entry(main)

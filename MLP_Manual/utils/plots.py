@@ -1,0 +1,58 @@
+"""This folder's pictures: the decision boundary, the worst mistakes, the first layer's weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+from common.data import Split
+from common.plots import draw_images, save
+
+
+def draw_decision_boundary(path: Path, forward: Callable, data: Split, title: str) -> None:
+    """For inputs in the plane: the probability of the second class, and the points on top."""
+    limit, steps = 1.2, 300
+    axis_values = torch.linspace(-limit, limit, steps)
+    y, x = torch.meshgrid(axis_values, axis_values, indexing="ij")
+    grid = torch.stack([x, y], dim=2).view(-1, 2).to(data.inputs.device)  # (steps*steps, 2)
+    logits = forward(grid)
+    probability = (logits[:, 1] - logits.logsumexp(1)).exp().view(steps, steps).cpu()
+
+    figure, axis = plt.subplots(figsize=(5.5, 5))
+    extent = (-limit, limit, -limit, limit)
+    image = axis.imshow(
+        probability, origin="lower", extent=extent, cmap="RdBu_r", vmin=0, vmax=1, alpha=0.7
+    )
+    axis.contour(x, y, probability, levels=[0.5], colors="black", linewidths=1)
+    points, labels = data.inputs.cpu(), data.labels.cpu()
+    for label, color in ((0, "navy"), (1, "darkred")):
+        chosen = points[labels == label]
+        axis.scatter(chosen[:, 0], chosen[:, 1], s=4, color=color, label=data.classes[label])
+    axis.legend(loc="upper right")
+    axis.set(title=title, xlabel="x", ylabel="y")
+    figure.colorbar(image, label=f"probability of the {data.classes[1]}", shrink=0.8)
+    save(figure, path)
+
+
+def draw_worst_mistakes(path: Path, data: Split, logits: Tensor, title: str, most: int = 24) -> None:
+    """The wrongly classified images (N, 784) that the network is surest of."""
+    log_probs = logits - logits.logsumexp(1, keepdim=True)
+    confidence, predictions = log_probs.exp().max(1)
+    wrong = (predictions != data.labels).nonzero().squeeze(1)
+    worst = wrong[confidence[wrong].argsort(descending=True)][:most]
+    captions = [
+        f"{data.classes[data.labels[n]]}, taken for\n{data.classes[predictions[n]]} "
+        f"({confidence[n]:.0%})"
+        for n in worst
+    ]
+    images = data.inputs[worst].view(-1, 28, 28)
+    draw_images(path, images, captions, f"{title}: {len(wrong)} mistakes, the surest first")
+
+
+def draw_first_layer(path: Path, weight: Tensor, title: str, most: int = 48) -> None:
+    """What the first units look for: their weights (D_out, 784) as images, largest norm first."""
+    strongest = weight.norm(dim=1).argsort(descending=True)[:most]
+    captions = [f"unit {unit}" for unit in strongest.tolist()]
+    draw_images(path, weight[strongest].view(-1, 28, 28), captions, f"{title}: first layer", columns=12)

@@ -1,0 +1,47 @@
+"""What every test.py does around its own pictures: find the run, load it, record the result."""
+
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+from common import checkpoint, cli, record
+from common.metrics import parameter_count
+
+
+def find_trained(folder: Path, args: Namespace) -> tuple[Path, Namespace]:
+    """The run that `args` name (default: the latest) and the flags it was trained with."""
+    run_dir = cli.find_run(folder / "runs", args.run_dir, "best.safetensors")
+    config = Namespace(**cli.read_config(run_dir))
+    if not hasattr(config, "dataset"):
+        raise cli.UserError(f"{run_dir / 'config.json'} holds no run's flags: use another run")
+    return run_dir, config
+
+
+def load_best(model, run_dir: Path) -> None:
+    """Put the best checkpoint of the run into `model`, in evaluation mode."""
+    path = run_dir / "best.safetensors"
+    state = checkpoint.load(path)
+    checkpoint.restore(model, state.get("model", {}), path, "network")
+    model.eval()
+
+
+def write_record(
+    folder: Path, args: Namespace, run_dir: Path, config: Namespace, model, splits: dict,
+    test: dict[str, float],
+) -> None:  # fmt: skip
+    """With --record: the run's row in results/, and its pictures beside it for the lowest seed.
+
+    `splits` are the Splits by name, whose sizes and checksums the record holds.
+    """
+    name = args.config or config.dataset
+    path, is_first = record.write(
+        folder, name, vars(config), checkpoint.load(run_dir / "last.safetensors"),
+        model=model, parameters=parameter_count(model),
+        examples={split: len(data) for split, data in splits.items()},
+        checksums={k: v for data in splits.values() for k, v in data.checksums.items()},
+        test=test, device=args.device,
+    )  # fmt: skip
+    if is_first:
+        for picture in sorted(run_dir.glob("*.png")):
+            shutil.copyfile(picture, folder / "results" / f"{name}_{picture.name}")
+    print(f"recorded in {path}")
