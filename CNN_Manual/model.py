@@ -6,7 +6,15 @@ N is the batch, C channels, H W height and width, K classes.
 from torch import Tensor
 
 from CNN_Manual.utils.layers import (
-    BatchNorm2d, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool2d, ReLU, Sequential,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    Linear,
+    MaxPool2d,
+    ReLU,
+    Sequential,
 )  # fmt: skip
 
 

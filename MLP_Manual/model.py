@@ -6,7 +6,15 @@ N is the batch, D the features of an example, K the classes.
 from torch import Tensor
 
 from MLP_Manual.utils.layers import (
-    GELU, BatchNorm1d, Dropout, Layer, Linear, ReLU, Sequential, Sigmoid, Tanh,
+    GELU,
+    BatchNorm1d,
+    Dropout,
+    Layer,
+    Linear,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    Tanh,
 )  # fmt: skip
 
 ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid, "gelu": GELU}

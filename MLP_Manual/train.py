@@ -85,7 +85,7 @@ def main(argv=None):
 
     with Run(FOLDER, args, model, optimizer) as run:
         schedule = make_schedule(args.schedule, args.lr, total_steps, args.warmup)
-        run.announce(data=f"{args.dataset}: {len(train):,} to train on, {len(validation):,} held out")
+        run.announce(train, validation)
         for _ in range(run.epoch, args.epochs):
             if run.should_stop(args.patience):
                 break

@@ -98,7 +98,7 @@ def main(argv=None):
         schedule = make_schedule(
             args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
         )
-        run.announce(data=f"{args.dataset}: {len(train):,} to train on, {len(validation):,} held out")
+        run.announce(train, validation)
         for _ in range(run.epoch, args.epochs):
             if run.should_stop(args.patience):
                 break

@@ -12,7 +12,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from common.cli import UserError
+from common.errors import UserError
 
 
 def save(path: Path, state: dict) -> None:

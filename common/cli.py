@@ -1,17 +1,15 @@
 """The flags that every train.py and test.py shares, and errors as one clear line."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from common import folders
+from common.errors import UserError
+
 UNSET = object()
-
-
-class UserError(Exception):
-    """Something the user can put right: printed as one line, exit code 2."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,7 +61,9 @@ def train_parser(description: str, recipes: dict[str, dict]) -> Parser:
     parser.add_argument("--epochs", type=positive_int, help="passes over the training split")
     parser.add_argument("--batch-size", type=positive_int, help="examples per step")
     parser.add_argument("--lr", type=positive, help="learning rate, the schedule's peak")
-    parser.add_argument("--seed", type=number(int, 0, 2**32), default=0, help="of everything random")
+    parser.add_argument(
+        "--seed", type=number(int, 0, 2**32), default=0, help="of everything random"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--run-dir", help="the run's folder (default: a new one under runs/)")
     parser.add_argument("--resume", action="store_true", help="go on with --run-dir or the latest")
@@ -95,16 +95,14 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
         parser.set_defaults(**recipes[given.get("dataset", next(iter(recipes)))])
         args = parser.parse_args(argv)
     else:
-        run_dir = find_run(runs, given.get("run_dir"), "last.safetensors")
-        config = read_config(run_dir)
-        for name, value in given.items():
-            if name in config and name not in ("epochs", "device", "data_dir", "given"):
-                if config[name] != value:
-                    flag = "--" + name.replace("_", "-")
-                    raise UserError(
-                        f"{flag} {value} contradicts the run in {run_dir}, which has "
-                        f"{config[name]}: leave it out, or start a new run without --resume"
-                    )
+        run_dir = folders.find_run(runs, given.get("run_dir"), "last.safetensors")
+        config = folders.read_config(run_dir)
+        for name in (given.keys() & config.keys()) - {"epochs", "device", "data_dir"}:
+            if given[name] != config[name]:
+                raise UserError(
+                    f"--{name.replace('_', '-')} {given[name]} contradicts the run in {run_dir}, "
+                    f"which has {config[name]}: leave it out, or start without --resume"
+                )
         args = argparse.Namespace(**{**vars(parser.parse_args([])), **config, **given})
         args.run_dir = str(run_dir)
     args.given = sorted(set(given) | set(getattr(args, "given", [])))
@@ -116,30 +114,6 @@ def total_steps(steps: int, warmup: int) -> int:
     if warmup >= steps:
         raise UserError(f"--warmup {warmup} does not fit into a run of {steps} steps")
     return steps
-
-
-def find_run(runs: Path, run_dir: str | None, needed: str) -> Path:
-    """The folder `run_dir`, or the latest run below `runs` that holds the file `needed`."""
-    if run_dir is not None:
-        if not (Path(run_dir) / needed).is_file():
-            raise UserError(f"no run to use in {run_dir}: it has no {needed}")
-        return Path(run_dir)
-    found = [folder for folder in sorted(runs.glob("[0-9]*-*")) if (folder / needed).is_file()]
-    if not found:
-        raise UserError(f"no run with a {needed} in {runs}: train one first, or name a --run-dir")
-    return max(found, key=lambda folder: int(folder.name.split("-")[0]))
-
-
-def read_config(run_dir: Path) -> dict:
-    """The run's config.json."""
-    path = run_dir / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): use another run") from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} holds no run's flags: use another run")
-    return config
 
 
 def entry(main: Callable) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.cli import UserError
+from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -94,7 +94,9 @@ class Split:
     (pytorch/pytorch#154318).
     """
 
-    def __init__(self, inputs: Tensor, labels: Tensor, classes: list[str], checksums: dict[str, str]):
+    def __init__(
+        self, inputs: Tensor, labels: Tensor, classes: list[str], checksums: dict[str, str]
+    ):
         self.inputs, self.labels = inputs, labels
         self.classes, self.checksums = classes, checksums
 

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import numpy
 import torch
 
-from common.cli import UserError
+from common.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -19,7 +19,9 @@ def select_device(name: str = "auto") -> torch.device:
     built without kernels (a GPU newer than the wheel). "auto" steps over such a device.
     """
     if name == "auto":
-        return next(torch.device(d) for d in ("cuda", "mps", "cpu") if problem(d, warn=True) is None)
+        return next(
+            torch.device(d) for d in ("cuda", "mps", "cpu") if problem(d, warn=True) is None
+        )
     if name not in DEVICES:
         raise UserError(f"unknown device {name!r}: choose from {', '.join(DEVICES)}")
     reason = problem(name)

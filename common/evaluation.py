@@ -4,16 +4,14 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 
-from common import checkpoint, cli, record
+from common import checkpoint, folders, record
 from common.metrics import parameter_count
 
 
 def find_trained(folder: Path, args: Namespace) -> tuple[Path, Namespace]:
     """The run that `args` name (default: the latest) and the flags it was trained with."""
-    run_dir = cli.find_run(folder / "runs", args.run_dir, "best.safetensors")
-    config = Namespace(**cli.read_config(run_dir))
-    if not hasattr(config, "dataset"):
-        raise cli.UserError(f"{run_dir / 'config.json'} holds no run's flags: use another run")
+    run_dir = folders.find_run(folder / "runs", args.run_dir, "best.safetensors")
+    config = Namespace(**folders.read_config(run_dir))
     return run_dir, config
 
 

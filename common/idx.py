@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from common.cli import UserError
 from common.data import DataMissing, download, search_folders, sha256, stratified_split
+from common.errors import UserError
 
 VALIDATION_SIZE = 5_000
 FILES = {
@@ -31,19 +31,23 @@ CLASSES = {
                       "sandal", "shirt", "sneaker", "bag", "ankle boot"],
 }  # fmt: skip
 KNOWN = {  # sha256 of the unpacked files: tells a swapped file from a good one
-    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db": ("mnist", FILES["train"][0]),
-    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5": ("mnist", FILES["train"][1]),
-    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7": ("mnist", FILES["test"][0]),
-    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2": ("mnist", FILES["test"][1]),
-    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888": (
-        "fashion-mnist", FILES["train"][0]),
-    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9": (
-        "fashion-mnist", FILES["train"][1]),
-    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b": (
-        "fashion-mnist", FILES["test"][0]),
-    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34": (
-        "fashion-mnist", FILES["test"][1]),
-}  # fmt: skip
+    checksum: (dataset, name)
+    for dataset, checksums in {
+        "mnist": (
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+        "fashion-mnist": (
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
+    }.items()
+    for checksum, name in zip(checksums, FILES["train"] + FILES["test"], strict=True)
+}
 
 
 class Images(NamedTuple):
@@ -168,6 +172,7 @@ def read_idx(raw: Path, name: str, dataset: str, dimensions: int) -> tuple[Tenso
     shape = struct.unpack(f">{dimensions}i", content[4:header])
     if len(content) - header != math.prod(shape) or min(shape) < 0:
         raise UserError(
-            again % f"is damaged: {math.prod(shape):,} bytes announced, {len(content) - header:,} there"
+            again
+            % f"is damaged: {math.prod(shape):,} bytes announced, {len(content) - header:,} there"
         )
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)[header:].view(shape), checksum

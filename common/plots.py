@@ -22,9 +22,14 @@ def draw_curves(path: Path, history: list[dict]) -> None:
     """Losses on the left; accuracy, or whatever else was measured, on the right."""
     epochs = [row["epoch"] for row in history]
     others = [k for k in history[0] if k.startswith("validation_") and k != "validation_loss"]
-    figure, axes = plt.subplots(1, 1 + len(others), figsize=(5 * (1 + len(others)), 3.6), squeeze=False)
+    figure, axes = plt.subplots(
+        1, 1 + len(others), figsize=(5 * (1 + len(others)), 3.6), squeeze=False
+    )
     marker = "o" if len(epochs) < 30 else None
-    for name, label in (("train_loss", "training (as regularised)"), ("validation_loss", "validation")):
+    for name, label in (
+        ("train_loss", "training (as regularised)"),
+        ("validation_loss", "validation"),
+    ):
         axes[0, 0].plot(epochs, [row[name] for row in history], marker=marker, ms=3, label=label)
     axes[0, 0].set(xlabel="epoch", ylabel="loss", title=f"{history[0]['dataset']}: loss")
     axes[0, 0].legend()
@@ -56,13 +61,17 @@ def draw_confusion_matrix(path: Path, counts: Tensor, classes: list[str], title:
     save(figure, path)
 
 
-def draw_images(path: Path, images: Tensor, captions: list[str], title: str, columns: int = 8) -> None:
+def draw_images(
+    path: Path, images: Tensor, captions: list[str], title: str, columns: int = 8
+) -> None:
     """A grid of images (n, H, W) in grey or (n, H, W, 3) in colour, each under its caption."""
     if not len(images):
         images, captions = images.new_zeros(1, 8, 8), ["none"]
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.35 * columns, 1.75 * rows + 0.4), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(1.35 * columns, 1.75 * rows + 0.4), squeeze=False
+    )
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):

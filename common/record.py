@@ -9,18 +9,31 @@ from pathlib import Path
 import torch
 
 from common import checkpoint
-from common.cli import UserError
 from common.data import ROOT
+from common.errors import UserError
+from common.history import best_row, validation_metrics
 
 # flags that say where and how long ago, not what was learned
-NOT_HYPERPARAMETERS = {"seed", "device", "data_dir", "run_dir", "resume", "given", "commit", "dataset"}
+NOT_HYPERPARAMETERS = {
+    "seed",
+    "device",
+    "data_dir",
+    "run_dir",
+    "resume",
+    "given",
+    "commit",
+    "dataset",
+}
 
 
 def git_commit() -> str | None:
     """The commit of this clone, "-dirty" when files differ from it; None outside of git."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip() or None
+        return (
+            subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+            or None
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
 
@@ -68,18 +81,20 @@ def write(
     Refuses (UserError) a run that did not end, and one of another recipe than the file's.
     """
     if state["epoch"] < config["epochs"] and not config.get("patience"):
-        raise UserError(f"the run stands at epoch {state['epoch']} of {config['epochs']}: --resume it")
+        raise UserError(
+            f"the run stands at epoch {state['epoch']} of {config['epochs']}: --resume it"
+        )
     path = folder / "results" / f"{name}.json"
     hyperparameters = {k: v for k, v in config.items() if k not in NOT_HYPERPARAMETERS}
     history = state["history"]
-    best = max(history, key=lambda row: row["validation_accuracy"])
+    best = best_row(history)
     row = {
         "seed": config["seed"],
         "epochs": len(history),
         "best_epoch": best["epoch"],
         "seconds": round(history[-1]["seconds"], 1),
         "commit": config["commit"],
-        "validation": {k[len("validation_") :]: v for k, v in best.items() if k.startswith("valid")},
+        "validation": validation_metrics(best),
         "test": test,
     }
     record = {

@@ -1,7 +1,5 @@
 """A run and its folder: config.json, history.csv, curves.png, last and best checkpoint."""
 
-import csv
-import io
 import json
 import math
 import signal
@@ -14,13 +12,14 @@ import torch
 from tqdm import tqdm
 
 from common import checkpoint
-from common.cli import UserError
 from common.device import random_state, set_random_state
+from common.errors import UserError
+from common.folders import new_run
+from common.history import best_row, describe, to_csv, validation_metrics
 from common.metrics import RunningMean, parameter_count
 from common.record import git_commit
 
 CHECKPOINT_SECONDS = 120  # within an epoch; every epoch ends with a checkpoint in any case
-FILES = ("config.json", "history.csv", "last.safetensors", "best.safetensors")
 
 
 class Run:
@@ -41,24 +40,27 @@ class Run:
             self.path = Path(args.run_dir)
             self.load()
         else:
-            self.path = new_folder(folder / "runs", args.run_dir, args.dataset)
-            self.write_config()
-        self.last_save = time.monotonic()
-
-    def write_config(self) -> None:
-        config = {k: v for k, v in vars(self.args).items() if k not in ("resume", "run_dir")}
-        config["commit"] = getattr(self.args, "commit", None) or git_commit()
+            self.path = new_run(folder / "runs", args.run_dir, args.dataset)
+            args.commit = git_commit()
+        config = {k: v for k, v in vars(args).items() if k not in ("resume", "run_dir")}
         text = json.dumps(config, indent=2) + "\n"
         checkpoint.write_atomically(self.path / "config.json", text.encode())
+        self.save()  # a run can be resumed from its first moment
 
-    def announce(self, **facts) -> None:
+    def announce(self, train, validation) -> None:
         """Print what is about to happen, a fact a line."""
+        args = self.args
         facts = {
             "model": f"{type(self.model).__name__}, {parameter_count(self.model):,} parameters",
-            **facts,
+            "data": f"{args.dataset}: {len(train):,} to train on, {len(validation):,} held out",
+            "recipe": f"{args.epochs} epochs, batches of {args.batch_size}, "
+            f"learning rate {args.lr:g}, seed {args.seed}",
+            "device": train.labels.device,
             "run folder": self.path,
         }
-        if self.step:
+        if self.epoch >= args.epochs:
+            facts["resumed"] = f"complete after {self.epoch} epochs; a larger --epochs goes on"
+        elif self.step:
             facts["resumed"] = f"in epoch {self.epoch + 1}, after {self.step} steps"
         for name, fact in facts.items():
             print(f"{name:>12}  {fact}")
@@ -129,8 +131,7 @@ class Run:
     def log_epoch(self, **metrics: float) -> None:
         """After each epoch: print a line, keep the history, save `last` and perhaps `best`.
 
-        `metrics` are the validation split's; the best epoch is the one with the highest
-        accuracy, or the lowest loss where there is no accuracy.
+        `metrics` are the validation split's.
         """
         if not math.isfinite(self.train_loss.value):
             self.stop_not_finite()
@@ -145,15 +146,13 @@ class Run:
             "seconds": round(seconds, 3),
         }
         self.history.append(row)
-        shown = "  ".join(
-            f"val {name} {value:.2%}" if name == "accuracy" else f"val {name} {value:.4f}"
-            for name, value in metrics.items()
-        )
         star = "*" if self.best is row else " "
         print(
-            f"epoch {row['epoch']:3d}/{self.args.epochs}{star}  train loss {row['train_loss']:.4f}"
-            f"  {shown}  lr {self.lr:.2e}  {took:6.1f} s", flush=True,
-        )  # fmt: skip
+            f"epoch {row['epoch']:3d}/{self.args.epochs}{star}  "
+            f"train loss {row['train_loss']:.4f}  {describe(metrics, 'val ')}  "
+            f"lr {self.lr:.2e}  {took:6.1f} s",
+            flush=True,
+        )
         self.epoch, self.batch, self.train_loss = self.epoch + 1, 0, RunningMean()
         if self.best is row:
             checkpoint.save(self.path / "best.safetensors", self.state())
@@ -161,10 +160,7 @@ class Run:
 
     @property
     def best(self) -> dict:
-        """The best epoch's row of the history; of equals, the first."""
-        if "validation_accuracy" in self.history[0]:
-            return max(self.history, key=lambda row: row["validation_accuracy"])
-        return min(self.history, key=lambda row: row["validation_loss"])
+        return best_row(self.history)
 
     def should_stop(self, patience: int) -> bool:
         """Early stopping: no better validation for `patience` epochs (0: never)."""
@@ -175,16 +171,14 @@ class Run:
     def finish(self) -> None:
         """Draw the curves, and say what was reached and what to do next."""
         self.draw_curves()
-        best = self.best
-        reached = "  ".join(
-            f"{name.removeprefix('validation_')} {best[name]:.2%}"
-            if name.endswith("accuracy") else f"{name.removeprefix('validation_')} {best[name]:.4f}"
-            for name in best if name.startswith("validation_")
-        )  # fmt: skip
-        print(f"\nbest epoch {best['epoch']} on the validation split of {self.args.dataset}: {reached}")
-        if self.args.dataset.endswith("-sample"):
+        best, dataset = self.best, self.args.dataset
+        print(
+            f"\nbest epoch {best['epoch']} on the validation split of {dataset}: "
+            f"{describe(validation_metrics(best))}"
+        )
+        if dataset.endswith("-sample"):
             print("(a small sample of the dataset: not comparable with results on all of it)")
-        print(f"pictures and the test split:  python {self.folder.name}/test.py --run-dir {self.path}")
+        print(f"now try:  python {self.folder.name}/test.py --run-dir {self.path}")
 
     def state(self) -> dict:
         """All that a checkpoint holds."""
@@ -206,11 +200,8 @@ class Run:
         """Write last.safetensors and the history, each whole or not at all."""
         checkpoint.save(self.path / "last.safetensors", self.state())
         if self.history:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, self.history[0], lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.history)
-            checkpoint.write_atomically(self.path / "history.csv", text.getvalue().encode())
+            csv = to_csv(self.history)
+            checkpoint.write_atomically(self.path / "history.csv", csv.encode())
         self.last_save = time.monotonic()
 
     def load(self) -> None:
@@ -230,25 +221,3 @@ class Run:
             from common.plots import draw_curves  # matplotlib is slow to import
 
             draw_curves(self.path / "curves.png", self.history)
-
-
-def new_folder(runs: Path, run_dir: str | None, dataset: str) -> Path:
-    """Make the run's folder: `run_dir`, which must hold no run yet, or runs/NNNN-dataset."""
-    try:
-        if run_dir is not None:
-            path = Path(run_dir)
-            if any((path / name).exists() for name in FILES):
-                raise UserError(f"{path} holds a run already: add --resume, or name another folder")
-            path.mkdir(parents=True, exist_ok=True)
-            return path
-        runs.mkdir(exist_ok=True)
-        while True:
-            taken = [int(p.name.split("-")[0]) for p in runs.glob("[0-9]*-*")]
-            path = runs / f"{max(taken, default=0) + 1:04d}-{dataset}"
-            try:
-                path.mkdir()
-                return path
-            except FileExistsError:  # another run started at the same moment
-                continue
-    except OSError as error:
-        raise UserError(f"cannot make the run folder: {error}") from None

@@ -41,12 +41,16 @@ class Layer:
 
     def gradients(self) -> dict[str, Tensor]:
         """∂L/∂parameter for every name in `parameters()`, as the last backward left them."""
-        return {p + n: getattr(m, "grad_" + n) for p, m in self.modules() for n in m.parameter_names}
+        return {
+            p + n: getattr(m, "grad_" + n) for p, m in self.modules() for n in m.parameter_names
+        }
 
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers, under the names of the PyTorch twin."""
         return {
-            p + n: getattr(m, n) for p, m in self.modules() for n in m.parameter_names + m.buffer_names
+            p + n: getattr(m, n)
+            for p, m in self.modules()
+            for n in m.parameter_names + m.buffer_names
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -182,7 +186,9 @@ class Conv2d(Layer):
             y[: len(x_ij)].addmm_(x_ij, self.weight[:, :, i, j].T)
         return y.view(N, h, w, O)[:, :H_out, :W_out].permute(0, 3, 1, 2)
 
-    def backward(self, grad_output: Tensor) -> Tensor | None:  # (N, O, H_out, W_out) -> (N, C, H, W)
+    def backward(
+        self, grad_output: Tensor
+    ) -> Tensor | None:  # (N, O, H_out, W_out) -> (N, C, H, W)
         (N, h, w), (H, W, H_out, W_out) = self.grid, self.sizes
         O, C, _, _ = self.weight.shape
         s, p = self.stride, self.padding

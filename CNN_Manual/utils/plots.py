@@ -9,7 +9,9 @@ from common.data import Split
 from common.plots import draw_images, save
 
 
-def draw_worst_mistakes(path: Path, data: Split, logits: Tensor, title: str, most: int = 24) -> None:
+def draw_worst_mistakes(
+    path: Path, data: Split, logits: Tensor, title: str, most: int = 24
+) -> None:
     """The wrongly classified images (N, 1, H, W) that the network is surest of."""
     log_probs = logits - logits.logsumexp(1, keepdim=True)
     confidence, predictions = log_probs.exp().max(1)

@@ -37,12 +37,16 @@ class Layer:
 
     def gradients(self) -> dict[str, Tensor]:
         """∂L/∂parameter for every name in `parameters()`, as the last backward left them."""
-        return {p + n: getattr(m, "grad_" + n) for p, m in self.modules() for n in m.parameter_names}
+        return {
+            p + n: getattr(m, "grad_" + n) for p, m in self.modules() for n in m.parameter_names
+        }
 
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and buffers, under the names of the PyTorch twin."""
         return {
-            p + n: getattr(m, n) for p, m in self.modules() for n in m.parameter_names + m.buffer_names
+            p + n: getattr(m, n)
+            for p, m in self.modules()
+            for n in m.parameter_names + m.buffer_names
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -16,7 +16,9 @@ MEAN_STD = {
 
 def prepare(data: idx.Images, name: str) -> Split:
     mean, std = MEAN_STD[name]
-    inputs = data.images.flatten(1).float().div_(255).sub_(mean).div_(std)  # (N, 28, 28) -> (N, 784)
+    inputs = (
+        data.images.flatten(1).float().div_(255).sub_(mean).div_(std)
+    )  # (N, 28, 28) -> (N, 784)
     return Split(inputs, data.labels, idx.CLASSES[name], data.checksums)
 
 

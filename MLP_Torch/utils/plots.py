@@ -36,7 +36,9 @@ def draw_decision_boundary(path: Path, forward: Callable, data: Split, title: st
     save(figure, path)
 
 
-def draw_worst_mistakes(path: Path, data: Split, logits: Tensor, title: str, most: int = 24) -> None:
+def draw_worst_mistakes(
+    path: Path, data: Split, logits: Tensor, title: str, most: int = 24
+) -> None:
     """The wrongly classified images (N, 784) that the network is surest of."""
     log_probs = logits - logits.logsumexp(1, keepdim=True)
     confidence, predictions = log_probs.exp().max(1)
@@ -55,4 +57,6 @@ def draw_first_layer(path: Path, weight: Tensor, title: str, most: int = 48) -> 
     """What the first units look for: their weights (D_out, 784) as images, largest norm first."""
     strongest = weight.norm(dim=1).argsort(descending=True)[:most]
     captions = [f"unit {unit}" for unit in strongest.tolist()]
-    draw_images(path, weight[strongest].view(-1, 28, 28), captions, f"{title}: first layer", columns=12)
+    draw_images(
+        path, weight[strongest].view(-1, 28, 28), captions, f"{title}: first layer", columns=12
+    )

@@ -1,0 +1,43 @@
+"""A convolutional network in PyTorch (LeCun et al., 1998), with batch normalisation.
+
+N is the batch, C channels, H W height and width, K classes.
+"""
+
+from torch import Tensor, nn
+
+
+class CNN(nn.Module):
+    """[Conv 3x3 -> MaxPool 2x2 -> BatchNorm -> ReLU] for each of `channels`, then Dropout, Linear.
+
+    Pooling comes first because the largest of four values is also the largest after
+    normalisation and ReLU (γ stays positive in practice): the result is nearly that of the usual
+    order, for a quarter of the work. Without arguments, the network of the README's results.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        image_size: int = 28,
+        num_classes: int = 10,
+        channels: tuple[int, ...] = (32, 64, 128),
+        dropout: float = 0.3,
+    ):
+        super().__init__()
+        layers: list[nn.Module] = []
+        C, size = in_channels, image_size
+        for out_channels in channels:
+            layers += [
+                nn.Conv2d(C, out_channels, kernel_size=3, padding=1),
+                nn.MaxPool2d(2),
+                nn.BatchNorm2d(out_channels),
+                nn.ReLU(),
+            ]
+            C, size = out_channels, size // 2
+        self.features = nn.Sequential(*layers)
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Dropout(dropout), nn.Linear(C * size**2, num_classes)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
+        features = self.features(images)  # (N, 128, 3, 3) for 28 x 28 images
+        return self.classifier(features)

@@ -1,0 +1,64 @@
+"""Run folders: making a new one, finding an earlier one, and its config.json."""
+
+import json
+from pathlib import Path
+
+from common.errors import UserError
+
+RUN_FILES = ("config.json", "history.csv", "last.safetensors", "best.safetensors")
+
+
+def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:
+    """Make the folder of a new run: `run_dir`, which must hold no run yet, or runs/NNNN-dataset."""
+    try:
+        if run_dir is not None:
+            path = Path(run_dir)
+            if any((path / name).exists() for name in RUN_FILES):
+                raise UserError(f"{path} holds a run already: add --resume, or name another folder")
+            path.mkdir(parents=True, exist_ok=True)
+            return path
+        runs.mkdir(exist_ok=True)
+        while True:
+            path = runs / f"{max(map(number, numbered(runs)), default=0) + 1:04d}-{dataset}"
+            try:
+                path.mkdir()
+                return path
+            except FileExistsError:  # another run started at the same moment
+                continue
+    except OSError as error:
+        raise UserError(f"cannot make the run folder: {error}") from None
+
+
+def numbered(runs: Path) -> list[Path]:
+    return list(runs.glob("[0-9][0-9][0-9][0-9]*-*"))
+
+
+def number(path: Path) -> int:
+    return int(path.name.split("-")[0])
+
+
+def find_run(runs: Path, run_dir: str | None, needed: str) -> Path:
+    """The folder `run_dir`, or the latest run below `runs`, that holds the file `needed`.
+
+    Raises UserError when there is none.
+    """
+    if run_dir is not None:
+        if not (Path(run_dir) / needed).is_file():
+            raise UserError(f"no run to use in {run_dir}: it has no {needed}")
+        return Path(run_dir)
+    found = [path for path in numbered(runs) if (path / needed).is_file()]
+    if not found:
+        raise UserError(f"no run with a {needed} in {runs}: train one first, or name a --run-dir")
+    return max(found, key=number)
+
+
+def read_config(run_dir: Path) -> dict:
+    """The flags in the run's config.json. Raises UserError when they cannot be read."""
+    path = run_dir / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): use another run") from None
+    if not isinstance(config, dict) or "dataset" not in config:
+        raise UserError(f"{path} holds no run's flags: use another run")
+    return config

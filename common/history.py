@@ -1,0 +1,32 @@
+"""A run's history: one row (a dict) per epoch, as a table and as text."""
+
+import csv
+import io
+
+
+def best_row(history: list[dict]) -> dict:
+    """The best epoch: the highest validation accuracy where there is one, then the lowest loss."""
+    return max(history, key=lambda r: (r.get("validation_accuracy", 0), -r["validation_loss"]))
+
+
+def validation_metrics(row: dict) -> dict[str, float]:
+    """The row's validation metrics by their plain names."""
+    prefix = "validation_"
+    return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
+
+
+def describe(metrics: dict[str, float], prefix: str = "") -> str:
+    """ "val loss 0.0312  val accuracy 98.76%", for people"""
+    return "  ".join(
+        f"{prefix}{name} {value:.2%}" if name == "accuracy" else f"{prefix}{name} {value:.4f}"
+        for name, value in metrics.items()
+    )
+
+
+def to_csv(history: list[dict]) -> str:
+    """The text of history.csv."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, history[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()

@@ -1,0 +1,169 @@
+"""Write the result tables into the READMEs: `python -m common.report` (--check only compares).
+
+Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
+
+    results            all of this folder's records; in the root README, every folder's
+    compare            the side-by-side figures of the twins, from results/compare.json
+"""
+
+import json
+import statistics
+from pathlib import Path
+
+from common import cli
+from common.data import ROOT
+
+METRICS = {  # how each metric is shown: heading, factor, decimals
+    "accuracy": ("accuracy, %", 100, 2),
+    "loss": ("loss, nats", 1, 4),
+}
+
+
+def mean_std(values: list[float], factor: float, decimals: int) -> str:
+    """mean ± sample standard deviation, or the value alone where there is just one."""
+    mean = f"{factor * statistics.mean(values):.{decimals}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ± {factor * statistics.stdev(values):.{decimals}f}"
+
+
+def load_records(folder: Path) -> list[dict]:
+    """A folder's records, MNIST first, samples last."""
+    paths = [p for p in folder.glob("results/*.json") if p.name != "compare.json"]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    order = ("mnist", "fashion-mnist")
+    return sorted(
+        records,
+        key=lambda r: (
+            r["sample"],
+            order.index(r["dataset"]) if r["dataset"] in order else len(order),
+            -max(run["epochs"] for run in r["runs"]),
+            r["config"],
+        ),
+    )
+
+
+def machine(environment: dict) -> str:
+    return f"{environment['processor']}, torch {environment['torch']}, {environment['device']}"
+
+
+def table(rows: list[list[str]]) -> list[str]:
+    """A Markdown table; the first row is its head."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
+
+
+def row_of(record: dict) -> list[str]:
+    """dataset · test metrics · validation accuracy · seeds · epochs · seconds · parameters."""
+    runs = record["runs"]
+    cells = [record["dataset"] + (" (sample)" if record["sample"] else "")]
+    if record["config"] != record["dataset"]:
+        cells[0] += f" ({record['config']})"
+    for split, name in (("test", "accuracy"), ("test", "loss"), ("validation", "accuracy")):
+        _, factor, decimals = METRICS[name]
+        values = [run[split][name] for run in runs if name in run[split]]
+        cells.append(mean_std(values, factor, decimals) if values else "")
+    epochs = sorted({run["epochs"] for run in runs})
+    cells.append(str(len(runs)))
+    cells.append(str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}")
+    cells.append(f"{statistics.mean(run['seconds'] for run in runs):.0f}")
+    cells.append(f"{record['parameters']:,}")
+    return cells
+
+
+HEAD = ["dataset", "test accuracy, %", "test loss, nats", "validation accuracy, %", "seeds",
+        "epochs", "seconds", "parameters"]  # fmt: skip
+
+
+def folder_results(folder: Path) -> str:
+    """The table of one folder, with the commands and the machine below it."""
+    records = load_records(folder)
+    if not records:
+        return "Nothing recorded yet."
+    lines = table([HEAD, *map(row_of, records)])
+    lines += [
+        "",
+        "Mean ± standard deviation over seeds. The commands, to be repeated for each seed:",
+        "",
+    ]
+    for record in records:
+        seeds = ", ".join(str(run["seed"]) for run in record["runs"])
+        lines.append(
+            f"- `{record['command']} --seed S`, S = {seeds} ({machine(record['environment'])})"
+        )
+    return "\n".join(lines)
+
+
+def all_results() -> str:
+    """The root README's table: every folder's records."""
+    rows = [
+        [f"[{folder.name}]({folder.name}/)", *row_of(record)]
+        for folder in sorted(path.parent for path in ROOT.glob("*/model.py"))
+        for record in load_records(folder)
+    ]
+    return "\n".join(table([["model", *HEAD], *rows])) if rows else "Nothing recorded yet."
+
+
+def compare_results(folder: Path) -> str:
+    """The twins side by side, as common.compare recorded them (in either twin's README)."""
+    for path in sorted(ROOT.glob("*/results/compare.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if folder.name in result["twins"].values():
+            rows = [["", "median time of a training step, ms", "lines of code"]]
+            for twin, name in result["twins"].items():
+                rows.append(
+                    [name, f"{result['step_milliseconds'][twin]}", f"{result['lines'][twin]}"]
+                )
+            difference = result["largest_difference"]
+            return "\n".join(
+                [
+                    *table(rows),
+                    "",
+                    f"Time of the hand-written step over PyTorch's: **{result['step_ratio']:.2f}** "
+                    f"(batches of {result['batch_size']}, {result['steps']} steps in turns, "
+                    f"{machine(result['environment'])}). From the same weights and batches, in "
+                    f"double precision, the losses differ by at most {difference['loss']:.1e} nats "
+                    f"and the gradients by {difference['gradient']:.1e} of the largest one.",
+                    "",
+                    f"`{result['command']}`",
+                ]
+            )
+    return "Nothing recorded yet."
+
+
+def fill(readme: Path) -> str:
+    """The README's text with every marked table made anew."""
+    text = readme.read_text(encoding="utf-8")
+    folder = readme.parent
+    tables = {
+        "results": lambda: all_results() if folder == ROOT else folder_results(folder),
+        "compare": lambda: compare_results(folder),
+    }
+    for name, make in tables.items():
+        start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        if start in text:
+            if end not in text:
+                raise cli.UserError(f"{readme} opens {start} but never closes it")
+            before, rest = text.split(start, 1)
+            text = f"{before}{start}\n\n{make()}\n\n{end}{rest.split(end, 1)[1]}"
+    return text
+
+
+def main(argv=None):
+    parser = cli.Parser("Write the result tables into the READMEs.")
+    parser.add_argument("--check", action="store_true", help="only say which READMEs differ")
+    args = parser.parse_args(argv)
+    differing = []
+    for readme in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]:
+        text = fill(readme)
+        if text != readme.read_text(encoding="utf-8"):
+            differing.append(str(readme.relative_to(ROOT)))
+            if not args.check:
+                readme.write_text(text, encoding="utf-8")
+                print(f"wrote {readme.relative_to(ROOT)}")
+    if args.check and differing:
+        raise cli.UserError(f"{', '.join(differing)}: run python -m common.report")
+
+
+if __name__ == "__main__":
+    cli.entry(main)
