@@ -7,12 +7,12 @@ import torch
 from CNN_Manual.dataset import load_test, load_training
 from CNN_Manual.train import build_model, evaluate
 from CNN_Manual.utils.layers import ReLU
-from CNN_Manual.utils.plots import draw_feature_maps, draw_filters, draw_worst_mistakes
+from CNN_Manual.utils.plots import draw_feature_maps, draw_filters
 from common import cli
 from common.device import select_device
 from common.evaluation import find_trained, load_best, write_record
 from common.metrics import confusion_matrix
-from common.plots import draw_confusion_matrix
+from common.plots import draw_confusion_matrix, draw_worst_mistakes
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -33,7 +33,7 @@ def main(argv=None):
     counts = confusion_matrix(logits.argmax(1), test.labels, len(test.classes)).cpu()
     title = f"{config.dataset}: test split"
     draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)
-    draw_worst_mistakes(run_dir / "mistakes.png", test, logits, title)
+    draw_worst_mistakes(run_dir / "mistakes.png", test.inputs[:, 0], test, logits, title)
     draw_filters(run_dir / "filters.png", model.parameters()["features.0.weight"], title)
     model.forward(test.inputs[:1])  # leaves each ReLU's output in `y`
     stages = [layer.y[0] for layer in model.features.layers if isinstance(layer, ReLU)]

@@ -8,10 +8,10 @@ from common import cli
 from common.device import select_device
 from common.evaluation import find_trained, load_best, write_record
 from common.metrics import confusion_matrix
-from common.plots import draw_confusion_matrix
+from common.plots import draw_confusion_matrix, draw_worst_mistakes
 from MLP_Manual.dataset import load_test, load_training
 from MLP_Manual.train import build_model, evaluate
-from MLP_Manual.utils.plots import draw_decision_boundary, draw_first_layer, draw_worst_mistakes
+from MLP_Manual.utils.plots import draw_decision_boundary, draw_first_layer
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -35,7 +35,9 @@ def main(argv=None):
     if test.inputs.shape[1] == 2:
         draw_decision_boundary(run_dir / "boundary.png", model.forward, test, title)
     else:
-        draw_worst_mistakes(run_dir / "mistakes.png", test, logits, title)
+        draw_worst_mistakes(
+            run_dir / "mistakes.png", test.inputs.view(-1, 28, 28), test, logits, title
+        )
         draw_first_layer(run_dir / "first_layer.png", model.parameters()["layers.0.weight"], title)
     print(f"pictures in {run_dir}")
 

@@ -30,6 +30,11 @@ CLASSES = {
     "fashion-mnist": ["T-shirt", "trouser", "pullover", "dress", "coat",
                       "sandal", "shirt", "sneaker", "bag", "ankle boot"],
 }  # fmt: skip
+MEAN_STD = {  # of the training pixels, in [0, 1]
+    "mnist": (0.1307, 0.3081),
+    "mnist-sample": (0.1307, 0.3081),
+    "fashion-mnist": (0.2860, 0.3530),
+}
 KNOWN = {  # sha256 of the unpacked files: tells a swapped file from a good one
     checksum: (dataset, name)
     for dataset, checksums in {

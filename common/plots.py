@@ -9,6 +9,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from common.data import Split  # noqa: E402
+
 MAX_TICKS = 8
 
 
@@ -80,3 +82,19 @@ def draw_images(
     figure.suptitle(title)
     figure.tight_layout()
     save(figure, path)
+
+
+def draw_worst_mistakes(
+    path: Path, images: Tensor, data: Split, logits: Tensor, title: str, most: int = 24
+) -> None:
+    """The wrongly classified of `images` (N, H, W) that the network is surest of: logits (N, K)."""
+    log_probs = logits - logits.logsumexp(1, keepdim=True)
+    confidence, predictions = log_probs.exp().max(1)
+    wrong = (predictions != data.labels).nonzero().squeeze(1)
+    worst = wrong[confidence[wrong].argsort(descending=True)][:most]
+    captions = [
+        f"{data.classes[data.labels[n]]}, taken for\n{data.classes[predictions[n]]} "
+        f"({confidence[n]:.0%})"
+        for n in worst
+    ]
+    draw_images(path, images[worst], captions, f"{title}: {len(wrong)} mistakes, the surest first")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,12 +10,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from common import checkpoint
+from common import checkpoint, console
 from common.device import random_state, set_random_state
 from common.errors import UserError
 from common.folders import new_run
-from common.history import best_row, describe, to_csv, validation_metrics
-from common.metrics import RunningMean, parameter_count
+from common.history import best_row, to_csv
+from common.metrics import RunningMean
 from common.record import git_commit
 
 CHECKPOINT_SECONDS = 120  # within an epoch; every epoch ends with a checkpoint in any case
@@ -35,7 +34,7 @@ class Run:
         self.epoch = self.step = self.batch = 0
         self.lr, self.train_loss, self.history = 0.0, RunningMean(), []
         self.seconds, self.started = 0.0, time.monotonic()
-        self.interrupted, self.bar = False, None
+        self.ctrl_c, self.bar = console.CtrlC(), None
         if args.resume:
             self.path = Path(args.run_dir)
             self.load()
@@ -48,41 +47,17 @@ class Run:
         self.save()  # a run can be resumed from its first moment
 
     def announce(self, train, validation) -> None:
-        """Print what is about to happen, a fact a line."""
-        args = self.args
-        facts = {
-            "model": f"{type(self.model).__name__}, {parameter_count(self.model):,} parameters",
-            "data": f"{args.dataset}: {len(train):,} to train on, {len(validation):,} held out",
-            "recipe": f"{args.epochs} epochs, batches of {args.batch_size}, "
-            f"learning rate {args.lr:g}, seed {args.seed}",
-            "device": train.labels.device,
-            "run folder": self.path,
-        }
-        if self.epoch >= args.epochs:
-            facts["resumed"] = f"complete after {self.epoch} epochs; a larger --epochs goes on"
-        elif self.step:
-            facts["resumed"] = f"in epoch {self.epoch + 1}, after {self.step} steps"
-        for name, fact in facts.items():
-            print(f"{name:>12}  {fact}")
-        print(flush=True)
+        """Print what is about to happen."""
+        console.announce(self, train, validation)
 
     def __enter__(self) -> "Run":
-        def handle(number, frame):
-            if self.interrupted:
-                raise KeyboardInterrupt("stopped without saving")
-            self.interrupted = True
-
-        try:
-            self.previous_handler = signal.signal(signal.SIGINT, handle)
-        except ValueError:  # not in the main thread: Ctrl-C stays as it is
-            self.previous_handler = None
+        self.ctrl_c.install()
         return self
 
     def __exit__(self, *exception) -> None:
         if self.bar is not None:
             self.bar.close()
-        if self.previous_handler is not None:
-            signal.signal(signal.SIGINT, self.previous_handler)
+        self.ctrl_c.remove()
 
     def progress(self, batches: Iterable, total: int) -> Iterator:
         """Go through an epoch's batches, with a progress bar where somebody watches."""
@@ -105,7 +80,7 @@ class Run:
                 self.stop_not_finite()
             if self.bar is not None and not self.bar.disable and self.batch % 20 == 0:
                 self.bar.set_postfix(loss=f"{self.train_loss.value:.4f}", refresh=False)
-        if self.interrupted:
+        if self.ctrl_c.pressed:
             self.save()
             self.draw_curves()
             raise KeyboardInterrupt(
@@ -116,15 +91,9 @@ class Run:
             self.save()
 
     def stop_not_finite(self) -> None:
-        if isinstance(self.model, torch.nn.Module):
-            gradients = {name: p.grad for name, p in self.model.named_parameters()}
-        else:
-            gradients = self.model.gradients()
-        largest = {name: g.abs().max().item() for name, g in gradients.items() if g is not None}
-        name = max(largest, key=lambda key: (math.isnan(largest[key]), largest[key]))
         raise UserError(
             f"the loss is no longer finite at step {self.step} (learning rate {self.lr:.3g}, "
-            f"largest gradient {largest[name]:.3g} in {name}); try a smaller --lr. "
+            f"largest gradient {console.largest_gradient(self.model)}); try a smaller --lr. "
             f"The last good checkpoint stays in {self.path}"
         )
 
@@ -146,13 +115,7 @@ class Run:
             "seconds": round(seconds, 3),
         }
         self.history.append(row)
-        star = "*" if self.best is row else " "
-        print(
-            f"epoch {row['epoch']:3d}/{self.args.epochs}{star}  "
-            f"train loss {row['train_loss']:.4f}  {describe(metrics, 'val ')}  "
-            f"lr {self.lr:.2e}  {took:6.1f} s",
-            flush=True,
-        )
+        console.print_epoch(row, metrics, self.args.epochs, took, is_best=self.best is row)
         self.epoch, self.batch, self.train_loss = self.epoch + 1, 0, RunningMean()
         if self.best is row:
             checkpoint.save(self.path / "best.safetensors", self.state())
@@ -171,14 +134,7 @@ class Run:
     def finish(self) -> None:
         """Draw the curves, and say what was reached and what to do next."""
         self.draw_curves()
-        best, dataset = self.best, self.args.dataset
-        print(
-            f"\nbest epoch {best['epoch']} on the validation split of {dataset}: "
-            f"{describe(validation_metrics(best))}"
-        )
-        if dataset.endswith("-sample"):
-            print("(a small sample of the dataset: not comparable with results on all of it)")
-        print(f"now try:  python {self.folder.name}/test.py --run-dir {self.path}")
+        console.print_end(self)
 
     def state(self) -> dict:
         """All that a checkpoint holds."""

@@ -44,9 +44,14 @@ class Optimizer:
         return {"lr": self.lr, "t": self.t, "buffers": self.buffers}
 
     def load_state_dict(self, state: dict) -> None:
-        """Copy `state` in. Raises KeyError or RuntimeError when it is of another optimiser."""
-        if state["buffers"].keys() != self.buffers.keys():
-            raise KeyError(f"buffers {list(state['buffers'])} instead of {list(self.buffers)}")
+        """Copy `state` in. Raises ValueError when it is of another optimiser or other parameters."""
+        for buffer in self.buffers.keys() | state["buffers"].keys():
+            own, given = (
+                {name: tensor.shape for name, tensor in buffers.get(buffer, {}).items()}
+                for buffers in (self.buffers, state["buffers"])
+            )
+            if own != given:
+                raise ValueError(f"{buffer} is of parameters {given} instead of {own}")
         self.lr, self.t = state["lr"], state["t"]
         for buffer, tensors in self.buffers.items():
             for name, tensor in tensors.items():

@@ -1,30 +1,11 @@
-"""This folder's pictures: filters, feature maps, the worst mistakes."""
+"""This folder's pictures: filters and feature maps."""
 
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from torch import Tensor
 
-from common.data import Split
 from common.plots import draw_images, save
-
-
-def draw_worst_mistakes(
-    path: Path, data: Split, logits: Tensor, title: str, most: int = 24
-) -> None:
-    """The wrongly classified images (N, 1, H, W) that the network is surest of."""
-    log_probs = logits - logits.logsumexp(1, keepdim=True)
-    confidence, predictions = log_probs.exp().max(1)
-    wrong = (predictions != data.labels).nonzero().squeeze(1)
-    worst = wrong[confidence[wrong].argsort(descending=True)][:most]
-    captions = [
-        f"{data.classes[data.labels[n]]}, taken for\n{data.classes[predictions[n]]} "
-        f"({confidence[n]:.0%})"
-        for n in worst
-    ]
-    draw_images(
-        path, data.inputs[worst, 0], captions, f"{title}: {len(wrong)} mistakes, the surest first"
-    )
 
 
 def draw_filters(path: Path, weight: Tensor, title: str) -> None:

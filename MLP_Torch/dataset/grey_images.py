@@ -6,16 +6,10 @@ from common import idx
 from common.data import Split
 
 FOLDER = Path(__file__).resolve().parent.parent
-# mean and standard deviation of the training pixels, in [0, 1]
-MEAN_STD = {
-    "mnist": (0.1307, 0.3081),
-    "mnist-sample": (0.1307, 0.3081),
-    "fashion-mnist": (0.2860, 0.3530),
-}
 
 
 def prepare(data: idx.Images, name: str) -> Split:
-    mean, std = MEAN_STD[name]
+    mean, std = idx.MEAN_STD[name]
     inputs = (
         data.images.flatten(1).float().div_(255).sub_(mean).div_(std)
     )  # (N, 28, 28) -> (N, 784)

@@ -1,4 +1,4 @@
-"""This folder's pictures: the decision boundary, the worst mistakes, the first layer's weights."""
+"""This folder's pictures: the decision boundary and the first layer's weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,23 +34,6 @@ def draw_decision_boundary(path: Path, forward: Callable, data: Split, title: st
     axis.set(title=title, xlabel="x", ylabel="y")
     figure.colorbar(image, label=f"probability of the {data.classes[1]}", shrink=0.8)
     save(figure, path)
-
-
-def draw_worst_mistakes(
-    path: Path, data: Split, logits: Tensor, title: str, most: int = 24
-) -> None:
-    """The wrongly classified images (N, 784) that the network is surest of."""
-    log_probs = logits - logits.logsumexp(1, keepdim=True)
-    confidence, predictions = log_probs.exp().max(1)
-    wrong = (predictions != data.labels).nonzero().squeeze(1)
-    worst = wrong[confidence[wrong].argsort(descending=True)][:most]
-    captions = [
-        f"{data.classes[data.labels[n]]}, taken for\n{data.classes[predictions[n]]} "
-        f"({confidence[n]:.0%})"
-        for n in worst
-    ]
-    images = data.inputs[worst].view(-1, 28, 28)
-    draw_images(path, images, captions, f"{title}: {len(wrong)} mistakes, the surest first")
 
 
 def draw_first_layer(path: Path, weight: Tensor, title: str, most: int = 48) -> None:

@@ -1,0 +1,83 @@
+"""What a run says to the person who watches it, and how it hears their Ctrl-C."""
+
+import math
+import signal
+
+import torch
+
+from common.history import describe, validation_metrics
+from common.metrics import parameter_count
+
+
+class CtrlC:
+    """Between `install()` and `remove()`, the first Ctrl-C only sets `pressed`, so that the step
+    under way can end; a second one stops at once."""
+
+    def __init__(self):
+        self.pressed, self.previous = False, None
+
+    def install(self) -> None:
+        def handle(number, frame):
+            if self.pressed:
+                raise KeyboardInterrupt("stopped without saving")
+            self.pressed = True
+
+        try:
+            self.previous = signal.signal(signal.SIGINT, handle)
+        except ValueError:  # not in the main thread: Ctrl-C stays as it is
+            self.previous = None
+
+    def remove(self) -> None:
+        if self.previous is not None:
+            signal.signal(signal.SIGINT, self.previous)
+
+
+def announce(run, train, validation) -> None:
+    """What is about to happen, a fact a line."""
+    args = run.args
+    facts = {
+        "model": f"{type(run.model).__name__}, {parameter_count(run.model):,} parameters",
+        "data": f"{args.dataset}: {len(train):,} to train on, {len(validation):,} held out",
+        "recipe": f"{args.epochs} epochs, batches of {args.batch_size}, "
+        f"learning rate {args.lr:g}, seed {args.seed}",
+        "device": train.labels.device,
+        "run folder": run.path,
+    }
+    if run.epoch >= args.epochs:
+        facts["resumed"] = f"complete after {run.epoch} epochs; a larger --epochs goes on"
+    elif run.step:
+        facts["resumed"] = f"in epoch {run.epoch + 1}, after {run.step} steps"
+    for name, fact in facts.items():
+        print(f"{name:>12}  {fact}")
+    print(flush=True)
+
+
+def print_epoch(row: dict, metrics: dict, epochs: int, seconds: float, is_best: bool) -> None:
+    """One line per epoch; a star marks the best so far."""
+    print(
+        f"epoch {row['epoch']:3d}/{epochs}{'*' if is_best else ' '}  "
+        f"train loss {row['train_loss']:.4f}  {describe(metrics, 'val ')}  "
+        f"lr {row['lr']:.2e}  {seconds:6.1f} s",
+        flush=True,
+    )
+
+
+def print_end(run) -> None:
+    """What was reached, and what to do next."""
+    dataset = run.args.dataset
+    reached = describe(validation_metrics(run.best))
+    print(f"\nbest epoch {run.best['epoch']} on the validation split of {dataset}: {reached}")
+    if dataset.endswith("-sample"):
+        print("(a small sample of the dataset: not comparable with results on all of it)")
+    print(f"now try:  python {run.folder.name}/test.py --run-dir {run.path}")
+
+
+def largest_gradient(model) -> str:
+    """ "12.3 in layers.0.weight": where a loss that is no longer finite came from"""
+    if isinstance(model, torch.nn.Module):
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    else:
+        gradients = model.gradients()
+    largest = {name: gradient.abs().max().item() for name, gradient in gradients.items()}
+    name = max(largest, key=lambda key: (math.isnan(largest[key]), largest[key]))
+    return f"{largest[name]:.3g} in {name}"

@@ -1,0 +1,216 @@
+"""common/device.py: choosing a device, repeating and continuing draws, precision, compiling."""
+
+import random
+
+import numpy
+import pytest
+import torch
+
+from common import checkpoint
+from common.device import (
+    autocast,
+    compiled,
+    random_state,
+    seed_everything,
+    select_device,
+    set_random_state,
+)
+from common.errors import UserError
+from tests.conftest import user_error
+
+has_cuda = torch.cuda.is_available()
+without_cuda = pytest.mark.skipif(has_cuda, reason="this machine has a CUDA device that works")
+
+
+@pytest.fixture
+def only_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def broken_cuda(only_cpu, monkeypatch):
+    """A CUDA device that torch sees, and on which nothing runs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+@pytest.fixture
+def cuda_without_kernels(broken_cuda, monkeypatch):
+    """As `broken_cuda`, in CUDA's own words for a GPU newer than the wheel."""
+
+    def fail(*size, device):
+        raise RuntimeError(
+            "CUDA error: no kernel image is available for execution on the device\n"
+            "CUDA kernel errors might be asynchronously reported at some other API call, so ...\n"
+            "For debugging consider passing CUDA_LAUNCH_BLOCKING=1"
+        )
+
+    monkeypatch.setattr(torch, "ones", fail)
+
+
+@pytest.fixture
+def cuda_not_compiled(broken_cuda, monkeypatch):
+    """As `broken_cuda`, with a wheel that was built without CUDA."""
+    monkeypatch.delattr(torch._C, "_cuda_getDeviceCount", raising=False)
+
+
+broken = pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("broken_cuda", marks=without_cuda),
+        pytest.param("cuda_not_compiled", marks=without_cuda),
+        "cuda_without_kernels",
+    ],
+)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", ["auto", "cpu"])
+def test_a_machine_without_accelerator_computes_on_the_cpu(only_cpu, name):
+    assert select_device(name) == torch.device("cpu")
+
+
+def test_auto_is_the_default_and_finds_a_device_that_computes():
+    device = select_device()
+    assert device == select_device("auto")
+    assert torch.ones(2, device=device).sum().item() == 2
+
+
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_device_that_is_not_there_is_a_user_error(only_cpu, name):
+    with user_error(f"--device {name}", name.upper(), "auto"):
+        select_device(name)
+
+
+@pytest.mark.parametrize("name", ["gpu", "CPU", "cuda:99", "meta", ""])
+def test_an_unknown_device_is_a_user_error_that_lists_the_known(name):
+    with user_error(repr(name), "auto, cpu, cuda, mps"):
+        select_device(name)
+
+
+@broken
+def test_auto_steps_over_a_cuda_device_that_computes_nothing(request, way):
+    request.getfixturevalue(way)
+    with pytest.warns(UserWarning) as caught:
+        assert select_device("auto") == torch.device("cpu")
+    said = [str(warning.message) for warning in caught]
+    (ours,) = (text for text in said if text.startswith("CUDA is there, but"))
+    assert len(ours.splitlines()) == 1
+
+
+@broken
+def test_a_named_cuda_device_that_computes_nothing_is_a_user_error(request, way):
+    request.getfixturevalue(way)
+    with user_error("--device cuda", torch.__version__, "--device auto"):
+        select_device("cuda")
+
+
+def draws():
+    """A few of every generator's numbers; single Gaussians leave half of a pair in its cache."""
+    return [
+        random.random(),
+        random.gauss(0, 1),
+        numpy.random.rand(3).tolist(),
+        numpy.random.randn(),
+        torch.rand(3).tolist(),
+        torch.randn(1).item(),
+        torch.randperm(5).tolist(),
+    ]
+
+
+@pytest.mark.smoke
+def test_a_seed_repeats_every_generator():
+    seed_everything(7)
+    first = draws()
+    seed_everything(7)
+    assert draws() == first
+    seed_everything(8)
+    assert all(a != b for a, b in zip(draws()[:6], first[:6], strict=True))
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_the_smallest_and_the_largest_seed_work(seed):
+    seed_everything(seed)
+    first = draws()
+    seed_everything(seed)
+    assert draws() == first
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("drawn_before", [0, 1, 2])
+def test_random_state_continues_every_generator_through_a_checkpoint(tmp_path, drawn_before):
+    path = tmp_path / "last.safetensors"
+    seed_everything(3)
+    for _ in range(drawn_before):
+        draws()
+    checkpoint.save(path, {"random": random_state()})
+    expected = [draws() for _ in range(3)]
+    seed_everything(4)
+    draws()
+    set_random_state(checkpoint.load(path)["random"])
+    assert [draws() for _ in range(3)] == expected
+
+
+def test_taking_the_random_state_draws_nothing():
+    seed_everything(5)
+    expected = draws()
+    seed_everything(5)
+    random_state()
+    assert draws() == expected
+
+
+def test_the_state_of_a_device_that_is_absent_here_is_left_out(only_cpu):
+    seed_everything(6)
+    state = random_state() | {"cuda": [torch.zeros(16, dtype=torch.uint8)], "mps": torch.zeros(44)}
+    expected = draws()
+    set_random_state(state)
+    assert draws() == expected
+
+
+@pytest.mark.skipif(not has_cuda, reason="needs a CUDA device")
+def test_random_state_continues_the_cuda_generator(tmp_path):
+    seed_everything(3)
+    checkpoint.save(tmp_path / "last.safetensors", {"random": random_state()})
+    expected = torch.randn(5, device="cuda").tolist()
+    seed_everything(4)
+    set_random_state(checkpoint.load(tmp_path / "last.safetensors")["random"])
+    assert torch.randn(5, device="cuda").tolist() == expected
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_autocast_multiplies_in_its_precision_and_stops_afterwards(precision):
+    x = torch.full((2, 2), 1 / 3)
+    with autocast(torch.device("cpu"), precision):
+        product = x @ x
+    assert product.dtype == getattr(torch, precision)
+    assert x.dtype == (x @ x).dtype == torch.float32
+
+
+def test_autocast_computes_in_float32_unless_told():
+    with autocast(torch.device("cpu")):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_a_model_that_need_not_be_compiled_stays_itself(monkeypatch):
+    monkeypatch.setattr(torch, "compile", None)
+    model = torch.nn.Linear(2, 3)
+    assert compiled(model, wanted=False) is model
+
+
+def test_a_compiled_model_shares_its_parameters():
+    model = torch.nn.Linear(2, 3)
+    try:
+        faster = compiled(model, wanted=True)
+    except UserError:
+        pytest.skip("this torch cannot compile on this Python")
+    assert faster is not model
+    assert [id(p) for p in faster.parameters()] == [id(p) for p in model.parameters()]
+
+
+def test_a_torch_that_cannot_compile_is_a_user_error(monkeypatch):
+    def fail(model):
+        raise RuntimeError("Dynamo is not supported on Python 3.12+\nand more")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with user_error("--compile", "Dynamo", "leave it out"):
+        compiled(torch.nn.Linear(2, 3), wanted=True)
