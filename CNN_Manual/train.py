@@ -78,7 +78,8 @@ def evaluate(model: CNN, data: Split) -> dict[str, float]:
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     device = select_device(args.device)
-    args.dataset = idx.or_sample(args.dataset, "dataset" in args.given, FOLDER, args.data_dir)
+    named = args.resume or "dataset" in args.given
+    args.dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
     num_batches = train.num_batches(args.batch_size)

@@ -23,6 +23,8 @@ ACTIVATIONS = {"relu": ReLU, "tanh": Tanh, "sigmoid": Sigmoid, "gelu": GELU}
 class MLP(Layer):
     """[Linear -> BatchNorm -> activation -> Dropout] for each hidden layer, then Linear.
 
+    With `input_dropout`, that share of the inputs is dropped first (Srivastava et al., 2014).
+
     Without arguments, the network that the README's MNIST results are of.
     """
 
@@ -34,17 +36,18 @@ class MLP(Layer):
         activation: str = "relu",
         batch_norm: bool = True,
         dropout: float = 0.4,
+        input_dropout: float = 0.0,
     ):
-        layers: list[Layer] = []
+        layers: list[Layer] = [Dropout(input_dropout)] if input_dropout else []
         size = in_features
-        for hidden_size in hidden_sizes:
-            layers.append(Linear(size, hidden_size, needs_grad_input=bool(layers)))
+        for depth, hidden_size in enumerate(hidden_sizes):
+            layers.append(Linear(size, hidden_size, needs_grad_input=depth > 0))
             if batch_norm:
                 layers.append(BatchNorm1d(hidden_size))
             layers.append(ACTIVATIONS[activation]())
             layers.append(Dropout(dropout))
             size = hidden_size
-        layers.append(Linear(size, num_classes, needs_grad_input=bool(layers)))
+        layers.append(Linear(size, num_classes, needs_grad_input=bool(hidden_sizes)))
         self.layers = Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, D) -> (N, K)

@@ -38,7 +38,8 @@ def main(argv=None):
         draw_worst_mistakes(
             run_dir / "mistakes.png", test.inputs.view(-1, 28, 28), test, logits, title
         )
-        draw_first_layer(run_dir / "first_layer.png", model.parameters()["layers.0.weight"], title)
+        weight = next(iter(model.parameters().values()))
+        draw_first_layer(run_dir / "first_layer.png", weight, title)
     print(f"pictures in {run_dir}")
 
     if args.record:

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).resolve().parent
 IMAGES = dict(
     epochs=20, batch_size=128, lr=2e-3, optimizer="adamw", weight_decay=0.05, schedule="one-cycle",
     warmup=0, clip=0.0, patience=0, loss="cross-entropy", label_smoothing=0.1,
-    hidden_sizes=[1024, 1024], activation="relu", batch_norm=True, dropout=0.4,
+    hidden_sizes=[1024, 1024], activation="relu", batch_norm=True, dropout=0.4, input_dropout=0.0,
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset; those of mnist and fashion-mnist are the recorded ones
     "mnist": IMAGES,
@@ -27,6 +27,7 @@ RECIPES = {  # the defaults of each dataset; those of mnist and fashion-mnist ar
     "spirals": {
         **IMAGES, "epochs": 60, "batch_size": 64, "lr": 1e-2, "weight_decay": 0.0,
         "label_smoothing": 0.0, "hidden_sizes": [64, 64], "activation": "tanh", "dropout": 0.0,
+        "input_dropout": 0.0,
     },
 }  # fmt: skip
 
@@ -38,6 +39,7 @@ def make_parser() -> cli.Parser:
     add("--activation", choices=ACTIVATIONS, help="between the layers")
     add("--batch-norm", action=BooleanOptionalAction, help="normalise before the activation")
     add("--dropout", type=cli.fraction, help="share of hidden values dropped")
+    add("--input-dropout", type=cli.fraction, help="share of inputs dropped")
     add("--loss", choices=["cross-entropy", "mse"], help="mse is against one-hot targets")
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
     add("--optimizer", choices=OPTIMIZERS, help="all written in utils/optim.py")
@@ -53,7 +55,13 @@ def build_model(args, data: Split) -> MLP:
     """The network that the flags describe, for examples like `data`."""
     in_features, num_classes = data.inputs.shape[1], len(data.classes)
     return MLP(
-        in_features, args.hidden_sizes, num_classes, args.activation, args.batch_norm, args.dropout
+        in_features,
+        args.hidden_sizes,
+        num_classes,
+        args.activation,
+        args.batch_norm,
+        args.dropout,
+        args.input_dropout,
     )
 
 
@@ -72,7 +80,8 @@ def evaluate(model: MLP, data: Split) -> dict[str, float]:
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     device = select_device(args.device)
-    args.dataset = idx.or_sample(args.dataset, "dataset" in args.given, FOLDER, args.data_dir)
+    named = args.resume or "dataset" in args.given
+    args.dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
     num_batches = train.num_batches(args.batch_size)

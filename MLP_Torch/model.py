@@ -11,6 +11,8 @@ ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "gelu": 
 class MLP(nn.Module):
     """[Linear -> BatchNorm -> activation -> Dropout] for each hidden layer, then Linear.
 
+    With `input_dropout`, that share of the inputs is dropped first (Srivastava et al., 2014).
+
     Without arguments, the network that the README's MNIST results are of.
     """
 
@@ -22,9 +24,10 @@ class MLP(nn.Module):
         activation: str = "relu",
         batch_norm: bool = True,
         dropout: float = 0.4,
+        input_dropout: float = 0.0,
     ):
         super().__init__()
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
         size = in_features
         for hidden_size in hidden_sizes:
             layers.append(nn.Linear(size, hidden_size))

@@ -39,7 +39,8 @@ def main(argv=None):
         draw_worst_mistakes(
             run_dir / "mistakes.png", test.inputs.view(-1, 28, 28), test, logits, title
         )
-        draw_first_layer(run_dir / "first_layer.png", model.layers[0].weight, title)
+        weight = next(model.parameters())
+        draw_first_layer(run_dir / "first_layer.png", weight, title)
     print(f"pictures in {run_dir}")
 
     if args.record:

@@ -6,9 +6,12 @@ them; the rest travels as JSON in the file's metadata. No pickle: loading runs n
 
 import json
 import os
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -22,7 +25,8 @@ def save(path: Path, state: dict) -> None:
     """
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(pack(state, "", tensors))
-    write_atomically(path, safetensors.torch.save(tensors, {"state": skeleton}))
+    metadata = {"state": skeleton, "crc32": checksum(skeleton, tensors)}
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
 def load(path: Path) -> dict:
@@ -32,9 +36,11 @@ def load(path: Path) -> dict:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            skeleton = json.loads(file.metadata()["state"])
+            metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return unpack(skeleton, tensors)
+        if checksum(metadata["state"], tensors) != metadata["crc32"]:
+            raise ValueError("its checksum is wrong")
+        return unpack(json.loads(metadata["state"]), tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -51,9 +57,20 @@ def restore(part, state: dict, path: Path, what: str) -> None:
         raise UserError(f"{path} is of another {what}: {reason}") from None
 
 
+def checksum(skeleton: str, tensors: dict[str, Tensor]) -> str:
+    """CRC-32 of everything a checkpoint holds: safetensors itself has no checksum."""
+    crc = zlib.crc32(skeleton.encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.flatten().view(torch.uint8).numpy(), crc)
+    return str(crc)
+
+
 def pack(value, path: str, tensors: dict[str, Tensor]):
     """A JSON skeleton of `value`; its tensors go into `tensors` under their dotted path."""
     if isinstance(value, Tensor):
+        while path in tensors:  # {"a": {"b": …}, "a.b": …}
+            path += "'"
         tensors[path] = value.detach().cpu().clone().contiguous()  # views must not share memory
         return {"tensor": path}
     if isinstance(value, dict):  # as pairs: JSON keys are strings, torch.optim's are numbers too
@@ -77,7 +94,7 @@ def unpack(skeleton, tensors: dict[str, Tensor]):
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a temporary name and rename it, so that no reader sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.part")
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -85,5 +102,6 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise UserError(f"cannot write {path}: {error.strerror}; what was there stays") from None

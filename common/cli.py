@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
 def number(kind: type, low: float, high: float = float("inf"), open_low: bool = False) -> Callable:
     """A flag's type: a number in [low, high), or in (low, high) with `open_low`."""
     low_text = f"above {low:g}" if open_low else f"at least {low:g}"
-    wanted = low_text + (f" and below {high:g}" if high != float("inf") else "")
+    wanted = low_text + (f" and below {high:,}" if high != float("inf") else "")
 
     def parse(text: str):
         try:
@@ -97,7 +97,7 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     else:
         run_dir = folders.find_run(runs, given.get("run_dir"), "last.safetensors")
         config = folders.read_config(run_dir)
-        for name in (given.keys() & config.keys()) - {"epochs", "device", "data_dir"}:
+        for name in sorted((given.keys() & config.keys()) - {"epochs", "device", "data_dir"}):
             if given[name] != config[name]:
                 raise UserError(
                     f"--{name.replace('_', '-')} {given[name]} contradicts the run in {run_dir}, "
@@ -120,6 +120,7 @@ def entry(main: Callable) -> None:
     """Run a script's main(): a UserError is one line and exit code 2, Ctrl-C is exit code 130."""
     try:
         main()
+        sys.stdout.flush()  # here, not at exit, where nobody would catch what it raises
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

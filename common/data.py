@@ -1,6 +1,7 @@
 """Where data lies, downloads, the validation split, and shuffled batches from memory."""
 
 import hashlib
+import http.client
 import os
 import shutil
 import socket
@@ -50,8 +51,9 @@ def download(urls: list[str], path: Path, md5: str, timeout: float = 15) -> None
         for url in urls:
             try:
                 download_url(url, str(temporary), path.name)
-            except (OSError, RuntimeError, ValueError) as error:  # URLError is an OSError
-                failures.append(f"{url}: {error}")
+            except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
+                failures.append(f"{url}: {' '.join(str(error).split())}")
+                (temporary / path.name).unlink(missing_ok=True)  # a part would pass for the file
                 continue
             if check_md5(str(temporary / path.name), md5):
                 os.replace(temporary / path.name, path)

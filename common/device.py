@@ -39,7 +39,7 @@ def problem(name: str, warn: bool = False) -> str | None:
         return f"there is no {name.upper()} device that torch {torch.__version__} can use"
     try:  # a wheel without kernels for this GPU is found out only by running one
         torch.ones(2, device=name).sum().item()
-    except RuntimeError as error:
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a wheel without CUDA
         reason = f"torch {torch.__version__} fails on it ({str(error).splitlines()[0]})"
         if warn:
             warnings.warn(f"{name.upper()} is there, but {reason}", stacklevel=3)

@@ -1,6 +1,8 @@
 """Run folders: making a new one, finding an earlier one, and its config.json."""
 
 import json
+import os
+import re
 from pathlib import Path
 
 from common.errors import UserError
@@ -30,7 +32,7 @@ def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:
 
 
 def numbered(runs: Path) -> list[Path]:
-    return list(runs.glob("[0-9][0-9][0-9][0-9]*-*"))
+    return [path for path in runs.glob("*-*") if re.match(r"\d{4,}-", path.name)]
 
 
 def number(path: Path) -> int:
@@ -43,7 +45,7 @@ def find_run(runs: Path, run_dir: str | None, needed: str) -> Path:
     Raises UserError when there is none.
     """
     if run_dir is not None:
-        if not (Path(run_dir) / needed).is_file():
+        if not os.path.isfile(Path(run_dir) / needed):
             raise UserError(f"no run to use in {run_dir}: it has no {needed}")
         return Path(run_dir)
     found = [path for path in numbered(runs) if (path / needed).is_file()]

@@ -6,6 +6,7 @@ dimension as an int32) and then the bytes (LeCun et al., yann.lecun.com/exdb/mni
 
 import gzip
 import math
+import os
 import struct
 import sys
 import zlib
@@ -30,6 +31,7 @@ CLASSES = {
     "fashion-mnist": ["T-shirt", "trouser", "pullover", "dress", "coat",
                       "sandal", "shirt", "sneaker", "bag", "ankle boot"],
 }  # fmt: skip
+BYTES = dict(zip(FILES["train"] + FILES["test"], (47040016, 60008, 7840016, 10008), strict=True))
 MEAN_STD = {  # of the training pixels, in [0, 1]
     "mnist": (0.1307, 0.3081),
     "mnist-sample": (0.1307, 0.3081),
@@ -125,7 +127,7 @@ def find_files(dataset: str, folder: Path, data_dir: str | None) -> Path:
     places = search_folders(folder, data_dir)
     for place in places:
         raw = place / FOLDERS[dataset]
-        if all((raw / name).is_file() or (raw / f"{name}.gz").is_file() for name in names):
+        if all(os.path.isfile(raw / name) or os.path.isfile(raw / f"{name}.gz") for name in names):
             return raw
     from torchvision import datasets
 
@@ -171,11 +173,13 @@ def read_idx(raw: Path, name: str, dataset: str, dimensions: int) -> tuple[Tenso
     known = KNOWN.get(checksum, (dataset, name))
     if known != (dataset, name):
         raise UserError(again % f"is really {known[0]}'s {known[1]}")
+    if len(content) == BYTES[name] and checksum not in KNOWN:
+        raise UserError(again % f"is damaged: its checksum is not that of {dataset}")
     header = 4 + 4 * dimensions
     if len(content) < header or content[:4] != bytes([0, 0, 8, dimensions]):
         raise UserError(again % f"is no idx file of {dimensions}-dimensional bytes")
     shape = struct.unpack(f">{dimensions}i", content[4:header])
-    if len(content) - header != math.prod(shape) or min(shape) < 0:
+    if len(content) - header != math.prod(shape) or min(shape) < 0 or 0 in shape[1:]:
         raise UserError(
             again
             % f"is damaged: {math.prod(shape):,} bytes announced, {len(content) - header:,} there"

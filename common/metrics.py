@@ -28,6 +28,7 @@ class RunningMean:
 
 def correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     """Which examples have their label among the `k` largest logits: (N, K), (N,) -> (N,) bool."""
+    k = min(k, logits.shape[1])
     return (logits.topk(k, dim=1).indices == labels[:, None]).any(dim=1)
 
 
@@ -49,7 +50,7 @@ def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> T
 
 def perplexity(nats_per_token: float) -> float:
     """exp(loss): among how many equally likely tokens the model hesitates."""
-    return math.exp(nats_per_token)
+    return math.inf if nats_per_token > 700 else math.exp(nats_per_token)
 
 
 def bits_per_character(nats_per_character: float) -> float:

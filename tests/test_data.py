@@ -388,6 +388,12 @@ def test_a_known_file_under_its_own_name_is_taken(raw, folder, monkeypatch):
     assert len(idx.load_test("mnist", folder, None).labels) == 20
 
 
+def test_a_file_of_the_real_ones_size_with_other_bytes_is_refused(raw, folder):
+    (raw / TRAIN_LABELS).write_bytes(to_idx(torch.zeros(60_000, dtype=torch.uint8)))
+    with user_error(raw / TRAIN_LABELS, "checksum", "delete it"):
+        idx.load_training("mnist", folder, None)
+
+
 @pytest.mark.parametrize("N", [59, 61])
 def test_images_and_labels_of_different_number_are_refused(raw, folder, N):
     (raw / TRAIN_LABELS).write_bytes(to_idx(torch.zeros(N, dtype=torch.uint8)))

@@ -44,7 +44,7 @@ class Optimizer:
         return {"lr": self.lr, "t": self.t, "buffers": self.buffers}
 
     def load_state_dict(self, state: dict) -> None:
-        """Copy `state` in. Raises ValueError when it is of another optimiser or other parameters."""
+        """Copy `state` in. Raises ValueError when it is of other buffers or parameters."""
         for buffer in self.buffers.keys() | state["buffers"].keys():
             own, given = (
                 {name: tensor.shape for name, tensor in buffers.get(buffer, {}).items()}

@@ -1,0 +1,216 @@
+"""A hand-written network and its PyTorch twin: the same constructor, names, losses and histories."""
+
+import importlib
+import inspect
+import re
+
+import pytest
+import torch
+
+from common import compare
+from tests.running import MLPS, TWINS, assert_one_line, call, history, make_digits, script, small
+
+NETWORKS = {
+    "MLP": [
+        {},
+        {"in_features": 3, "hidden_sizes": (), "num_classes": 2},
+        {"in_features": 1, "hidden_sizes": (5, 1, 4), "batch_norm": False, "activation": "gelu"},
+        {"in_features": 4, "hidden_sizes": [7], "activation": "tanh", "dropout": 0.0},
+    ],
+    "CNN": [
+        {},
+        {"in_channels": 3, "image_size": 17, "num_classes": 4, "channels": (5, 2)},
+        {"image_size": 3, "channels": [2], "dropout": 0.0},
+    ],
+}
+PAIRS = [(name, arguments) for name, rows in NETWORKS.items() for arguments in rows]
+
+
+def networks(name: str) -> list[type]:
+    """The hand-written class and its twin."""
+    folders = compare.TWINS[name][:2]
+    return [getattr(importlib.import_module(f"{folder}.model"), name) for folder in folders]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", NETWORKS)
+def test_twins_take_the_same_arguments(name):
+    signatures = [inspect.signature(network.__init__) for network in networks(name)]
+    assert signatures[0].parameters == signatures[1].parameters
+    assert all(
+        parameter.default is not inspect.Parameter.empty
+        for key, parameter in signatures[0].parameters.items()
+        if key != "self"
+    )
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name, arguments", PAIRS)
+def test_state_dicts_fit_both_ways(name, arguments):
+    Manual, Native = networks(name)
+    torch.manual_seed(1)
+    manual = Manual(**arguments)
+    torch.manual_seed(1)
+    native = Native(**arguments)
+
+    def shapes(model) -> list[tuple]:
+        return [(key, value.shape, value.dtype) for key, value in model.state_dict().items()]
+
+    def same() -> bool:
+        pairs = zip(manual.state_dict().values(), native.state_dict().values(), strict=True)
+        return all(torch.equal(ours, theirs) for ours, theirs in pairs)
+
+    assert shapes(manual) == shapes(native)
+    assert same(), "one seed, but other weights"
+    native.load_state_dict(Manual(**arguments).state_dict())
+    assert not same()
+    manual.load_state_dict(native.state_dict())
+    assert same()
+    native = Native(**arguments)
+    native.load_state_dict(manual.state_dict())
+    assert same()
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", NETWORKS)
+def test_losses_and_gradients_are_alike_step_by_step(name):
+    torch.manual_seed(0)
+    found = compare.differences(name, torch.device("cpu"), batch_size=4)
+    assert found["loss"] <= 1e-8 and found["gradient"] <= 1e-8
+
+
+def test_differences_find_a_twin_that_learns_otherwise(monkeypatch):
+    pair = compare.make_pair("MLP", torch.float64, torch.device("cpu"), hidden_sizes=(4,))
+    pair[0].optimizer.weight_decay = 0.04
+    monkeypatch.setattr(compare, "make_pair", lambda *args: pair)
+    found = compare.differences("MLP", torch.device("cpu"), batch_size=4, steps=3)
+    assert found["loss"] > 1e-8 and found["gradient"] > 1e-8
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_compare_prints_times_lines_and_differences(name, capsys):
+    result = call(capsys, compare.main, name, "--steps", 2, "--batch-size", 4, "--device", "cpu")
+    assert (result.code, result.err) == (0, "")
+    manual, native, ratio, difference = result.out.splitlines()
+    for folder, line in zip(compare.TWINS[name][:2], (manual, native), strict=True):
+        assert re.fullmatch(rf"{folder} +\d+\.\d\d ms per step +\d+ lines", line)
+    assert re.fullmatch(r"time ratio \d+\.\d\d \(medians of 2 steps\)", ratio)
+    numbers = re.findall(r"\d\.\de[-+]\d\d", difference)
+    assert len(numbers) == 2 and all(float(number) <= 1e-8 for number in numbers)
+
+
+def test_compare_refuses_what_is_no_pair(capsys):
+    assert_one_line(call(capsys, compare.main, "RNN"), "RNN", "MLP")
+
+
+def test_lines_of_code_leave_out_comments_and_docstrings(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+    (tmp_path / "folder" / "utils").mkdir(parents=True)
+    source = '"""Module,\n\nof two lines."""\n\nx = 1  # here\n\n# there\n\n\n'
+    function = 'def f():\n    """Doc."""\n    return (\n        x\n    )\n'
+    (tmp_path / "folder" / "a.py").write_text(source + function)
+    (tmp_path / "folder" / "utils" / "b.py").write_text("import os\n")
+    assert compare.lines_of_code("folder") == 1 + 3 + 1
+
+
+# ---- the same run by both scripts ----
+
+
+def flags(folder: str) -> dict:
+    """Every flag of train.py: what it takes, and its help but for where its parts come from."""
+    actions = script(folder).make_parser()._actions
+    return {
+        action.dest: (
+            type(action), action.option_strings, action.nargs, action.default, repr(action.type),
+            action.choices and sorted(action.choices),
+        )
+        for action in actions
+    }  # fmt: skip
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("manual, native", TWINS)
+def test_flags_and_recipes_are_the_same_but_for_compile(manual, native):
+    ours, theirs = flags(manual), flags(native)
+    functions = {"type": 4}["type"]  # reprs of nested functions hold an address
+    names = [
+        {k: [v.split(" at ")[0] if n == functions else v for n, v in enumerate(row)]
+         for k, row in rows.items() if k != "compile"}
+        for rows in (ours, theirs)
+    ]  # fmt: skip
+    assert names[0] == names[1]
+    assert "compile" not in ours
+    assert script(manual).RECIPES == script(native).RECIPES
+
+
+def histories(folders, tmp_path, *argv) -> list[list[dict]]:
+    for folder in folders:
+        script(folder).main([*map(str, argv), "--run-dir", str(tmp_path / folder)])
+    return [history(tmp_path / folder) for folder in folders]
+
+
+def assert_alike(one: list[dict], other: list[dict], tolerance: float) -> None:
+    assert len(one) == len(other) == 2
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name in ours.keys() - {"dataset", "seconds"}:
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=tolerance), name
+
+
+@pytest.fixture
+def double_precision():
+    """So that rounding does not grow over the steps, and the scripts can be compared sharply."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+
+
+RECIPES = [
+    "--schedule one-cycle --dropout 0.3 --input-dropout 0.1",
+    "--schedule cosine --warmup 5 --clip 0.5 --optimizer sgd --lr 0.5",
+    "--schedule step --warmup 3 --dropout 0.2 --optimizer nesterov --lr 0.05",
+    "--schedule constant --optimizer rmsprop --weight-decay 0.01 --clip 0.1",
+    "--schedule constant --warmup 1 --optimizer adagrad --no-batch-norm --activation relu",
+    "--schedule one-cycle --warmup 9 --optimizer momentum --loss mse --activation gelu",
+    "--schedule cosine --optimizer adam --label-smoothing 0.1 --activation sigmoid",
+]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_mlp_scripts_learn_the_spirals_alike(recipe, tmp_path, double_precision):
+    argv = [*small("MLP"), "--epochs", 2, "--seed", 3, *recipe.split()]
+    assert_alike(*histories(MLPS, tmp_path, *argv), tolerance=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "one-cycle"])
+@pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
+def test_mlp_scripts_learn_images_alike(dataset, schedule, tmp_path):
+    argv = [
+        "--dataset", dataset, "--data-dir", make_digits(tmp_path, dataset), "--epochs", 2,
+        "--hidden-sizes", 16, 16, "--batch-size", 40, "--schedule", schedule, "--warmup", 2,
+        "--clip", 1, "--dropout", 0.2, "--lr", 1e-3,
+    ]  # fmt: skip
+    assert_alike(*histories(MLPS, tmp_path, *argv), tolerance=1e-4)
+
+
+@pytest.mark.skipif(("CNN_Manual", "CNN_Torch") not in TWINS, reason="no twin to train yet")
+@pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
+def test_cnn_scripts_learn_the_shapes_alike(schedule, tmp_path, double_precision):
+    argv = [
+        *small("CNN"), "--epochs", 2, "--schedule", schedule, "--warmup", 2, "--clip", 1,
+        "--dropout", 0.2, "--shift", 0, "--rotation", 0, "--zoom", 0, "--no-flip",
+    ]  # fmt: skip
+    assert_alike(*histories(("CNN_Manual", "CNN_Torch"), tmp_path, *argv), tolerance=1e-6)
+
+
+def test_run_of_one_twin_is_no_run_of_the_other(tmp_path, capsys):
+    """The names agree, the optimisers' states do not: said in one line."""
+    path = tmp_path / "run"
+    script("MLP_Manual").main([*small("MLP"), "--epochs", "1", "--run-dir", str(path)])
+    argv = ["--resume", "--run-dir", path, "--epochs", 2]
+    assert_one_line(call(capsys, script("MLP_Torch").main, *argv), path, "optimiser")
