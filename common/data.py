@@ -7,6 +7,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -43,6 +44,7 @@ def download(urls: list[str], path: Path, md5: str, timeout: float = 15) -> None
     """
     from torchvision.datasets.utils import check_md5, download_url  # slow to import
 
+    made = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     failures, before = [], socket.getdefaulttimeout()
     temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=path.parent))
@@ -63,6 +65,9 @@ def download(urls: list[str], path: Path, md5: str, timeout: float = 15) -> None
     finally:
         socket.setdefaulttimeout(before)
         shutil.rmtree(temporary, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # it is empty only if nothing arrived
+                folder.rmdir()
     raise DataMissing(f"{path.name} could not be downloaded ({'; '.join(failures)})")
 
 

@@ -139,7 +139,10 @@ def find_files(dataset: str, folder: Path, data_dir: str | None) -> Path:
                 download([mirror + name for mirror in official.mirrors], raw / name, md5)
     except (DataMissing, OSError) as error:
         looked = ", ".join(str(place) for place in places[:3])
-        raise DataMissing(f"{dataset} is not in {looked}, and {error}") from None
+        raise DataMissing(
+            f"{dataset} is not in {looked}, and {error}; "
+            f"name the folder that holds {FOLDERS[dataset]} with --data-dir"
+        ) from None
     return raw
 
 

@@ -340,6 +340,20 @@ def test_drifted_copies_are_found(other, differs):
     assert found == ({"A": ["One", "Two"]} if differs else {})
 
 
+TWINS = [(m, m.replace("_Manual", "_Torch")) for m in MANUAL]
+
+
+@pytest.mark.parametrize(
+    ("manual", "native"), [pair for pair in TWINS if (ROOT / pair[1] / "train.py").exists()]
+)
+def test_twins_have_the_same_data_and_pictures(manual, native):
+    shared = [f"{manual}/utils/plots.py", *sources(f"{manual}/dataset")]
+    assert len(shared) > 2
+    for path in shared:
+        ours = (ROOT / path).read_text(encoding="utf-8").replace(manual, native)
+        assert ours == (ROOT / path.replace(manual, native)).read_text(encoding="utf-8"), path
+
+
 # ---- anatomy, and who imports whom ----
 
 
