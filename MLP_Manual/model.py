@@ -36,22 +36,23 @@ class MLP(Layer):
         activation: str = "relu",
         batch_norm: bool = True,
         dropout: float = 0.4,
-        input_dropout: float = 0.0,
+        input_dropout: float = 0.2,
     ):
-        layers: list[Layer] = [Dropout(input_dropout)] if input_dropout else []
+        self.input_dropout = Dropout(input_dropout)
+        layers: list[Layer] = []
         size = in_features
-        for depth, hidden_size in enumerate(hidden_sizes):
-            layers.append(Linear(size, hidden_size, needs_grad_input=depth > 0))
+        for hidden_size in hidden_sizes:
+            layers.append(Linear(size, hidden_size, needs_grad_input=bool(layers)))
             if batch_norm:
                 layers.append(BatchNorm1d(hidden_size))
             layers.append(ACTIVATIONS[activation]())
             layers.append(Dropout(dropout))
             size = hidden_size
-        layers.append(Linear(size, num_classes, needs_grad_input=bool(hidden_sizes)))
+        layers.append(Linear(size, num_classes, needs_grad_input=bool(layers)))
         self.layers = Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, D) -> (N, K)
-        return self.layers.forward(x)
+        return self.layers.forward(self.input_dropout.forward(x))
 
     def backward(self, grad_logits: Tensor) -> None:  # (N, K) ->
         self.layers.backward(grad_logits)

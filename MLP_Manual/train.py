@@ -18,12 +18,12 @@ FOLDER = Path(__file__).resolve().parent
 IMAGES = dict(
     epochs=20, batch_size=128, lr=2e-3, optimizer="adamw", weight_decay=0.05, schedule="one-cycle",
     warmup=0, clip=0.0, patience=0, loss="cross-entropy", label_smoothing=0.1,
-    hidden_sizes=[1024, 1024], activation="relu", batch_norm=True, dropout=0.4, input_dropout=0.0,
+    hidden_sizes=[1024, 1024], activation="relu", batch_norm=True, dropout=0.4, input_dropout=0.2,
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset; those of mnist and fashion-mnist are the recorded ones
     "mnist": IMAGES,
     "mnist-sample": IMAGES,
-    "fashion-mnist": IMAGES,
+    "fashion-mnist": {**IMAGES, "input_dropout": 0.0},
     "spirals": {
         **IMAGES, "epochs": 60, "batch_size": 64, "lr": 1e-2, "weight_decay": 0.0,
         "label_smoothing": 0.0, "hidden_sizes": [64, 64], "activation": "tanh", "dropout": 0.0,

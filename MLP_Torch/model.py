@@ -24,10 +24,11 @@ class MLP(nn.Module):
         activation: str = "relu",
         batch_norm: bool = True,
         dropout: float = 0.4,
-        input_dropout: float = 0.0,
+        input_dropout: float = 0.2,
     ):
         super().__init__()
-        layers: list[nn.Module] = [nn.Dropout(input_dropout)] if input_dropout else []
+        self.input_dropout = nn.Dropout(input_dropout)
+        layers: list[nn.Module] = []
         size = in_features
         for hidden_size in hidden_sizes:
             layers.append(nn.Linear(size, hidden_size))
@@ -40,4 +41,4 @@ class MLP(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, D) -> (N, K)
-        return self.layers(x)
+        return self.layers(self.input_dropout(x))

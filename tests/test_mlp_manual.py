@@ -312,7 +312,7 @@ def test_cross_entropy_of_huge_logits_is_finite(smoothing):
 
 @pytest.mark.parametrize("criterion", [CrossEntropy(), CrossEntropy(0.1), MeanSquaredError()])
 def test_copies_of_the_batch_leave_the_gradient_unchanged(criterion):
-    model = MLP(4, (8,), 3, batch_norm=True, dropout=0.0).to(dtype=torch.float64)
+    model = MLP(4, (8,), 3, batch_norm=True, dropout=0.0, input_dropout=0.0).to(dtype=torch.float64)
     x, labels = torch.randn(6, 4, dtype=torch.float64), torch.randint(3, (6,))
 
     def gradients(copies: int) -> dict:
@@ -509,8 +509,11 @@ NETWORKS = [(), (5,), (6, 1, 4)]  # hidden sizes
 class Twin(nn.Module):
     """The MLP of built-in layers."""
 
-    def __init__(self, in_features, hidden_sizes, num_classes, activation, batch_norm, dropout):
+    def __init__(
+        self, in_features, hidden_sizes, num_classes, activation, batch_norm, dropout, input_dropout
+    ):
         super().__init__()
+        self.input_dropout = nn.Dropout(input_dropout)
         layers, size = [], in_features
         for hidden_size in hidden_sizes:
             layers += [nn.Linear(size, hidden_size)]
@@ -520,7 +523,7 @@ class Twin(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(size, num_classes))
 
     def forward(self, x):
-        return self.layers(x)
+        return self.layers(self.input_dropout(x))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -528,7 +531,7 @@ class Twin(nn.Module):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("hidden_sizes", NETWORKS, ids=str)
 def test_mlp_has_the_right_gradient(hidden_sizes, activation, batch_norm, training):
-    arguments = (3, hidden_sizes, 4, activation, batch_norm, 0.2)
+    arguments = (3, hidden_sizes, 4, activation, batch_norm, 0.2, 0.1)
     model = MLP(*arguments).train(training)
     check_layer(model, Twin(*arguments), torch.randn(5, 3), needs_grad_input=False)
 
@@ -538,7 +541,7 @@ def test_mlp_without_arguments_is_its_twin():
     torch.manual_seed(1)
     model = MLP()
     torch.manual_seed(1)
-    twin = Twin(784, (1024, 1024), 10, "relu", True, 0.4)
+    twin = Twin(784, (1024, 1024), 10, "relu", True, 0.4, 0.2)
     assert equal_states(model.state_dict(), twin.state_dict())
     assert sum(p.numel() for p in model.parameters().values()) == 1_867_786
 
@@ -546,7 +549,7 @@ def test_mlp_without_arguments_is_its_twin():
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("hidden_sizes", NETWORKS, ids=str)
 def test_state_dict_is_that_of_the_twin_both_ways(hidden_sizes, batch_norm):
-    arguments = (3, hidden_sizes, 4, "relu", batch_norm, 0.2)
+    arguments = (3, hidden_sizes, 4, "relu", batch_norm, 0.2, 0.1)
     model, twin = MLP(*arguments), Twin(*arguments)
     assert list(model.parameters()) == [name for name, _ in twin.named_parameters()]
     twin.load_state_dict(model.state_dict())
@@ -590,7 +593,8 @@ def test_to_changes_floating_point_tensors_alone():
 def test_train_and_eval_reach_every_layer():
     model = MLP(3, (4, 4), 2)
     layers = [module for _, module in model.modules()]
-    assert len(layers) == 2 + 4 * 2 + 1  # the network, its Sequential, two blocks, the last layer
+    # the network, its input's dropout, its Sequential, two blocks, the last layer
+    assert len(layers) == 3 + 4 * 2 + 1
     for mode in (False, True):
         assert model.train(mode) is model
         assert [layer.training for layer in layers] == [mode] * len(layers)
@@ -623,7 +627,7 @@ def fit(model: MLP, optimizer, batches, schedule=None) -> float:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_overfits_32_random_examples(name):
     lr = {"sgd": 0.5, "momentum": 0.1, "nesterov": 0.1, "adagrad": 0.1}.get(name, 0.01)
-    model = MLP(20, (64,), 10, dropout=0.0)
+    model = MLP(20, (64,), 10, dropout=0.0, input_dropout=0.0)
     inputs, labels = torch.randn(32, 20), torch.randint(10, (32,))
     assert fit(model, OPTIMIZERS[name](model, lr), [(inputs, labels)] * 300) < 0.01
 
@@ -631,7 +635,7 @@ def test_overfits_32_random_examples(name):
 @pytest.mark.smoke
 def test_learns_two_spirals():
     train, validation = load_training("spirals")
-    model = MLP(2, (64, 64), 2, "tanh", dropout=0.0)
+    model = MLP(2, (64, 64), 2, "tanh", dropout=0.0, input_dropout=0.0)
     epochs, batch_size = 40, 64
     batches = [b for epoch in range(epochs) for b in train.batches(batch_size, epoch=epoch)]
     fit(model, AdamW(model, 0.01), batches, make_schedule("one-cycle", 0.01, len(batches)))

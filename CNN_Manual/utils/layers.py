@@ -99,8 +99,6 @@ class Sequential(Layer):
     def backward(self, grad_output: Tensor) -> Tensor | None:
         for layer in reversed(self.layers):
             grad_output = layer.backward(grad_output)
-            if grad_output is None:  # a first layer with `needs_grad_input=False`
-                return None
         return grad_output
 
 
