@@ -37,7 +37,7 @@ def write_record(
         model=model, parameters=parameter_count(model),
         examples={split: len(data) for split, data in splits.items()},
         checksums={k: v for data in splits.values() for k, v in data.checksums.items()},
-        test=test, device=args.device,
+        test=test,
     )  # fmt: skip
     if is_first:
         for picture in sorted(run_dir.glob("*.png")):

@@ -22,6 +22,7 @@ NOT_HYPERPARAMETERS = {
     "resume",
     "given",
     "commit",
+    "environment",
     "dataset",
 }
 
@@ -73,7 +74,7 @@ def training_command(folder: Path, config: dict) -> str:
 
 def write(
     folder: Path, name: str, config: dict, state: dict, *, model, parameters: int,
-    examples: dict, checksums: dict, test: dict, device: torch.device,
+    examples: dict, checksums: dict, test: dict,
 ) -> tuple[Path, bool]:  # fmt: skip
     """Add the run's row to results/`name`.json; a row of the same seed is replaced.
 
@@ -106,7 +107,7 @@ def write(
         "hyperparameters": hyperparameters,
         "parameters": parameters,
         "data": {"examples": examples, "sha256": checksums},
-        "environment": environment(device),
+        "environment": config["environment"],
         "runs": [row],
     }
     if path.is_file():

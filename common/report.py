@@ -44,7 +44,8 @@ def load_records(folder: Path) -> list[dict]:
 
 
 def machine(environment: dict) -> str:
-    return f"{environment['processor']}, torch {environment['torch']}, {environment['device']}"
+    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
+    return f"{environment['processor']}, {threads}, torch {environment['torch']}"
 
 
 def table(rows: list[list[str]]) -> list[str]:

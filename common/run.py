@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.folders import new_run
 from common.history import best_row, to_csv
 from common.metrics import RunningMean
-from common.record import git_commit
+from common.record import environment, git_commit
 
 CHECKPOINT_SECONDS = 120  # within an epoch; every epoch ends with a checkpoint in any case
 
@@ -40,7 +40,8 @@ class Run:
             self.load()
         else:
             self.path = new_run(folder / "runs", args.run_dir, args.dataset)
-            args.commit = git_commit()
+            device = next(iter(model.state_dict().values())).device
+            args.commit, args.environment = git_commit(), environment(device)
         config = {k: v for k, v in vars(args).items() if k not in ("resume", "run_dir")}
         text = json.dumps(config, indent=2) + "\n"
         checkpoint.write_atomically(self.path / "config.json", text.encode())
