@@ -34,7 +34,7 @@ def main(argv=None):
     title = f"{config.dataset}: test split"
     draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)
     draw_worst_mistakes(run_dir / "mistakes.png", test.inputs[:, 0], test, logits, title)
-    draw_filters(run_dir / "filters.png", model.parameters()["features.0.weight"], title)
+    draw_filters(run_dir / "filters.png", model.parameters()["features.0.weight"], config.dataset)
     model.forward(test.inputs[:1])  # leaves each ReLU's output in `y`
     stages = [layer.y[0] for layer in model.features.layers if isinstance(layer, ReLU)]
     draw_feature_maps(run_dir / "feature_maps.png", test.inputs[0, 0], stages, title)

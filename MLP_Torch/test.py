@@ -40,7 +40,7 @@ def main(argv=None):
             run_dir / "mistakes.png", test.inputs.view(-1, 28, 28), test, logits, title
         )
         weight = next(model.parameters())
-        draw_first_layer(run_dir / "first_layer.png", weight, title)
+        draw_first_layer(run_dir / "first_layer.png", weight, config.dataset)
     print(f"pictures in {run_dir}")
 
     if args.record:
