@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from CNN_Manual.dataset import load_test, load_training
-from CNN_Manual.train import build_model, evaluate
+from CNN_Manual.train import RECIPES, build_model, evaluate
 from CNN_Manual.utils.layers import ReLU
 from CNN_Manual.utils.plots import draw_feature_maps, draw_filters
 from common import cli
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parent
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     args.device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args)
+    run_dir, config = find_trained(FOLDER, args, RECIPES)
     test = load_test(config.dataset, args.data_dir).to(args.device)
     model = build_model(config, test).to(device=args.device)
     load_best(model, run_dir)

@@ -11,6 +11,7 @@ from CNN_Manual.utils.optim import OPTIMIZERS, SCHEDULES, clip_gradients, make_s
 from common import cli, idx
 from common.data import Split
 from common.device import seed_everything, select_device
+from common.errors import UserError
 from common.metrics import RunningMean, correct
 from common.run import Run
 
@@ -51,6 +52,9 @@ def make_parser() -> cli.Parser:
 def build_model(args, data: Split) -> CNN:
     """The network that the flags describe, for images like those of `data`."""
     _, in_channels, image_size, _ = data.inputs.shape
+    if image_size >> len(args.channels) == 0:
+        poolings = len(args.channels)
+        raise UserError(f"--channels: {poolings} poolings leave nothing of {image_size} pixels")
     return CNN(in_channels, image_size, len(data.classes), args.channels, args.dropout)
 
 
@@ -79,7 +83,8 @@ def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
-    args.dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
     num_batches = train.num_batches(args.batch_size)
@@ -88,6 +93,8 @@ def main(argv=None):
 
     seed_everything(args.seed)
     model = build_model(args, train).to(device=device)
+    last_size = train.inputs.shape[2] >> len(args.channels)  # halved by each pooling
+    cli.check_batch_norm(min(args.batch_size, len(train)) * last_size**2)
     criterion = CrossEntropy(args.label_smoothing)
     optimizer = OPTIMIZERS[args.optimizer](model, lr=args.lr, weight_decay=args.weight_decay)
 

@@ -81,9 +81,12 @@ def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
-    args.dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
+    if args.batch_norm:
+        cli.check_batch_norm(min(args.batch_size, len(train)))
     num_batches = train.num_batches(args.batch_size)
     total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
 

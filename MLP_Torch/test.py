@@ -10,7 +10,7 @@ from common.evaluation import find_trained, load_best, write_record
 from common.metrics import confusion_matrix
 from common.plots import draw_confusion_matrix, draw_worst_mistakes
 from MLP_Torch.dataset import load_test, load_training
-from MLP_Torch.train import build_model, evaluate
+from MLP_Torch.train import RECIPES, build_model, evaluate
 from MLP_Torch.utils.plots import draw_decision_boundary, draw_first_layer
 
 FOLDER = Path(__file__).resolve().parent
@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parent
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     args.device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args)
+    run_dir, config = find_trained(FOLDER, args, RECIPES)
     test = load_test(config.dataset, args.data_dir).to(args.device)
     model = build_model(config, test).to(device=args.device)
     load_best(model, run_dir)

@@ -109,6 +109,19 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     return args
 
 
+def switch_dataset(args: argparse.Namespace, recipes: dict[str, dict], dataset: str) -> None:
+    """Go over to another dataset (a sample of the one asked for), with its recipe."""
+    if dataset != args.dataset:
+        changed = {k: v for k, v in recipes[dataset].items() if k not in args.given}
+        vars(args).update(changed, dataset=dataset, given=sorted([*args.given, "dataset"]))
+
+
+def check_batch_norm(values: int) -> None:
+    """Raises UserError for batches with fewer than 2 values per feature or channel."""
+    if values < 2:
+        raise UserError("batch normalisation needs batches of at least 2: raise --batch-size")
+
+
 def total_steps(steps: int, warmup: int) -> int:
     """`steps`, once it is sure that the warm-up leaves some of them for the schedule itself."""
     if warmup >= steps:

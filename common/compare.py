@@ -179,6 +179,7 @@ def main(argv=None):
           f"{difference['gradient']:.1e} (relative)")  # fmt: skip
     if args.record:
         path = Path(ROOT, manual_folder, "results", "compare.json")
+        path.parent.mkdir(exist_ok=True)
         checkpoint.write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
         print(f"recorded in {path.relative_to(ROOT)}")
 

@@ -1,6 +1,7 @@
 """What a run says to the person who watches it, and how it hears their Ctrl-C."""
 
 import math
+import shlex
 import signal
 
 import torch
@@ -69,7 +70,7 @@ def print_end(run) -> None:
     print(f"\nbest epoch {run.best['epoch']} on the validation split of {dataset}: {reached}")
     if dataset.endswith("-sample"):
         print("(a small sample of the dataset: not comparable with results on all of it)")
-    print(f"now try:  python {run.folder.name}/test.py --run-dir {run.path}")
+    print(f"now try:  python {run.folder.name}/test.py --run-dir {shlex.quote(str(run.path))}")
 
 
 def largest_gradient(model) -> str:

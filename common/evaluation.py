@@ -5,13 +5,20 @@ from argparse import Namespace
 from pathlib import Path
 
 from common import checkpoint, folders, record
+from common.errors import UserError
 from common.metrics import parameter_count
 
 
-def find_trained(folder: Path, args: Namespace) -> tuple[Path, Namespace]:
-    """The run that `args` name (default: the latest) and the flags it was trained with."""
+def find_trained(folder: Path, args: Namespace, recipes: dict) -> tuple[Path, Namespace]:
+    """The run that `args` name (default: the latest) and the flags it was trained with.
+
+    `recipes` fill in for flags that are younger than the run.
+    """
     run_dir = folders.find_run(folder / "runs", args.run_dir, "best.safetensors")
-    config = Namespace(**folders.read_config(run_dir))
+    config = folders.read_config(run_dir)
+    if config["dataset"] not in recipes:
+        raise UserError(f"{run_dir} is a run on {config['dataset']}, which {folder.name} lacks")
+    config = Namespace(**{**recipes[config["dataset"]], **config})
     return run_dir, config
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from common.errors import UserError
 
-RUN_FILES = ("config.json", "history.csv", "last.safetensors", "best.safetensors")
+RUN_FILES = ("history.csv", "last.safetensors", "best.safetensors")
 
 
 def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:

@@ -85,6 +85,8 @@ def write(
         raise UserError(
             f"the run stands at epoch {state['epoch']} of {config['epochs']}: --resume it"
         )
+    if "environment" not in config:
+        raise UserError("the run was trained by an older version: train it again")
     path = folder / "results" / f"{name}.json"
     hyperparameters = {k: v for k, v in config.items() if k not in NOT_HYPERPARAMETERS}
     history = state["history"]
@@ -111,7 +113,10 @@ def write(
         "runs": [row],
     }
     if path.is_file():
-        previous = json.loads(path.read_text())
+        try:
+            previous = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): restore it from git") from None
         for key in ("dataset", "hyperparameters", "data"):
             if previous[key] != record[key]:
                 raise UserError(f"{path} is of other {key}: name this recipe with --config")

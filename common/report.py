@@ -45,7 +45,8 @@ def load_records(folder: Path) -> list[dict]:
 
 def machine(environment: dict) -> str:
     threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
-    return f"{environment['processor']}, {threads}, torch {environment['torch']}"
+    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
+    return f"{where}, torch {environment['torch']}"
 
 
 def table(rows: list[list[str]]) -> list[str]:
@@ -143,7 +144,7 @@ def fill(readme: Path) -> str:
     for name, make in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         if start in text:
-            if end not in text:
+            if end not in text.split(start, 1)[1]:
                 raise cli.UserError(f"{readme} opens {start} but never closes it")
             before, rest = text.split(start, 1)
             text = f"{before}{start}\n\n{make()}\n\n{end}{rest.split(end, 1)[1]}"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -75,21 +76,21 @@ class Run:
         """
         self.step, self.batch, self.lr = self.step + 1, self.batch + 1, lr
         self.train_loss.add(loss.detach(), count)
+        due = self.ctrl_c.pressed or time.monotonic() - self.last_save > CHECKPOINT_SECONDS
         # .item() makes a GPU wait, so there it is done now and then; a NaN stays in the sum
-        if loss.device.type == "cpu" or self.batch % 20 == 0:
+        if loss.device.type == "cpu" or self.batch % 20 == 0 or due:
             if not math.isfinite(self.train_loss.value):
                 self.stop_not_finite()
             if self.bar is not None and not self.bar.disable and self.batch % 20 == 0:
                 self.bar.set_postfix(loss=f"{self.train_loss.value:.4f}", refresh=False)
-        if self.ctrl_c.pressed:
+        if due:
             self.save()
+        if self.ctrl_c.pressed:
             self.draw_curves()
             raise KeyboardInterrupt(
                 f"stopped after step {self.step}; go on with: "
-                f"{self.command} --resume --run-dir {self.path}"
+                f"{self.command} --resume --run-dir {shlex.quote(str(self.path))}"
             )
-        if time.monotonic() - self.last_save > CHECKPOINT_SECONDS:
-            self.save()
 
     def stop_not_finite(self) -> None:
         raise UserError(
@@ -103,7 +104,7 @@ class Run:
 
         `metrics` are the validation split's.
         """
-        if not math.isfinite(self.train_loss.value):
+        if not all(map(math.isfinite, (self.train_loss.value, *metrics.values()))):
             self.stop_not_finite()
         seconds = self.seconds + time.monotonic() - self.started
         took = seconds - (self.history[-1]["seconds"] if self.history else 0)

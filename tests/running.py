@@ -1,0 +1,157 @@
+"""Helpers of the tests that train: a script called in this process or started as a user starts it,
+small files to learn from, and whether two runs ended alike."""
+
+import csv
+import importlib
+import os
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from common import checkpoint, cli, idx
+from common.data import ROOT
+
+# a run of a fraction of a second: the controlled dataset, and a network that need not be good
+SMALL = {
+    "MLP": ["--dataset", "spirals", "--subset", "256", "--batch-size", "32", "--hidden-sizes", "8"],
+    "CNN": ["--dataset", "shapes", "--subset", "128", "--batch-size", "32", "--channels", "4"],
+}
+FOLDERS = [
+    folder
+    for folder in ("CNN_Manual", "CNN_Torch", "MLP_Manual", "MLP_Torch")
+    if (ROOT / folder / "train.py").is_file()
+]
+MLPS = [folder for folder in FOLDERS if folder.startswith("MLP")]
+CNNS = [folder for folder in FOLDERS if folder.startswith("CNN")]
+TWINS = [pair for pair in (MLPS, CNNS) if len(pair) == 2]  # hand-written, PyTorch
+DEADLINE = 120  # seconds that a process may take, on a machine that does much else
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def small(folder: str) -> list[str]:
+    return SMALL[folder.split("_")[0]]
+
+
+def script(folder: str, name: str = "train"):
+    """The module of a script."""
+    return importlib.import_module(f"{folder}.{name}")
+
+
+def call(capsys, main: Callable, *argv) -> Result:
+    """What the script whose main() this is would print and exit with."""
+    capsys.readouterr()
+    code = 0
+    try:
+        cli.entry(lambda: main([str(word) for word in argv]))
+    except SystemExit as stopped:
+        code = stopped.code or 0
+    return Result(code, *capsys.readouterr())
+
+
+def assert_one_line(result: Result, *parts, code: int = 2) -> None:
+    """The script ended with `code` and one line that holds `parts`, no traceback."""
+    assert result.code == code, result
+    assert len(result.err.splitlines()) == 1, result.err
+    assert result.err.startswith("error: ")
+    for part in parts:
+        assert str(part) in result.err
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of a process that runs the code of this tree, on one thread, without the user's data."""
+    kept = {k: v for k, v in os.environ.items() if k != "PLAYGROUND_DATA"}
+    return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+
+
+def start(*command, cwd: Path = ROOT, **options) -> subprocess.Popen:
+    """`python *command`, with its output in pipes."""
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)], cwd=cwd, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen) -> Result:
+    out, err = process.communicate(timeout=DEADLINE)
+    return Result(process.returncode, out, err)
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    """Poll until the condition holds, while the process runs."""
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert process.poll() is None, f"ended early: {process.communicate()}"
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+def history(run_dir: Path) -> list[dict[str, str]]:
+    """The rows of history.csv; none when there is no such file yet."""
+    path = run_dir / "history.csv"
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_seconds(value):
+    """A checkpoint's state without the time it took."""
+    if isinstance(value, dict):
+        return {k: without_seconds(v) for k, v in value.items() if k != "seconds"}
+    if isinstance(value, list):
+        return [without_seconds(v) for v in value]
+    return value
+
+
+def differences(actual, expected, path: str = "") -> list[str]:
+    """Where two nestings of dicts, lists, numbers and tensors are not equal in every bit."""
+    if type(actual) is not type(expected):
+        return [f"{path}: {type(actual)}, not {type(expected)}"]
+    if isinstance(expected, dict):
+        if actual.keys() != expected.keys():
+            return [f"{path}: {sorted(map(str, actual.keys() ^ expected.keys()))}"]
+        return sum((differences(actual[k], expected[k], f"{path}.{k}") for k in expected), [])
+    if isinstance(expected, list) and len(actual) == len(expected):
+        pairs = enumerate(zip(actual, expected, strict=True))
+        return sum((differences(a, e, f"{path}.{i}") for i, (a, e) in pairs), [])
+    if isinstance(expected, torch.Tensor):
+        same = actual.dtype == expected.dtype and torch.equal(actual, expected)
+        return [] if same else [f"{path}: another tensor"]
+    return [] if actual == expected else [f"{path}: {actual}, not {expected}"]
+
+
+def assert_ended_alike(run_dir: Path, other: Path) -> None:
+    """Both runs left the same history and checkpoints, but for the time they took."""
+    assert without_seconds(history(run_dir)) == without_seconds(history(other)) != []
+    for name in ("last.safetensors", "best.safetensors"):
+        states = [without_seconds(checkpoint.load(run / name)) for run in (run_dir, other)]
+        assert differences(*states) == [], name
+
+
+def make_digits(place: Path, dataset: str = "mnist", sizes: tuple[int, int] = (240, 40)) -> Path:
+    """The four idx files of `dataset` below `place`, with a few images that can be learned: a
+    bright row tells the class."""
+    raw = place / idx.FOLDERS[dataset]
+    raw.mkdir(parents=True)
+    for seed, ((images_name, labels_name), N) in enumerate(
+        zip(idx.FILES.values(), sizes, strict=True)
+    ):
+        generator = torch.Generator().manual_seed(seed)
+        labels = (torch.arange(N) % 10).to(torch.uint8)
+        images = torch.randint(100, (N, 28, 28), generator=generator, dtype=torch.uint8)
+        images[torch.arange(N), 2 * labels.long() + 3] = 250
+        for name, array in ((images_name, images), (labels_name, labels)):
+            header = bytes([0, 0, 8, array.dim()]) + struct.pack(f">{array.dim()}i", *array.shape)
+            (raw / name).write_bytes(header + array.numpy().tobytes())
+    return place

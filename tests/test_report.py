@@ -1,0 +1,277 @@
+"""common/report.py on made-up records; and the READMEs and records of this repository."""
+
+import json
+import math
+import shlex
+
+import pytest
+import torch
+
+from common import cli, idx, report
+from common.data import ROOT
+from common.record import environment
+from tests.conftest import user_error
+from tests.running import FOLDERS, assert_one_line, call, script
+
+READMES = [
+    path for path in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))] if path.exists()
+]
+RECORDS = [p for p in sorted(ROOT.glob("*/results/*.json")) if p.name != "compare.json"]
+COMPARISONS = sorted(ROOT.glob("*/results/compare.json"))
+
+
+def name(path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+# ---- on made-up records ----
+
+ENVIRONMENT = environment(torch.device("cpu")) | {"processor": "a processor", "torch": "2.3.1"}
+
+
+def make_record(dataset: str, accuracies: list[float], **changes) -> dict:
+    """A record with a run of each test accuracy, whose seeds count from 0."""
+    runs = [
+        {
+            "seed": seed, "epochs": 20, "best_epoch": 19, "seconds": 60.0 + 2 * seed,
+            "commit": "abc", "validation": {"loss": 0.07, "accuracy": 0.98},
+            "test": {"loss": 0.05 + 0.01 * seed, "accuracy": accuracy},
+        }
+        for seed, accuracy in enumerate(accuracies)
+    ]  # fmt: skip
+    record = {
+        "model": "MLP", "dataset": dataset, "config": dataset, "sample": False,
+        "command": f"python MLP/train.py --dataset {dataset}", "hyperparameters": {},
+        "parameters": 1234567, "data": {"examples": {}, "sha256": {}},
+        "environment": ENVIRONMENT,
+        "runs": runs,
+    }  # fmt: skip
+    return record | changes
+
+
+COMPARISON = {
+    "command": "python -m common.compare MLP", "twins": {"manual": "MLP", "torch": "MLP_Torch"},
+    "batch_size": 128, "steps": 20, "step_milliseconds": {"manual": 12.5, "torch": 10.0},
+    "step_ratio": 1.25, "largest_difference": {"loss": 1e-15, "gradient": 2e-13},
+    "lines": {"manual": 400, "torch": 200},
+    "environment": ENVIRONMENT,
+}  # fmt: skip
+TEXT = "# Title\n\n<!-- results -->\nold\n<!-- /results -->\n\nBetween\n<!-- compare -->\n\n"
+TEXT += "<!-- /compare -->\n\nThe end.\n"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A repository of two model folders, with READMEs and no records yet."""
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    for folder in ("MLP", "MLP_Torch"):
+        (tmp_path / folder / "results").mkdir(parents=True)
+        (tmp_path / folder / "model.py").write_text("")
+        (tmp_path / folder / "README.md").write_text(TEXT)
+    (tmp_path / "README.md").write_text(TEXT)
+    return tmp_path
+
+
+def put(root, *records: dict, folder: str = "MLP") -> None:
+    for record in records:
+        path = root / folder / "results" / f"{record['config']}.json"
+        path.write_text(json.dumps(record))
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the first table in the text."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.smoke
+def test_table_holds_mean_and_sample_standard_deviation(root):
+    put(root, make_record("mnist", [0.98, 0.985, 0.99]))
+    head, _, row = rows(report.fill(root / "MLP" / "README.md"))
+    table = dict(zip(head, row, strict=True))
+    assert table == {
+        "dataset": "mnist", "test accuracy, %": "98.50 ± 0.50",
+        "test loss, nats": "0.0600 ± 0.0100",
+        "validation accuracy, %": "98.00 ± 0.00", "seeds": "3", "epochs": "20", "seconds": "62",
+        "parameters": "1,234,567",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [([0.5], "50.00"), ([0.1, 0.3], "20.00 ± 14.14"), ([0.2] * 4, "20.00 ± 0.00")],
+)
+def test_one_seed_has_no_standard_deviation(values, expected):
+    assert report.mean_std(values, 100, 2) == expected
+
+
+def test_table_of_one_seed_shows_no_deviation(root):
+    put(root, make_record("mnist", [0.98]))
+    row = rows(report.fill(root / "MLP" / "README.md"))[2]
+    assert row[1] == "98.00" and row[4] == "1" and "±" not in " ".join(row)
+
+
+def test_mnist_comes_first_and_samples_are_named_and_last(root):
+    put(
+        root, make_record("mnist-sample", [0.9], sample=True), make_record("fashion-mnist", [0.9]),
+        make_record("shapes", [0.9]), make_record("mnist", [0.9]),
+        make_record("mnist", [0.9], config="mnist-wide"),
+    )  # fmt: skip
+    text = report.fill(root / "MLP" / "README.md")
+    assert [row[0] for row in rows(text)[2:]] == [
+        "mnist", "mnist (mnist-wide)", "fashion-mnist", "shapes", "mnist-sample (sample)",
+    ]  # fmt: skip
+
+
+def test_commands_seeds_and_machine_stand_below_the_table(root):
+    put(root, make_record("mnist", [0.98, 0.99]))
+    text = report.fill(root / "MLP" / "README.md")
+    command = "`python MLP/train.py --dataset mnist --seed S`, S = 0, 1"
+    (line,) = [line for line in text.splitlines() if line.startswith(f"- {command} (")]
+    assert "a processor" in line and "torch 2.3.1" in line
+
+
+def test_epochs_that_differ_are_a_range(root):
+    record = make_record("mnist", [0.98, 0.99, 0.97])
+    record["runs"][1]["epochs"] = 7
+    put(root, record)
+    assert rows(report.fill(root / "MLP" / "README.md"))[2][5] == "7 to 20"
+
+
+def test_root_readme_lists_every_folder(root):
+    put(root, make_record("mnist", [0.98]), make_record("shapes", [0.5]))
+    put(root, make_record("mnist", [0.97]), folder="MLP_Torch")
+    head, _, *table = rows(report.fill(root / "README.md"))
+    assert head[:3] == ["model", "dataset", "test accuracy, %"]
+    assert [row[:3] for row in table] == [
+        ["[MLP](MLP/)", "mnist", "98.00"], ["[MLP](MLP/)", "shapes", "50.00"],
+        ["[MLP_Torch](MLP_Torch/)", "mnist", "97.00"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", ["MLP", "MLP_Torch"])
+def test_comparison_stands_in_both_twins(folder, root):
+    (root / "MLP" / "results" / "compare.json").write_text(json.dumps(COMPARISON))
+    text = report.fill(root / folder / "README.md")
+    assert [row[0] for row in rows(text)[2:]] == ["MLP", "MLP_Torch"]
+    assert "| MLP | 12.5 | 400 |" in text and "**1.25**" in text and "2.0e-13" in text
+
+
+@pytest.mark.smoke
+def test_writing_twice_changes_nothing_and_keeps_the_rest(root, capsys):
+    put(root, make_record("mnist", [0.98, 0.99]))
+    for _ in range(2):
+        assert call(capsys, report.main).code == 0
+        texts = [(root / place / "README.md").read_text() for place in (".", "MLP", "MLP_Torch")]
+        assert all(text.startswith("# Title\n\n<!-- results -->\n") for text in texts)
+        assert all("<!-- /results -->\n\nBetween\n<!-- compare -->\n" in text for text in texts)
+        assert all(text.endswith("<!-- /compare -->\n\nThe end.\n") for text in texts)
+        assert not any("old" in text for text in texts)
+        assert "Nothing recorded yet." in texts[2]
+    assert call(capsys, report.main).out == ""
+
+
+def test_check_reports_and_changes_nothing(root, capsys):
+    report.main([])
+    assert call(capsys, report.main, "--check").code == 0
+    put(root, make_record("mnist", [0.98]))
+    before = (root / "MLP" / "README.md").read_text()
+    result = call(capsys, report.main, "--check")
+    assert_one_line(result, "README.md", "MLP/README.md", "python -m common.report")
+    assert "MLP_Torch/README.md" not in result.err
+    assert (root / "MLP" / "README.md").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "text", ["a\n<!-- results -->\nb\n", "<!-- /results -->\n<!-- results -->\n"]
+)
+def test_marker_that_is_never_closed_is_a_users_error(root, text):
+    (root / "MLP" / "README.md").write_text(text)
+    with user_error("MLP/README.md", "<!-- results -->"):
+        report.fill(root / "MLP" / "README.md")
+
+
+def test_readme_without_markers_stays_as_it_is(root):
+    put(root, make_record("mnist", [0.98]))
+    (root / "MLP" / "README.md").write_text("# Title\n")
+    assert report.fill(root / "MLP" / "README.md") == "# Title\n"
+
+
+# ---- this repository's own ----
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("readme", READMES, ids=name)
+def test_readme_equals_its_records(readme):
+    assert report.fill(readme) == readme.read_text(encoding="utf-8"), "run python -m common.report"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_readme_with_records_shows_them(folder):
+    readme = ROOT / folder / "README.md"
+    if any(path.parent.parent.name == folder for path in RECORDS):
+        assert "<!-- results -->" in readme.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=name)
+def test_record_is_complete_and_consistent(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    assert list(record) == [
+        "model", "dataset", "config", "sample", "command", "hyperparameters", "parameters",
+        "data", "environment", "runs",
+    ]  # fmt: skip
+    folder = path.parent.parent.name
+    assert record["config"] == path.stem and record["model"] == folder.split("_")[0]
+    assert record["sample"] == record["dataset"].endswith("-sample")
+    assert set(record["data"]) == {"examples", "sha256"}
+    assert set(record["data"]["examples"]) == {"train", "validation", "test"}
+
+    seeds = [run["seed"] for run in record["runs"]]
+    assert seeds == sorted(set(seeds))
+    if path.stem in ("mnist", "fashion-mnist"):
+        assert len(seeds) >= 3 and record["dataset"] == path.stem
+    for run in record["runs"]:
+        assert run["commit"] and not run["commit"].endswith("-dirty")
+        assert 1 <= run["best_epoch"] <= run["epochs"] <= record["hyperparameters"]["epochs"]
+        assert run["seconds"] > 0
+        for split in ("validation", "test"):
+            assert 0 <= run[split]["accuracy"] <= 1
+            assert run[split]["loss"] > 0 and math.isfinite(run[split]["loss"])
+        # the test split was not chosen on, but is alike: a swapped split or factor would show
+        assert abs(run["test"]["accuracy"] - run["validation"]["accuracy"]) < 0.05
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=name)
+def test_record_is_of_the_real_data(path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["dataset"] in idx.FOLDERS:
+        examples = record["data"]["examples"]
+        assert (examples["validation"], examples["test"]) == (5_000, 10_000)
+        assert examples["train"] == (record["hyperparameters"]["subset"] or 55_000)
+        names = {idx.KNOWN[checksum] for checksum in record["data"]["sha256"].values()}
+        assert names == {(record["dataset"], n) for pair in idx.FILES.values() for n in pair}
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=name)
+def test_recorded_command_still_gives_the_recipe(path, tmp_path):
+    record = json.loads(path.read_text(encoding="utf-8"))
+    python, place, *argv = shlex.split(record["command"])
+    folder = path.parent.parent.name
+    assert (python, place) == ("python", f"{folder}/train.py")
+    module = script(folder)
+    args = vars(cli.parse_training(module.make_parser(), module.RECIPES, tmp_path, argv))
+    recipe = record["hyperparameters"]
+    assert {key: args.get(key) for key in recipe} == recipe
+
+
+@pytest.mark.parametrize("path", COMPARISONS, ids=name)
+def test_comparison_is_consistent(path):
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["commit"] and not result["commit"].endswith("-dirty")
+    assert result["twins"]["manual"] == path.parent.parent.name
+    assert (ROOT / result["twins"]["torch"]).is_dir()
+    assert max(result["largest_difference"].values()) <= 1e-8
+    milliseconds = result["step_milliseconds"]
+    ratio = milliseconds["manual"] / milliseconds["torch"]
+    assert result["step_ratio"] == pytest.approx(ratio, rel=0.02)
+    assert result["lines"]["torch"] < result["lines"]["manual"]

@@ -1,0 +1,577 @@
+"""common/run.py through the training scripts: what a run leaves behind, and what it survives."""
+
+import itertools
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+
+import pytest
+import torch
+
+from common import checkpoint, run
+from common.data import ROOT, Split
+from tests.running import (
+    CNNS,
+    FOLDERS,
+    MLPS,
+    Result,
+    assert_ended_alike,
+    assert_one_line,
+    call,
+    finish,
+    history,
+    script,
+    small,
+    start,
+    wait_until,
+)
+
+FILES = ["best.safetensors", "config.json", "curves.png", "history.csv", "last.safetensors"]
+COLUMNS = [
+    "epoch", "dataset", "train_loss", "validation_loss", "validation_accuracy", "lr", "seconds",
+]  # fmt: skip
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in the processes that the tests start: bit for bit is promised for equal conditions."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Curves take longer to draw than these runs to train."""
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+
+
+@pytest.fixture
+def quick(no_pictures, monkeypatch):
+    """Fewer shapes as well, where no other process has to see the same ones."""
+    for folder in CNNS:
+        sizes = script(folder, "dataset.shapes").SIZES_SEEDS
+        monkeypatch.setitem(sizes, "train", (200, 1))
+        monkeypatch.setitem(sizes, "validation", (100, 2))
+
+
+def train(folder: str, run_dir, *argv) -> None:
+    script(folder).main([*small(folder), "--run-dir", str(run_dir), *map(str, argv)])
+
+
+def resume(folder: str, run_dir, *argv) -> None:
+    script(folder).main(["--resume", "--run-dir", str(run_dir), *map(str, argv)])
+
+
+# ---- what a run leaves behind ----
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_run_leaves_its_files(folder, tmp_path, capsys):
+    path = tmp_path / "a" / "run"
+    result = call(
+        capsys, script(folder).main, *small(folder), "--epochs", 3, "--run-dir", path, "--seed", 5
+    )
+    assert (result.code, result.err) == (0, "")
+    assert sorted(file.name for file in path.iterdir()) == FILES
+    rows = history(path)
+    assert [list(row) for row in rows] == [COLUMNS] * 3
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    seconds = [float(row["seconds"]) for row in rows]
+    assert 0 < seconds[0] <= seconds[1] <= seconds[2]
+    for row in rows:
+        assert row["dataset"] == small(folder)[1]
+        assert 0 <= float(row["validation_accuracy"]) <= 1
+        assert float(row["train_loss"]) > 0 and float(row["validation_loss"]) > 0
+
+    config = json.loads((path / "config.json").read_text())
+    assert (config["epochs"], config["seed"], config["subset"]) == (3, 5, int(small(folder)[3]))
+    assert (path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    last, best = (checkpoint.load(path / f"{name}.safetensors") for name in ("last", "best"))
+    assert (last["epoch"], last["batch"]) == (3, 0)
+    accuracies = [float(row["validation_accuracy"]) for row in rows]
+    assert accuracies[best["epoch"] - 1] == max(accuracies)
+
+    for said in ("parameters", small(folder)[1], "cpu", str(path), "epoch   3/3", "now try:"):
+        assert said in result.out
+    assert "test.py --run-dir" in result.out.splitlines()[-1]
+    assert "\x1b" not in result.out and "\r" not in result.out  # no colours, no bar
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_progress_bar_is_there_when_somebody_watches(watched, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: watched)
+    main = script("MLP_Manual").main
+    result = call(capsys, main, *small("MLP"), "--epochs", 1, "--run-dir", tmp_path / "run")
+    assert ("step/s" in result.err) == watched
+
+
+def test_new_runs_get_new_folders(tmp_path, monkeypatch, no_pictures):
+    module = script("MLP_Manual")
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    for _ in range(2):
+        module.main([*small("MLP"), "--epochs", "1"])
+    runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert runs == ["0001-spirals", "0002-spirals"]
+
+    module.main(["--resume", "--epochs", "2"])  # the latest
+    assert [len(history(tmp_path / "runs" / name)) for name in runs] == [1, 2]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_used_folder_is_refused_without_resume(folder, tmp_path, capsys, quick):
+    train(folder, tmp_path / "run", "--epochs", 1)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    argv = [*small(folder), "--run-dir", tmp_path / "run"]
+    assert_one_line(call(capsys, script(folder).main, *argv), tmp_path / "run", "--resume")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_folder_that_holds_something_else_is_used(tmp_path, no_pictures):
+    (tmp_path / "notes.txt").write_text("mine")
+    train("MLP_Manual", tmp_path, "--epochs", 1)
+    assert (tmp_path / "notes.txt").read_text() == "mine" and len(history(tmp_path)) == 1
+
+
+def test_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    argv = [*small("MLP"), "--run-dir", tmp_path / "file" / "run"]
+    assert_one_line(call(capsys, script("MLP_Manual").main, *argv), "run folder")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_epoch_has_an_order_of_its_own(folder, tmp_path, monkeypatch, quick):
+    asked, batches = [], Split.batches
+
+    def ask(self, batch_size, seed=0, epoch=0, skip=0):
+        asked.append((batch_size, seed, epoch, skip))
+        return batches(self, batch_size, seed, epoch, skip)
+
+    monkeypatch.setattr(Split, "batches", ask)
+    train(folder, tmp_path / "run", "--epochs", 3, "--seed", 5)
+    assert asked == [(32, 5, 0, 0), (32, 5, 1, 0), (32, 5, 2, 0)]
+
+
+EFFECTIVE = {  # each changes what is learned; --seed and the like too
+    "": "--seed 1; --lr 0.005; --batch-size 16; --subset 100; --dropout 0.5; --optimizer sgd; "
+    "--label-smoothing 0.3; --weight-decay 0.5; --schedule constant; --warmup 2; --clip 0.001",
+    "MLP": "--hidden-sizes 8 8; --activation relu; --no-batch-norm; --loss mse; "
+    "--input-dropout 0.5",
+    "CNN": "--channels 4 4; --shift 2; --rotation 30; --zoom 0.5; --flip",
+}
+PLAIN = {
+    "MLP": ["--epochs", 1],
+    "CNN": ["--epochs", 1, "--dropout", 0, "--shift", 0, "--rotation", 0, "--zoom", 0, "--no-flip"],
+}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_flag_has_an_effect_and_the_same_one_each_time(folder, tmp_path, quick):
+    kind, losses = folder[:3], {}
+    for flag in ["", "", *EFFECTIVE[""].split("; "), *EFFECTIVE[kind].split("; ")]:
+        path = tmp_path / str(len(list(tmp_path.iterdir())))
+        train(folder, path, *PLAIN[kind], *flag.split())
+        losses.setdefault(history(path)[0]["validation_loss"], set()).add(flag)
+    assert [flags for flags in losses.values() if len(flags) > 1] == []
+    assert len(losses) == 1 + len((EFFECTIVE[""] + "; " + EFFECTIVE[kind]).split("; "))
+
+
+@pytest.mark.parametrize("folder", MLPS)
+def test_early_stopping(folder, tmp_path, capsys, no_pictures):
+    path = tmp_path / "run"
+    # nothing is learned: the first epoch stays the best
+    flags = ["--lr", 1e-30, "--optimizer", "sgd", "--no-batch-norm", "--patience", 2]
+    train(folder, path, *flags, "--epochs", 9)
+    assert len(history(path)) == 3
+    assert checkpoint.load(path / "best.safetensors")["epoch"] == 1
+
+    resume(folder, path)
+    assert len(history(path)) == 3, "a resumed run forgets that it stopped"
+
+
+def test_patience_counts_from_the_best_epoch(tmp_path, no_pictures):
+    path = tmp_path / "run"
+    train("MLP_Manual", path, "--patience", 1, "--epochs", 20)
+    rows = history(path)
+    scores = [(float(r["validation_accuracy"]), -float(r["validation_loss"])) for r in rows]
+    ends = [n for n in range(1, len(rows)) if scores[n] <= max(scores[:n])]
+    assert ends == [len(rows) - 1] or (not ends and len(rows) == 20)
+
+
+# ---- resuming ----
+
+
+def test_resume_without_a_run_is_one_line(tmp_path, capsys, monkeypatch):
+    module = script("MLP_Manual")
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    assert_one_line(call(capsys, module.main, "--resume"), tmp_path / "runs")
+    result = call(capsys, module.main, "--resume", "--run-dir", tmp_path / "none")
+    assert_one_line(result, tmp_path / "none")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of each folder: a function folder -> a copy of it below a path."""
+    originals = {}
+
+    def copy(folder: str, path):
+        if folder not in originals:
+            originals[folder] = tmp_path_factory.mktemp(folder) / "run"
+            train(folder, originals[folder], "--epochs", 2, "--schedule", "constant")
+        return shutil.copytree(originals[folder], path / "run")
+
+    return copy
+
+
+@pytest.mark.parametrize(
+    "flag", ["--lr 0.5", "--seed 7", "--dataset mnist", "--hidden-sizes 9", "--no-batch-norm"]
+)
+def test_flag_that_contradicts_the_run_is_refused(flag, finished, tmp_path, capsys):
+    path = finished("MLP_Manual", tmp_path)
+    before = (path / "config.json").read_text()
+    argv = ["--resume", "--run-dir", path, *flag.split(), "--epochs", 9]
+    name = flag.split()[0].replace("no-", "")
+    assert_one_line(call(capsys, script("MLP_Manual").main, *argv), name, "contradicts")
+    assert (path / "config.json").read_text() == before and len(history(path)) == 2
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_larger_epochs_go_on(folder, finished, tmp_path, no_pictures):
+    path = finished(folder, tmp_path)
+    # flags that agree with the run may be repeated
+    resume(folder, path, *small(folder), "--epochs", 4, "--device", "cpu")
+    train(folder, tmp_path / "whole", "--epochs", 4, "--schedule", "constant")
+    assert_ended_alike(path, tmp_path / "whole")
+    assert json.loads((path / "config.json").read_text())["epochs"] == 4
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_resuming_a_finished_run_changes_nothing(folder, finished, tmp_path, capsys):
+    path = finished(folder, tmp_path)
+    result = call(capsys, script(folder).main, "--resume", "--run-dir", path)
+    assert result.code == 0 and "complete after 2 epochs" in result.out
+    assert_ended_alike(path, finished(folder, tmp_path / "again"))
+
+
+class Stop(BaseException):
+    """Ends a run as suddenly as kill -9: nothing catches it, nothing is saved."""
+
+
+def crash(monkeypatch, step: int) -> None:
+    """Every step ends with a checkpoint; after that of step number `step`, the run ends."""
+    log_step = run.Run.log_step
+
+    def log(self, *args, **kwargs):
+        log_step(self, *args, **kwargs)
+        if self.step == step:
+            raise Stop
+
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(run.Run, "log_step", log)
+
+
+def interrupt(monkeypatch, step: int) -> None:
+    """Ctrl-C in step number `step`."""
+    log_step = run.Run.log_step
+
+    def log(self, *args, **kwargs):
+        if self.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        log_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(run.Run, "log_step", log)
+
+
+STOPPABLE = {  # what has a state of its own: dropout, augmentation, averages, schedules
+    "MLP": ["--dropout", 0.3, "--optimizer", "adamw", "--warmup", 5, "--clip", 1],
+    "CNN": ["--dropout", 0.3, "--shift", 2, "--rotation", 10, "--zoom", 0.1, "--flip"],
+}
+STEPS = {"MLP": 8, "CNN": 4}  # of an epoch of the small runs
+
+
+@pytest.mark.parametrize("where", ["first step", "amid an epoch", "last step", "next epoch"])
+@pytest.mark.parametrize("how", [crash, interrupt])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_stopped_anywhere_and_resumed_is_as_never_stopped(
+    folder, how, where, tmp_path, monkeypatch, quick
+):
+    flags = [*STOPPABLE[folder[:3]], "--epochs", 2]
+    train(folder, tmp_path / "whole", *flags)
+
+    steps = STEPS[folder[:3]]
+    step = {"first step": 1, "amid an epoch": 3, "last step": steps, "next epoch": steps + 1}[where]
+    with monkeypatch.context() as patch:
+        how(patch, step)
+        with pytest.raises((Stop, KeyboardInterrupt)):
+            train(folder, tmp_path / "run", *flags)
+    assert checkpoint.load(tmp_path / "run" / "last.safetensors")["step"] == step
+    resume(folder, tmp_path / "run")
+    assert_ended_alike(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adagrad", "rmsprop"])
+@pytest.mark.parametrize("schedule", ["step", "cosine"])
+@pytest.mark.parametrize("folder", MLPS)
+def test_every_optimiser_and_schedule_goes_on_exactly(
+    folder, schedule, optimizer, tmp_path, monkeypatch, no_pictures
+):
+    flags = ["--optimizer", optimizer, "--schedule", schedule, "--epochs", 2, "--lr", 0.01]
+    train(folder, tmp_path / "whole", *flags)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash(patch, 5)
+        train(folder, tmp_path / "run", *flags)
+    resume(folder, tmp_path / "run")
+    assert_ended_alike(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("writes", range(1, 8))
+def test_stopped_between_two_files_and_resumed_is_as_never_stopped(
+    writes, tmp_path, monkeypatch, no_pictures
+):
+    """config.json and the first checkpoint; then best, last and history.csv of each epoch."""
+    train("MLP_Manual", tmp_path / "whole", "--epochs", 2)
+    path, written, write = tmp_path / "run", [], checkpoint.write_atomically
+
+    def write_and_stop(target, content):
+        write(target, content)
+        written.append(target.name)
+        if len(written) == writes:
+            raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(checkpoint, "write_atomically", write_and_stop)
+        train("MLP_Manual", path, "--epochs", 2)
+    if written == ["config.json"]:  # nothing to go on with: the folder is free to start in
+        train("MLP_Manual", path, "--epochs", 2)
+    else:
+        resume("MLP_Manual", path)
+    assert_ended_alike(path, tmp_path / "whole")
+
+
+def test_second_interruption_does_not_wait(tmp_path, monkeypatch, capsys):
+    log_step = run.Run.log_step
+
+    def log(self, *args, **kwargs):
+        if self.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        log_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(run.Run, "log_step", log)
+    argv = [*small("MLP"), "--run-dir", tmp_path / "run"]
+    result = call(capsys, script("MLP_Manual").main, *argv)
+    assert (result.code, result.err) == (130, "stopped without saving\n")
+    assert checkpoint.load(tmp_path / "run" / "last.safetensors")["step"] == 0
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# ---- real processes that are killed ----
+
+# epochs short enough to be over soon, and so many that a kill never comes too late
+LONG = {
+    "MLP_Manual": ["--epochs", 40, "--dropout", 0.2],
+    "MLP_Torch": ["--epochs", 40, "--dropout", 0.2],
+    "CNN_Manual": ["--epochs", 15, "--dropout", 0.2],
+}
+
+
+def kill(process) -> Result:
+    process.kill()
+    result = finish(process)
+    assert result.code == -signal.SIGKILL
+    return result
+
+
+@pytest.mark.parametrize("folder", LONG)
+def test_killed_between_epochs_and_resumed_is_as_never_killed(folder, tmp_path, no_pictures):
+    path = tmp_path / "run"
+    argv = [*small(folder), *LONG[folder]]
+    process = start("-m", f"{folder}.train", *argv, "--run-dir", path)
+    wait_until(lambda: len(history(path)) >= 3, process)
+    kill(process)
+    epochs = LONG[folder][1]
+    assert 3 <= len(history(path)) < epochs
+
+    if folder == "MLP_Manual":  # a process of its own goes on, as a user's would
+        result = finish(start("-m", f"{folder}.train", "--resume", "--run-dir", path))
+        assert (result.code, result.err) == (0, "")
+        assert "resumed  in epoch" in result.out
+        assert "\x1b" not in result.out and "\r" not in result.out
+    else:
+        resume(folder, path)
+    assert [int(row["epoch"]) for row in history(path)] == list(range(1, epochs + 1))
+    train(folder, tmp_path / "whole", *LONG[folder])
+    assert_ended_alike(path, tmp_path / "whole")
+
+
+SAVE_EVERY_STEP = """
+import sys
+import common.run
+from common import cli
+from MLP_Manual.train import main
+common.run.CHECKPOINT_SECONDS = 0
+cli.entry(lambda: main(sys.argv[1:]))
+"""
+
+
+def test_killed_within_an_epoch_and_resumed_is_as_never_killed(tmp_path, no_pictures):
+    path = tmp_path / "run"
+    flags = ["--subset", 2_000, "--batch-size", 2, "--dropout", 0.2, "--epochs", 1]
+    process = start("-c", SAVE_EVERY_STEP, *small("MLP"), *flags, "--run-dir", path)
+    last = path / "last.safetensors"
+    # read again and again while it is replaced: each time whole
+    wait_until(lambda: last.is_file() and checkpoint.load(last)["step"] >= 50, process)
+    kill(process)
+    assert 50 <= checkpoint.load(last)["batch"] < 1_000 and history(path) == []
+
+    resume("MLP_Manual", path)
+    train("MLP_Manual", tmp_path / "whole", *flags)
+    assert_ended_alike(path, tmp_path / "whole")
+
+
+def test_killed_before_its_first_epoch_ended_starts_again(tmp_path, no_pictures):
+    path = tmp_path / "run"
+    flags = ["--subset", 2_000, "--batch-size", 2, "--epochs", 1]
+    process = start("-m", "MLP_Manual.train", *small("MLP"), *flags, "--run-dir", path)
+    wait_until((path / "last.safetensors").is_file, process)
+    kill(process)
+    assert checkpoint.load(path / "last.safetensors")["step"] == 0 and history(path) == []
+
+    resume("MLP_Manual", path)
+    train("MLP_Manual", tmp_path / "whole", *flags)
+    assert_ended_alike(path, tmp_path / "whole")
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, no_pictures):
+    path = tmp_path / "a run"  # a space, as people's folders have
+    process = start("-m", "MLP_Manual.train", *small("MLP"), *LONG["MLP_Manual"], "--run-dir", path)
+    wait_until(lambda: len(history(path)) >= 2, process)
+    process.send_signal(signal.SIGINT)
+    result = finish(process)
+    assert result.code == 130
+    (line,) = result.err.splitlines()
+    assert "\x1b" not in result.out and "\r" not in result.out
+    assert f"stopped after step {checkpoint.load(path / 'last.safetensors')['step']};" in line
+
+    python, name, *argv = shlex.split(line.split("go on with: ")[1])
+    assert python == "python" and (ROOT / name).samefile(script("MLP_Manual").__file__)
+    script("MLP_Manual").main(argv)
+    train("MLP_Manual", tmp_path / "whole", *LONG["MLP_Manual"])
+    assert_ended_alike(path, tmp_path / "whole")
+
+
+def test_full_disk_is_one_line_and_leaves_the_checkpoint(tmp_path):
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("the limits of another process cannot be set here")
+    path = tmp_path / "run"
+    argv = [*small("MLP"), "--epochs", 10_000, "--schedule", "constant"]
+    process = start("-m", "MLP_Manual.train", *argv, "--run-dir", path)
+    wait_until(lambda: len(history(path)) >= 2, process)
+    resource.prlimit(
+        process.pid, resource.RLIMIT_FSIZE, (1_000, 1_000)
+    )  # no larger file from now on
+    result = finish(process)
+    assert_one_line(result, "cannot write", path, "stays")
+    assert sorted(file.name for file in path.iterdir() if file.name[0] == ".") == []
+    state = checkpoint.load(path / "last.safetensors")
+    assert state["epoch"] >= 2
+    checkpoint.load(path / "best.safetensors")
+
+    # with room again, the run goes on from there
+    epochs = state["epoch"] + 1
+    resume("MLP_Manual", path, "--epochs", epochs)
+    assert len(history(path)) == epochs
+
+
+# ---- what goes wrong ----
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_loss_that_is_not_finite_stops_the_run(folder, tmp_path, capsys):
+    path = tmp_path / "run"
+    flags = ["--lr", 1e30, "--optimizer", "sgd", "--schedule", "constant"]
+    if folder in MLPS:
+        flags += ["--no-batch-norm", "--activation", "relu"]
+    argv = [*small(folder), *flags, "--run-dir", path]
+    result = call(capsys, script(folder).main, *argv)
+    assert_one_line(result, "step ", "learning rate 1e+30", "largest gradient", path)
+    state = checkpoint.load(path / "last.safetensors")
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    assert history(path) == [] and not (path / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_weights_that_blow_up_in_an_epochs_last_step_are_not_kept(folder, tmp_path, capsys):
+    """The training loss was finite: only the validation loss tells."""
+    path = tmp_path / "run"
+    flags = ["--lr", 1e30, "--optimizer", "sgd", "--schedule", "constant", "--batch-size", 1_000]
+    if folder in MLPS:
+        flags += ["--no-batch-norm", "--activation", "relu", "--hidden-sizes", 8, 8, 8]
+    result = call(capsys, script(folder).main, *small(folder), *flags, "--run-dir", path)
+    assert_one_line(result, "step 1 ", path)
+    state = checkpoint.load(path / "last.safetensors")
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    assert state["step"] == 0 and history(path) == []
+
+
+@pytest.mark.parametrize("how", ["empty", "cut short", "text"])
+def test_damaged_checkpoint_is_one_line(how, finished, tmp_path, capsys):
+    path = finished("MLP_Manual", tmp_path)
+    last = path / "last.safetensors"
+    content = {
+        "empty": b"", "cut short": last.read_bytes()[:10_000], "text": b"no checkpoint",
+    }[how]  # fmt: skip
+    last.write_bytes(content)
+    argv = ["--resume", "--run-dir", path, "--epochs", 3]
+    assert_one_line(call(capsys, script("MLP_Manual").main, *argv), last, "damaged")
+    assert last.read_bytes() == content and len(history(path)) == 2
+
+
+@pytest.mark.parametrize(
+    "what, flags", [("network", ["--hidden-sizes", 9]), ("optimiser", ["--optimizer", "momentum"])]
+)
+@pytest.mark.parametrize("folder", MLPS)
+def test_checkpoint_of_another_network_or_optimiser_is_one_line(
+    folder, what, flags, finished, tmp_path, capsys
+):
+    path = finished(folder, tmp_path)
+    train(folder, tmp_path / "other", *flags, "--epochs", 1)
+    last = shutil.copy(tmp_path / "other" / "last.safetensors", path)
+    argv = ["--resume", "--run-dir", path, "--epochs", 3]
+    assert_one_line(call(capsys, script(folder).main, *argv), last, f"of another {what}")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"lr": 1}'])
+def test_damaged_config_is_one_line(text, finished, tmp_path, capsys):
+    path = finished("MLP_Manual", tmp_path)
+    (path / "config.json").write_text(text)
+    result = call(capsys, script("MLP_Manual").main, "--resume", "--run-dir", path)
+    assert_one_line(result, path / "config.json")
+
+
+def test_no_step_is_lost_or_repeated_over_many_stops(tmp_path, monkeypatch, no_pictures):
+    train("MLP_Manual", tmp_path / "whole", "--epochs", 2, "--dropout", 0.3)
+    path = tmp_path / "run"
+    for step in itertools.count(1):
+        with monkeypatch.context() as patch:
+            crash(patch, step)
+            try:
+                if step == 1:
+                    train("MLP_Manual", path, "--epochs", 2, "--dropout", 0.3)
+                else:
+                    resume("MLP_Manual", path)
+                break
+            except Stop:
+                continue
+    assert step == 2 * STEPS["MLP"] + 1
+    assert_ended_alike(path, tmp_path / "whole")

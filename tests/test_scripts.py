@@ -1,0 +1,364 @@
+"""train.py and test.py as users run them: from anywhere, with bad flags, without data, recorded."""
+
+import functools
+import json
+import re
+import runpy
+import shlex
+import shutil
+import socket
+import sys
+
+import pytest
+import torch
+from torchvision import datasets
+
+from common import checkpoint, cli, compare, data, idx, report
+from common.data import ROOT
+from tests.running import (
+    CNNS,
+    FOLDERS,
+    MLPS,
+    assert_one_line,
+    call,
+    finish,
+    history,
+    make_digits,
+    script,
+    small,
+    start,
+)
+
+SCRIPTS = [f"{folder}/{name}" for folder in FOLDERS for name in ("train.py", "test.py")
+           if (ROOT / folder / name).is_file()]  # fmt: skip
+TESTED = [folder for folder in FOLDERS if f"{folder}/test.py" in SCRIPTS]
+
+
+# ---- as a user starts them ----
+
+
+@pytest.mark.smoke
+def test_script_trains_by_its_path_from_the_root(tmp_path):
+    argv = [*small("CNN"), "--epochs", 1, "--run-dir", tmp_path / "run"]
+    result = finish(start("CNN_Manual/train.py", *argv))
+    assert (result.code, result.err) == (0, "")
+    assert len(history(tmp_path / "run")) == 1
+    assert "\x1b" not in result.out and "\r" not in result.out
+
+
+def test_scripts_work_from_another_folder(tmp_path):
+    argv = [*small("MLP"), "--epochs", 1, "--run-dir", "here/run"]  # relative to where the user is
+    result = finish(start(ROOT / "MLP_Manual" / "train.py", *argv, cwd=tmp_path))
+    assert (result.code, result.err) == (0, "")
+    assert len(history(tmp_path / "here" / "run")) == 1
+    argv = ["--run-dir", "here/run"]
+    result = finish(start(ROOT / "MLP_Manual" / "test.py", *argv, cwd=tmp_path))
+    assert (result.code, result.err) == (0, "")
+    assert "accuracy" in result.out and (tmp_path / "here" / "run" / "confusion.png").is_file()
+
+
+def test_bad_flag_is_one_line_and_exit_code_2_in_a_process_too():
+    assert_one_line(finish(start("-m", "MLP_Torch.train", "--epochs", "-1")), "--epochs", "'-1'")
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("path", SCRIPTS)
+def test_help_reads(path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [path, "--help"])
+    monkeypatch.setenv("COLUMNS", "100")
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / path), run_name="__main__")
+    assert not stopped.value.code
+    out, err = capsys.readouterr()
+    assert err == "" and max(map(len, out.splitlines())) <= 100
+    assert out.startswith("usage: ") and "--run-dir" in out and "--device" in out
+    assert len(re.findall(r"^  --\w", out, re.MULTILINE)) >= 5
+    assert "==SUPPRESS==" not in out and "object at 0x" not in out
+
+
+@pytest.mark.parametrize("main", [report.main, compare.main])
+def test_help_of_the_tools_reads(main, capsys):
+    result = call(capsys, main, "--help")
+    assert result.code == 0 and result.out.startswith("usage: ") and result.err == ""
+
+
+# ---- what a user may get wrong ----
+
+BAD_FLAGS = [
+    "--epochs -1", "--epochs 0", "--epochs x", "--epochs 1.5", "--batch-size 0", "--lr 0",
+    "--lr -1", "--lr nan", "--dropout 1", "--dropout -0.1", "--label-smoothing 1", "--clip -1",
+    "--weight-decay x", "--patience -1", "--warmup -1", "--seed -1", "--dataset imagenet",
+    "--dataset", "--optimizer lion", "--schedule linear", "--device tpu", "--unknown",
+    "--subset 0", "--subset 1000000", "--warmup 1000000", "stray",
+    pytest.param("--device cuda", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="")),
+]  # fmt: skip
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("flag", BAD_FLAGS)
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_bad_flag_is_one_line_and_leaves_nothing(folder, flag, tmp_path, capsys):
+    argv = [*small(folder), "--run-dir", tmp_path / "run", *flag.split()]
+    result = call(capsys, script(folder).main, *argv)
+    assert_one_line(result, *flag.split()[-1:])
+    assert result.out == "" and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--batch-size 1", "--subset 1"])
+@pytest.mark.parametrize("folder", MLPS)
+def test_batch_of_one_without_a_variance_is_one_line(folder, flag, tmp_path, capsys):
+    argv = [*small(folder), "--epochs", 1, "--run-dir", tmp_path / "run", *flag.split()]
+    assert_one_line(call(capsys, script(folder).main, *argv), "batch")
+    result = call(capsys, script(folder).main, *argv, "--no-batch-norm")
+    assert result.code == 0, "without batch normalisation, one example is a batch"
+
+
+@pytest.mark.parametrize("folder", CNNS)
+def test_more_blocks_than_the_image_can_be_halved_is_one_line(folder, tmp_path, capsys):
+    argv = [*small(folder), "--channels", *"11111", "--run-dir", tmp_path / "run"]
+    assert_one_line(call(capsys, script(folder).main, *argv), "channels")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_absent_data_dir_is_one_line(folder, tmp_path, capsys, monkeypatch):
+    for argv in (["--data-dir", tmp_path / "absent"], ["--dataset", "fashion-mnist"]):
+        monkeypatch.setenv("PLAYGROUND_DATA", str(tmp_path / "absent"))
+        result = call(capsys, script(folder).main, *argv, "--run-dir", tmp_path / "run")
+        assert_one_line(result, tmp_path / "absent")
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def no_data(tmp_path, monkeypatch):
+    """Neither files nor a mirror: the mirrors are a port of this machine where nobody listens."""
+    monkeypatch.setattr(data, "ROOT", tmp_path / "repository")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        for dataset in (datasets.MNIST, datasets.FashionMNIST):
+            monkeypatch.setattr(dataset, "mirrors", [url])
+        yield
+
+
+def move(folder: str, monkeypatch, place):
+    """Runs, results and data of a folder are below `place` from now on; returns its new path."""
+    moved = place / folder
+    (moved / "results").mkdir(parents=True)
+    modules = ["train", "dataset.grey_images"] + ["test"] * (folder in TESTED)
+    for module in modules:
+        monkeypatch.setattr(script(folder, module), "FOLDER", moved)
+    return moved
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_named_dataset_that_cannot_be_had_is_one_line(
+    folder, dataset, no_data, tmp_path, capsys, monkeypatch
+):
+    move(folder, monkeypatch, tmp_path)
+    argv = ["--dataset", dataset, "--run-dir", tmp_path / "run"]
+    result = call(capsys, script(folder).main, *argv)
+    assert_one_line(result, f"{dataset} is not in", "could not be downloaded")
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_data_the_default_run_takes_a_sample_and_says_so(
+    no_data, tmp_path, capsys, monkeypatch
+):
+    moved = move("MLP_Manual", monkeypatch, tmp_path)
+    monkeypatch.setattr(idx, "sample", functools.cache(idx.sample))  # slow to read
+    argv = ["--epochs", 1, "--hidden-sizes", 8, "--subset", 500]
+    result = call(capsys, script("MLP_Manual").main, *argv)
+    assert result.code == 0
+    assert "SAMPLE" in result.err and "Traceback" not in result.err
+    assert "mnist-sample" in result.out and "small sample" in result.out
+
+    (run_dir,) = (moved / "runs").iterdir()
+    assert run_dir.name == "0001-mnist-sample"
+    assert [row["dataset"] for row in history(run_dir)] == ["mnist-sample"]
+    result = call(capsys, script("MLP_Manual", "test").main, "--record")
+    assert (result.code, result.err) == (0, "") and "mnist-sample" in result.out
+    record = json.loads((moved / "results" / "mnist-sample.json").read_text())
+    assert record["sample"] is True and record["dataset"] == "mnist-sample"
+    examples = {"train": 500, "validation": 500, "test": 1_000}
+    assert record["data"]["examples"] == examples
+
+
+# ---- test.py ----
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A function (folder, seed) -> its finished run of two epochs, trained once."""
+
+    @functools.cache
+    def train(folder: str, seed: int = 0):
+        path = tmp_path_factory.mktemp(folder) / "run"
+        argv = [*small(folder), "--epochs", "2", "--seed", str(seed), "--run-dir", str(path)]
+        script(folder).main(argv)
+        return path
+
+    return train
+
+
+PICTURES = {
+    "MLP": ["boundary.png", "confusion.png"],
+    "CNN": ["confusion.png", "feature_maps.png", "filters.png", "mistakes.png"],
+}
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("folder", TESTED)
+def test_evaluation_draws_pictures_and_prints_the_accuracy(folder, trained, tmp_path, capsys):
+    run_dir = shutil.copytree(trained(folder), tmp_path / "run")
+    (run_dir / "last.safetensors").unlink()  # it is the best that counts
+    result = call(capsys, script(folder, "test").main, "--run-dir", run_dir)
+    assert (result.code, result.err) == (0, "")
+    expected = sorted(["curves.png", *PICTURES[folder[:3]]])
+    assert sorted(path.name for path in run_dir.glob("*.png")) == expected
+    assert all((run_dir / name).read_bytes().startswith(b"\x89PNG") for name in expected)
+
+    config = json.loads((run_dir / "config.json").read_text())
+    test = script(folder, "dataset").load_test(config["dataset"])
+    model = script(folder).build_model(cli.argparse.Namespace(**config), test)
+    model.load_state_dict(checkpoint.load(run_dir / "best.safetensors")["model"])
+    with torch.no_grad():
+        predictions = model.eval().forward(test.inputs).argmax(1)
+    accuracy = (predictions == test.labels).double().mean().item()
+    assert f"accuracy {accuracy:.4f}" in result.out and f"{len(test):,} examples" in result.out
+
+
+@pytest.mark.parametrize("folder", TESTED)
+def test_evaluation_of_images_draws_mistakes(folder, tmp_path, capsys):
+    place = make_digits(tmp_path)
+    size = ["--hidden-sizes", 8] if folder in MLPS else ["--channels", 4]
+    argv = ["--data-dir", place, "--epochs", 1, *size, "--run-dir", tmp_path / "run"]
+    assert call(capsys, script(folder).main, *argv).code == 0
+    argv = ["--data-dir", place, "--run-dir", tmp_path / "run"]
+    result = call(capsys, script(folder, "test").main, *argv)
+    assert (result.code, result.err) == (0, "") and "40 examples" in result.out
+    drawn = {path.name for path in (tmp_path / "run").glob("*.png")}
+    weights = "first_layer.png" if folder in MLPS else "filters.png"
+    assert {"confusion.png", "mistakes.png", weights} <= drawn
+
+
+@pytest.mark.parametrize("folder", TESTED)
+def test_evaluation_without_a_run_is_one_line(folder, tmp_path, capsys, monkeypatch):
+    moved = move(folder, monkeypatch, tmp_path)
+    main = script(folder, "test").main
+    assert_one_line(call(capsys, main), moved / "runs")
+    assert_one_line(call(capsys, main, "--run-dir", tmp_path / "none"), tmp_path / "none")
+    for flag, part in (
+        ("--device tpu", "tpu"),
+        ("--unknown", "--unknown"),
+        ("--run-dir", "argument"),
+    ):
+        assert_one_line(call(capsys, main, *flag.split()), part)
+
+
+@pytest.mark.parametrize("folder", TESTED)
+def test_evaluation_of_a_damaged_run_is_one_line(folder, trained, tmp_path, capsys):
+    main = script(folder, "test").main
+    for name in ("best.safetensors", "config.json"):
+        run_dir = shutil.copytree(trained(folder), tmp_path / name)
+        (run_dir / name).write_bytes((run_dir / name).read_bytes()[:100])
+        assert_one_line(call(capsys, main, "--run-dir", run_dir), run_dir / name)
+
+
+# ---- records ----
+
+RECORD_KEYS = [
+    "model", "dataset", "config", "sample", "command", "hyperparameters", "parameters", "data",
+    "environment", "runs",
+]  # fmt: skip
+RUN_KEYS = ["seed", "epochs", "best_epoch", "seconds", "commit", "validation", "test"]
+
+
+@pytest.fixture
+def recorder(tmp_path, monkeypatch, capsys, trained):
+    """A function (folder, run, *flags) that records a run below tmp_path, without pictures."""
+    prepared = {}
+
+    def record(folder, run_dir, *flags):
+        module = script(folder, "test")
+        if folder not in prepared:
+            prepared[folder] = move(folder, monkeypatch, tmp_path)
+            for name in [name for name in vars(module) if name.startswith("draw_")]:
+                monkeypatch.setattr(module, name, lambda *args, **kwargs: None)
+        return call(capsys, module.main, "--run-dir", run_dir, "--record", *flags)
+
+    return record
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("folder", TESTED)
+def test_record_has_the_keys_of_the_design(folder, trained, recorder, tmp_path):
+    result = recorder(folder, trained(folder))
+    assert (result.code, result.err) == (0, "")
+    dataset = small(folder)[1]
+    record = json.loads((tmp_path / folder / "results" / f"{dataset}.json").read_text())
+    assert list(record) == RECORD_KEYS
+    assert record["model"] == folder.split("_")[0] and record["sample"] is False
+    assert record["dataset"] == record["config"] == dataset
+    assert set(record["data"]) == {"examples", "sha256"}
+    assert record["data"]["examples"]["train"] == int(small(folder)[3])
+    assert list(record["data"]["examples"]) == ["train", "validation", "test"]
+    assert {"python", "torch", "processor", "device"} <= set(record["environment"])
+
+    (row,) = record["runs"]
+    assert list(row) == RUN_KEYS
+    assert (row["seed"], row["epochs"]) == (0, 2) and row["seconds"] >= 0
+    best = history(trained(folder))[row["best_epoch"] - 1]
+    for name in ("accuracy", "loss"):
+        assert row["validation"][name] == pytest.approx(float(best[f"validation_{name}"]))
+    assert f"accuracy {row['test']['accuracy']:.4f}" in result.out
+
+
+@pytest.mark.parametrize("folder", TESTED)
+def test_recorded_command_repeats_the_recipe(folder, trained, recorder, tmp_path):
+    recorder(folder, trained(folder))
+    record = json.loads((tmp_path / folder / "results" / f"{small(folder)[1]}.json").read_text())
+    python, path, *argv = shlex.split(record["command"])
+    assert (python, path) == ("python", f"{folder}/train.py")
+    module = script(folder)
+    args = vars(cli.parse_training(module.make_parser(), module.RECIPES, tmp_path, argv))
+    assert record["hyperparameters"].items() <= args.items()
+    assert {"epochs", "batch_size", "lr", "subset", "schedule"} <= record["hyperparameters"].keys()
+    assert not {"seed", "device", "run_dir", "data_dir"} & record["hyperparameters"].keys()
+
+
+def test_records_of_seeds_are_sorted_and_a_seed_is_replaced(trained, recorder, tmp_path):
+    results = tmp_path / "MLP_Manual" / "results"
+    for seed in (2, 0, 2):
+        recorder("MLP_Manual", trained("MLP_Manual", seed))
+    rows = json.loads((results / "spirals.json").read_text())["runs"]
+    assert [row["seed"] for row in rows] == [0, 2]
+    assert rows[0]["test"] != rows[1]["test"]
+    curves = (results / "spirals_curves.png").read_bytes()
+    assert curves == (trained("MLP_Manual", 0) / "curves.png").read_bytes()  # the lowest seed's
+
+
+def test_another_recipe_under_the_same_name_is_refused(trained, recorder, tmp_path):
+    recorder("MLP_Manual", trained("MLP_Manual"))
+    record = tmp_path / "MLP_Manual" / "results" / "spirals.json"
+    before = record.read_text()
+    argv = [*small("MLP"), "--epochs", 1, "--lr", 0.5, "--run-dir", tmp_path / "other"]
+    script("MLP_Manual").main(list(map(str, argv)))
+    result = recorder("MLP_Manual", tmp_path / "other")
+    assert_one_line(result, record, "--config")
+    assert record.read_text() == before
+
+    result = recorder("MLP_Manual", tmp_path / "other", "--config", "spirals-fast")
+    assert result.code == 0 and record.read_text() == before
+    other = json.loads(record.with_name("spirals-fast.json").read_text())
+    assert (other["dataset"], other["config"]) == ("spirals", "spirals-fast")
+
+
+def test_unfinished_run_is_not_recorded(trained, recorder, tmp_path):
+    run_dir = shutil.copytree(trained("MLP_Manual"), tmp_path / "run")
+    config = json.loads((run_dir / "config.json").read_text())
+    (run_dir / "config.json").write_text(json.dumps({**config, "epochs": 3}))
+    assert_one_line(recorder("MLP_Manual", run_dir), "epoch 2 of 3", "--resume")
+    assert list((tmp_path / "MLP_Manual" / "results").iterdir()) == []
