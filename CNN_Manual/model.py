@@ -21,9 +21,11 @@ from CNN_Manual.utils.layers import (
 class CNN(Layer):
     """[Conv 3x3 -> MaxPool 2x2 -> BatchNorm -> ReLU] for each of `channels`, then Dropout, Linear.
 
+    With a `hidden_size`, one more Linear -> ReLU -> Dropout stands before the last.
+
     Pooling comes first because the largest of four values is also the largest after
     normalisation and ReLU (γ stays positive in practice): the result is nearly that of the usual
-    order, for a quarter of the work. Without arguments, the network of the README's results.
+    order, for a quarter of the work. Without arguments, the network of the README's MNIST results.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class CNN(Layer):
         num_classes: int = 10,
         channels: tuple[int, ...] = (32, 64, 128),
         dropout: float = 0.3,
+        hidden_size: int = 0,
     ):
         layers: list[Layer] = []
         C, size = in_channels, image_size
@@ -45,7 +48,12 @@ class CNN(Layer):
             ]
             C, size = out_channels, size // 2
         self.features = Sequential(*layers)
-        self.classifier = Sequential(Flatten(), Dropout(dropout), Linear(C * size**2, num_classes))
+        head: list[Layer] = [Flatten(), Dropout(dropout)]
+        D = C * size**2
+        if hidden_size:
+            head += [Linear(D, hidden_size), ReLU(), Dropout(dropout)]
+            D = hidden_size
+        self.classifier = Sequential(*head, Linear(D, num_classes))
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
         features = self.features.forward(images)  # (N, 128, 3, 3) for 28 x 28 images

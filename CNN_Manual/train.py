@@ -20,13 +20,14 @@ FOLDER = Path(__file__).resolve().parent
 MNIST = dict(
     epochs=2, batch_size=128, lr=1e-2, optimizer="adamw", weight_decay=0.05, schedule="one-cycle",
     warmup=0, clip=0.0, patience=0, label_smoothing=0.1, channels=[32, 64, 128], dropout=0.3,
-    shift=1.5, rotation=8.0, zoom=0.08, flip=False,
+    hidden_size=0, shift=1.5, rotation=8.0, zoom=0.08, flip=False,
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset: a few-minute version of what the README records
     "mnist": MNIST,
     "mnist-sample": {**MNIST, "epochs": 12},
     "fashion-mnist": {
-        **MNIST, "epochs": 3, "shift": 1.0, "rotation": 0.0, "zoom": 0.0, "flip": True,
+        **MNIST, "epochs": 3, "lr": 3e-3, "channels": [32, 64], "hidden_size": 512, "dropout": 0.4,
+        "label_smoothing": 0.05, "shift": 0.0, "rotation": 0.0, "zoom": 0.0, "flip": True,
     },
     "shapes": {**MNIST, "epochs": 5, "channels": [16, 32, 64]},
 }  # fmt: skip
@@ -36,6 +37,7 @@ def make_parser() -> cli.Parser:
     parser = cli.train_parser(__doc__, RECIPES)
     add = parser.add_argument
     add("--channels", type=cli.positive_int, nargs="+", help="output channels of each convolution")
+    add("--hidden-size", type=cli.natural, help="units of a hidden Linear layer; 0: none")
     add("--dropout", type=cli.fraction, help="share of the last features dropped")
     add("--shift", type=cli.non_negative, help="augmentation: pixels, at most, either way")
     add("--rotation", type=cli.non_negative, help="augmentation: degrees, at most, either way")
@@ -57,7 +59,9 @@ def build_model(args, data: Split) -> CNN:
     if image_size >> len(args.channels) == 0:
         poolings = len(args.channels)
         raise UserError(f"--channels: {poolings} poolings leave nothing of {image_size} pixels")
-    return CNN(in_channels, image_size, len(data.classes), args.channels, args.dropout)
+    return CNN(
+        in_channels, image_size, len(data.classes), args.channels, args.dropout, args.hidden_size
+    )
 
 
 def augment(images, args, background: float):
