@@ -1,4 +1,4 @@
-"""Train the hand-written CNN: `python CNN_Manual/train.py` learns MNIST in a minute or two."""
+"""Train the hand-written CNN: `python CNN_Manual/train.py` learns MNIST in two minutes."""
 
 from argparse import BooleanOptionalAction
 from pathlib import Path

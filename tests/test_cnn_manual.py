@@ -279,12 +279,13 @@ def test_batch_norm_refuses_to_train_on_one_value_per_channel():
 
 # ---- the network ----
 
-NETWORKS = {  # in_channels, image_size, num_classes, channels, dropout; batch
+NETWORKS = {  # in_channels, image_size, num_classes, channels, dropout, hidden_size; batch
     "default": ((1, 28, 10, (32, 64, 128), 0.3), 3),
     "odd sizes": ((3, 15, 4, (5, 1, 7), 0.5), 4),
     "one block": ((2, 2, 3, (4,), 0.2), 5),
     "one pixel": ((1, 1, 3, (), 0.0), 2),
     "colour": ((3, 32, 10, (8, 8), 0.0), 2),
+    "hidden layer": ((1, 9, 4, (3, 2), 0.3, 6), 3),
 }
 
 
@@ -307,7 +308,7 @@ def test_cnn_has_the_gradients_of_its_twin(name, training):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_cnn_has_the_gradients_of_finite_differences(training):
-    arguments = (2, 7, 3, (3, 2), 0.3)
+    arguments = (2, 7, 3, (3, 2), 0.3, 4)
     model = CNN(*arguments).train(training)
     check_layer(model, TorchCNN(*arguments), random_images(3, 2, 7, 7), needs_grad_input=False)
 
