@@ -50,7 +50,7 @@ def draw_confusion_matrix(path: Path, counts: Tensor, classes: list[str], title:
     K = len(classes)
     figure, axis = plt.subplots(figsize=(1.5 + 0.55 * K, 1.2 + 0.5 * K))
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    axis.imshow(shares.sqrt(), cmap="Blues", vmin=0, vmax=1)  # sqrt: mistakes stay visible
+    axis.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)  # sqrt: mistakes stay visible
     for row in range(K):
         for column in range(K):
             if counts[row, column]:

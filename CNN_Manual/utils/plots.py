@@ -20,11 +20,11 @@ def draw_feature_maps(path: Path, image: Tensor, stages: list[Tensor], title: st
     figure, axes = plt.subplots(1 + len(stages), columns, figsize=(12, 1.25 * (1 + len(stages))))
     for axis in axes.flat:
         axis.axis("off")
-    axes[0, 0].imshow(image.cpu(), cmap="gray")
+    axes[0, 0].imshow(image.cpu().numpy(), cmap="gray")
     axes[0, 0].set_title("input", fontsize=8)
     for row, maps in enumerate(stages, start=1):
         for axis, feature_map in zip(axes[row], maps.cpu(), strict=False):
-            axis.imshow(feature_map, cmap="viridis")
+            axis.imshow(feature_map.numpy(), cmap="viridis")
         axes[row, 0].set_title(f"block {row}: {len(maps)} maps", fontsize=8, loc="left")
     figure.suptitle(title)
     save(figure, path)

@@ -18,17 +18,17 @@ def draw_decision_boundary(path: Path, forward: Callable, data: Split, title: st
     y, x = torch.meshgrid(axis_values, axis_values, indexing="ij")
     grid = torch.stack([x, y], dim=2).view(-1, 2).to(data.inputs.device)  # (steps*steps, 2)
     logits = forward(grid)
-    probability = (logits[:, 1] - logits.logsumexp(1)).exp().view(steps, steps).cpu()
+    probability = (logits[:, 1] - logits.logsumexp(1)).exp().view(steps, steps).cpu().numpy()
 
     figure, axis = plt.subplots(figsize=(5.5, 5))
     extent = (-limit, limit, -limit, limit)
     image = axis.imshow(
         probability, origin="lower", extent=extent, cmap="RdBu_r", vmin=0, vmax=1, alpha=0.7
     )
-    axis.contour(x, y, probability, levels=[0.5], colors="black", linewidths=1)
+    axis.contour(x.numpy(), y.numpy(), probability, levels=[0.5], colors="black", linewidths=1)
     points, labels = data.inputs.cpu(), data.labels.cpu()
     for label, color in ((0, "navy"), (1, "darkred")):
-        chosen = points[labels == label]
+        chosen = points[labels == label].numpy()
         axis.scatter(chosen[:, 0], chosen[:, 1], s=4, color=color, label=data.classes[label])
     axis.legend(loc="upper right")
     axis.set(title=title, xlabel="x", ylabel="y")
