@@ -33,7 +33,9 @@ def main(argv=None):
     counts = confusion_matrix(logits.argmax(1), test.labels, len(test.classes)).cpu()
     title = f"{config.dataset}: test split"
     draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)
-    draw_worst_mistakes(run_dir / "mistakes.png", test.inputs[:, 0], test, logits, title)
+    draw_worst_mistakes(
+        run_dir / "mistakes.png", lambda rows: test.inputs[rows, 0], test, logits, title
+    )
     draw_filters(run_dir / "filters.png", model.parameters()["features.0.weight"], config.dataset)
     model.forward(test.inputs[:1])  # leaves each ReLU's output in `y`
     stages = [layer.y[0] for layer in model.features.layers if isinstance(layer, ReLU)]

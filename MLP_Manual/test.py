@@ -35,9 +35,11 @@ def main(argv=None):
     if test.inputs.shape[1] == 2:
         draw_decision_boundary(run_dir / "boundary.png", model.forward, test, title)
     else:
-        draw_worst_mistakes(
-            run_dir / "mistakes.png", test.inputs.view(-1, 28, 28), test, logits, title
-        )
+
+        def pictures(rows):
+            return test.inputs[rows].view(-1, 28, 28)
+
+        draw_worst_mistakes(run_dir / "mistakes.png", pictures, test, logits, title)
         weight = next(iter(model.parameters().values()))
         draw_first_layer(run_dir / "first_layer.png", weight, config.dataset)
     print(f"pictures in {run_dir}")

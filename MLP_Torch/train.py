@@ -11,10 +11,11 @@ from common.data import Split
 from common.device import compiled, seed_everything, select_device
 from common.metrics import RunningMean, correct
 from common.run import Run
+from common.schedules import SCHEDULES, make_schedule
 from MLP_Torch.dataset import load_training
 from MLP_Torch.model import ACTIVATIONS, MLP
 from MLP_Torch.utils.losses import OneHotMSELoss
-from MLP_Torch.utils.optim import OPTIMIZERS, SCHEDULES, make_schedule
+from MLP_Torch.utils.optim import OPTIMIZERS
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import folders
+from common.device import PRECISIONS
 from common.errors import UserError
 
 UNSET = object()
@@ -83,6 +84,15 @@ def test_parser(description: str) -> Parser:
     return parser
 
 
+def add_scale_flags(parser: Parser) -> None:
+    """The flags of folders that train on one or several GPUs."""
+    add = parser.add_argument
+    add("--precision", choices=PRECISIONS, default="float32", help="of the forward pass (AMP)")
+    add("--compile", action="store_true", help="compile the model (torch.compile)")
+    add("--accumulate", type=positive_int, default=1, help="parts that a batch is computed in")
+    add("--sync-batch-norm", action="store_true", help="torchrun on GPUs: statistics of all")
+
+
 def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=None):
     """Parse the flags: those given, then the dataset's recipe, or the resumed run's config.json.
 
@@ -94,6 +104,8 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     if not given.get("resume"):
         parser.set_defaults(**recipes[given.get("dataset", next(iter(recipes)))])
         args = parser.parse_args(argv)
+        if args.data_dir:  # config.json may be read from another folder
+            args.data_dir = os.path.abspath(args.data_dir)
     else:
         run_dir = folders.find_run(runs, given.get("run_dir"), "last.safetensors")
         config = folders.read_config(run_dir)

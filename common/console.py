@@ -6,6 +6,7 @@ import signal
 
 import torch
 
+from common.folders import dataset_name
 from common.history import describe, validation_metrics
 from common.metrics import parameter_count
 
@@ -36,9 +37,10 @@ class CtrlC:
 def announce(run, train, validation) -> None:
     """What is about to happen, a fact a line."""
     args = run.args
+    dataset = dataset_name(vars(args))
     facts = {
         "model": f"{type(run.model).__name__}, {parameter_count(run.model):,} parameters",
-        "data": f"{args.dataset}: {len(train):,} to train on, {len(validation):,} held out",
+        "data": f"{dataset}: {len(train):,} to train on, {len(validation):,} held out",
         "recipe": f"{args.epochs} epochs, batches of {args.batch_size}, "
         f"learning rate {args.lr:g}, seed {args.seed}",
         "device": train.labels.device,
@@ -65,7 +67,7 @@ def print_epoch(row: dict, metrics: dict, epochs: int, seconds: float, is_best: 
 
 def print_end(run) -> None:
     """What was reached, and what to do next."""
-    dataset = run.args.dataset
+    dataset = dataset_name(vars(run.args))
     reached = describe(validation_metrics(run.best))
     print(f"\nbest epoch {run.best['epoch']} on the validation split of {dataset}: {reached}")
     if dataset.endswith("-sample"):

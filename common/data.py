@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from common import distributed
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,9 +111,22 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One example's."""
+        return tuple(self.inputs.shape[1:])
+
     def to(self, device: torch.device) -> "Split":
         inputs, labels = self.inputs.to(device), self.labels.to(device)
         return Split(inputs, labels, self.classes, self.checksums)
+
+    def take(self, rows: Tensor) -> "Split":
+        """These examples alone."""
+        return Split(self.inputs[rows], self.labels[rows], self.classes, self.checksums)
+
+    def images(self, rows: Tensor) -> Tensor:
+        """The inputs of these examples."""
+        return self.inputs[rows]
 
     def subset(self, size: int | None) -> "Split":
         """The first `size` examples in a fixed shuffled order; everything for None."""
@@ -121,29 +135,38 @@ class Split:
         if size > len(self):
             raise UserError(f"--subset {size} is more than the {len(self)} training examples")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:size]
-        order = order.to(self.labels.device)
-        return Split(self.inputs[order], self.labels[order], self.classes, self.checksums)
+        return self.take(order.to(self.labels.device))
 
     def num_batches(self, batch_size: int) -> int:
         """Training steps per epoch."""
         return max(1, len(self) // batch_size)
 
-    def batches(
-        self, batch_size: int, seed: int = 0, epoch: int = 0, skip: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled training batches of equal size; the remainder sits this epoch out.
+    def rows(self, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Tensor]:
+        """Which examples each batch has: shuffled, of equal size; the remainder sits this out.
 
         The order depends on (seed, epoch) alone: a resumed run finds its place again by leaving
-        out the first `skip` batches, and needs no generator's state.
+        out the first `skip` batches, and needs no generator's state. One of several processes gets
+        its share of every batch.
         """
         generator = torch.Generator().manual_seed((seed << 20) + epoch)
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         for step in range(skip, self.num_batches(batch_size)):
             rows = order[step * batch_size : (step + 1) * batch_size]
+            yield rows[distributed.rank() :: distributed.world_size()]
+
+    def batches(
+        self, batch_size: int, seed: int = 0, epoch: int = 0, skip: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled training batches, as `rows` says."""
+        for rows in self.rows(batch_size, seed, epoch, skip):
             yield self.inputs[rows], self.labels[rows]
 
     def in_order(self, batch_size: int = 1000) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every example once, in the dataset's order: for evaluation."""
-        for start in range(0, len(self), batch_size):
+        """Every example once, in the dataset's order: for evaluation.
+
+        One of several processes gets every so many-th batch: add the results up.
+        """
+        first, step = distributed.rank() * batch_size, distributed.world_size() * batch_size
+        for start in range(first, len(self), step):
             rows = slice(start, start + batch_size)
             yield self.inputs[rows], self.labels[rows]

@@ -10,6 +10,7 @@ import torch
 from common.errors import UserError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def select_device(name: str = "auto") -> torch.device:
@@ -55,10 +56,15 @@ def seed_everything(seed: int) -> None:
 
 
 def autocast(device: torch.device, precision: str = "float32"):
-    """A context that computes in `precision` ("float32", "bfloat16" or "float16")."""
+    """A context in which matrix products and convolutions compute in `precision`."""
     if precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, precision))
+
+
+def grad_scaler(device: torch.device, precision: str = "float32") -> torch.amp.GradScaler:
+    """Keeps small gradients from vanishing in float16; does nothing in other precisions."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
 
 def random_state() -> dict:

@@ -25,9 +25,17 @@ def find_trained(folder: Path, args: Namespace, recipes: dict) -> tuple[Path, Na
 def load_best(model, run_dir: Path) -> None:
     """Put the best checkpoint of the run into `model`, in evaluation mode."""
     path = run_dir / "best.safetensors"
-    state = checkpoint.load(path)
-    checkpoint.restore(model, state.get("model", {}), path, "network")
+    checkpoint.restore(model, best_weights(checkpoint.load(path)), path, "network")
     model.eval()
+
+
+def best_weights(state: dict) -> dict:
+    """The network's weights in a checkpoint: their moving average where the run kept one."""
+    if state.get("average"):  # torch.optim.swa_utils.AveragedModel's
+        prefix = "module."
+        items = state["average"].items()
+        return {name[len(prefix) :]: w for name, w in items if name.startswith(prefix)}
+    return state.get("model", {})
 
 
 def write_record(
@@ -38,7 +46,7 @@ def write_record(
 
     `splits` are the Splits by name, whose sizes and checksums the record holds.
     """
-    name = args.config or config.dataset
+    name = args.config or folders.dataset_name(vars(config))
     path, is_first = record.write(
         folder, name, vars(config), checkpoint.load(run_dir / "last.safetensors"),
         model=model, parameters=parameter_count(model),

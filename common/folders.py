@@ -10,6 +10,11 @@ from common.errors import UserError
 RUN_FILES = ("history.csv", "last.safetensors", "best.safetensors")
 
 
+def dataset_name(config: dict) -> str:
+    """What runs and records call the dataset: for --dataset folder, the folder's name."""
+    return Path(config["data_dir"]).name if config["dataset"] == "folder" else config["dataset"]
+
+
 def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:
     """Make the folder of a new run: `run_dir`, which must hold no run yet, or runs/NNNN-dataset."""
     try:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from common import distributed
+
 
 class RunningMean:
     """The mean over all examples seen, so that a short last batch weighs what it should.
@@ -19,6 +21,14 @@ class RunningMean:
         """Add `count` examples whose mean is `mean`."""
         self.total = self.total + mean * count
         self.count += count
+
+    def gather(self) -> "RunningMean":
+        """Put together what several processes have seen (torchrun)."""
+        if distributed.is_distributed():
+            total = torch.as_tensor(self.total)
+            both = torch.stack([total, torch.full_like(total, self.count)])
+            self.total, self.count = distributed.total(both).tolist()
+        return self
 
     @property
     def value(self) -> float:

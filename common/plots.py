@@ -1,5 +1,6 @@
 """The pictures that several folders draw. Every function writes one PNG file."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -85,9 +86,12 @@ def draw_images(
 
 
 def draw_worst_mistakes(
-    path: Path, images: Tensor, data: Split, logits: Tensor, title: str, most: int = 24
+    path: Path, images: Callable, data: Split, logits: Tensor, title: str, most: int = 24
 ) -> None:
-    """The wrongly classified of `images` (N, H, W) that the network is surest of: logits (N, K)."""
+    """The wrongly classified examples that the network is surest of: logits (N, K).
+
+    `images` gives the pictures (n, H, W) or (n, H, W, 3) of some rows (n,).
+    """
     log_probs = logits - logits.logsumexp(1, keepdim=True)
     confidence, predictions = log_probs.exp().max(1)
     wrong = (predictions != data.labels).nonzero().squeeze(1)
@@ -97,4 +101,4 @@ def draw_worst_mistakes(
         f"({confidence[n]:.0%})"
         for n in worst
     ]
-    draw_images(path, images[worst], captions, f"{title}: {len(wrong)} mistakes, the surest first")
+    draw_images(path, images(worst), captions, f"{title}: {len(wrong)} mistakes, the surest first")

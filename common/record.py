@@ -11,6 +11,7 @@ import torch
 from common import checkpoint
 from common.data import ROOT
 from common.errors import UserError
+from common.folders import dataset_name
 from common.history import best_row, validation_metrics
 
 # flags that say where and how long ago, not what was learned
@@ -69,6 +70,8 @@ def training_command(folder: Path, config: dict) -> str:
             flag = "--" + name.replace("_", "-")
             words.append(f"--no-{flag[2:]}" if value is False else flag)
             words += [] if isinstance(value, bool) else [values]
+    if config["dataset"] == "folder":
+        words.append(f"--data-dir {dataset_name(config)}")
     return " ".join(words)
 
 
@@ -102,7 +105,7 @@ def write(
     }
     record = {
         "model": type(model).__name__,
-        "dataset": config["dataset"],
+        "dataset": dataset_name(config),
         "config": name,
         "sample": config["dataset"].endswith("-sample"),
         "command": training_command(folder, config),

@@ -31,7 +31,7 @@ def load_records(folder: Path) -> list[dict]:
     """A folder's records, MNIST first, samples last."""
     paths = [p for p in folder.glob("results/*.json") if p.name != "compare.json"]
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    order = ("mnist", "fashion-mnist")
+    order = ("mnist", "fashion-mnist", "cifar10", "cifar10-jpeg", "cifar100")
     return sorted(
         records,
         key=lambda r: (

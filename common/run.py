@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from common import checkpoint, console
+from common import checkpoint, console, distributed
 from common.device import random_state, set_random_state
 from common.errors import UserError
-from common.folders import new_run
+from common.folders import dataset_name, new_run
 from common.history import best_row, to_csv
 from common.metrics import RunningMean
 from common.record import environment, git_commit
@@ -27,11 +27,13 @@ class Run:
 
     Used as a context: inside it, Ctrl-C waits for the step to end, saves, and says how to resume.
     `epoch`, `step` (of the whole run) and `batch` (of the epoch) say where the run stands.
+    `parts` are what else a run needs to go on, by name: everything with a state_dict().
     """
 
-    def __init__(self, folder: Path, args, model, optimizer):
+    def __init__(self, folder: Path, args, model, optimizer, **parts):
         self.command = f"python {folder.name}/train.py"
         self.folder, self.args, self.model, self.optimizer = folder, args, model, optimizer
+        self.parts = parts
         self.epoch = self.step = self.batch = 0
         self.lr, self.train_loss, self.history = 0.0, RunningMean(), []
         self.seconds, self.started = 0.0, time.monotonic()
@@ -40,12 +42,16 @@ class Run:
             self.path = Path(args.run_dir)
             self.load()
         else:
-            self.path = new_run(folder / "runs", args.run_dir, args.dataset)
+            self.path = Path(args.run_dir or "")
+            if distributed.is_first():
+                self.path = new_run(folder / "runs", args.run_dir, dataset_name(vars(args)))
             device = next(iter(model.state_dict().values())).device
             args.commit, args.environment = git_commit(), environment(device)
-        config = {k: v for k, v in vars(args).items() if k not in ("resume", "run_dir")}
-        text = json.dumps(config, indent=2) + "\n"
-        checkpoint.write_atomically(self.path / "config.json", text.encode())
+        distributed.diverge(args.seed, self.step)
+        if distributed.is_first():
+            config = {k: v for k, v in vars(args).items() if k not in ("resume", "run_dir")}
+            text = json.dumps(config, indent=2) + "\n"
+            checkpoint.write_atomically(self.path / "config.json", text.encode())
         self.save()  # a run can be resumed from its first moment
 
     def announce(self, train, validation) -> None:
@@ -63,9 +69,10 @@ class Run:
 
     def progress(self, batches: Iterable, total: int) -> Iterator:
         """Go through an epoch's batches, with a progress bar where somebody watches."""
+        watched = sys.stderr.isatty() and distributed.is_first()
         self.bar = tqdm(
             batches, total=total, initial=self.batch, desc=f"epoch {self.epoch + 1}", leave=False,
-            disable=not sys.stderr.isatty(), unit="step", dynamic_ncols=True,
+            disable=not watched, unit="step", dynamic_ncols=True,
         )  # fmt: skip
         yield from self.bar
 
@@ -75,7 +82,7 @@ class Run:
         Raises UserError when the loss is not finite; the last good checkpoint stays.
         """
         self.step, self.batch, self.lr = self.step + 1, self.batch + 1, lr
-        self.train_loss.add(loss.detach(), count)
+        self.train_loss.add(distributed.mean(loss.detach()), count)
         due = self.ctrl_c.pressed or time.monotonic() - self.last_save > CHECKPOINT_SECONDS
         # .item() makes a GPU wait, so there it is done now and then; a NaN stays in the sum
         if loss.device.type == "cpu" or self.batch % 20 == 0 or due:
@@ -110,7 +117,7 @@ class Run:
         took = seconds - (self.history[-1]["seconds"] if self.history else 0)
         row = {
             "epoch": self.epoch + 1,
-            "dataset": self.args.dataset,
+            "dataset": dataset_name(vars(self.args)),
             "train_loss": self.train_loss.value,
             **{f"validation_{name}": value for name, value in metrics.items()},
             "lr": self.lr,
@@ -119,7 +126,7 @@ class Run:
         self.history.append(row)
         console.print_epoch(row, metrics, self.args.epochs, took, is_best=self.best is row)
         self.epoch, self.batch, self.train_loss = self.epoch + 1, 0, RunningMean()
-        if self.best is row:
+        if self.best is row and distributed.is_first():
             checkpoint.save(self.path / "best.safetensors", self.state())
         self.save()
 
@@ -141,9 +148,10 @@ class Run:
     def state(self) -> dict:
         """All that a checkpoint holds."""
         return {
-            "dataset": self.args.dataset,
+            "dataset": dataset_name(vars(self.args)),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            **{name: part.state_dict() for name, part in self.parts.items()},
             "epoch": self.epoch,
             "step": self.step,
             "batch": self.batch,
@@ -156,11 +164,13 @@ class Run:
 
     def save(self) -> None:
         """Write last.safetensors and the history, each whole or not at all."""
+        self.last_save = time.monotonic()
+        if not distributed.is_first():
+            return
         checkpoint.save(self.path / "last.safetensors", self.state())
         if self.history:
             csv = to_csv(self.history)
             checkpoint.write_atomically(self.path / "history.csv", csv.encode())
-        self.last_save = time.monotonic()
 
     def load(self) -> None:
         """Take everything back from last.safetensors."""
@@ -168,6 +178,8 @@ class Run:
         state = checkpoint.load(path)
         checkpoint.restore(self.model, state["model"], path, "network")
         checkpoint.restore(self.optimizer, state["optimizer"], path, "optimiser")
+        for name, part in self.parts.items():
+            checkpoint.restore(part, state[name], path, name)
         self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
         self.lr, self.history, self.seconds = state["lr"], state["history"], state["seconds"]
         self.train_loss = RunningMean(*state["train_loss"])
@@ -175,7 +187,7 @@ class Run:
 
     def draw_curves(self) -> None:
         """Write curves.png: the losses and the other metrics, epoch by epoch."""
-        if self.history:
+        if self.history and distributed.is_first():
             from common.plots import draw_curves  # matplotlib is slow to import
 
             draw_curves(self.path / "curves.png", self.history)

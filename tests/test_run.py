@@ -317,6 +317,16 @@ def test_stopped_anywhere_and_resumed_is_as_never_stopped(
     assert_ended_alike(tmp_path / "run", tmp_path / "whole")
 
 
+def test_mixed_precision_goes_on_exactly(tmp_path, monkeypatch, quick):
+    flags = [*STOPPABLE["CNN"], "--epochs", 2, "--precision", "bfloat16"]
+    train("CNN_Torch", tmp_path / "whole", *flags)
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash(patch, 6)
+        train("CNN_Torch", tmp_path / "run", *flags)
+    resume("CNN_Torch", tmp_path / "run")
+    assert_ended_alike(tmp_path / "run", tmp_path / "whole")
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adagrad", "rmsprop"])
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 @pytest.mark.parametrize("folder", MLPS)

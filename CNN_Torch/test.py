@@ -1,0 +1,56 @@
+"""Evaluate a run of the PyTorch CNN on the test split, and draw what it learned."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from CNN_Torch.dataset import load_test, load_training
+from CNN_Torch.train import RECIPES, build_model, evaluate
+from CNN_Torch.utils.plots import draw_feature_maps, draw_filters
+from common import cli
+from common.device import select_device
+from common.evaluation import find_trained, load_best, write_record
+from common.metrics import confusion_matrix
+from common.plots import draw_confusion_matrix, draw_worst_mistakes
+
+FOLDER = Path(__file__).resolve().parent
+
+
+@torch.no_grad()
+def main(argv=None):
+    args = cli.test_parser(__doc__).parse_args(argv)
+    args.device = select_device(args.device)
+    run_dir, config = find_trained(FOLDER, args, RECIPES)
+    test = load_test(config.dataset, args.data_dir).to(args.device)
+    model = build_model(config, test).to(device=args.device)
+    load_best(model, run_dir)
+
+    metrics = evaluate(model, test)
+    print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")
+    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+    logits = torch.cat([model(images) for images, _ in test.in_order()])
+    counts = confusion_matrix(logits.argmax(1), test.labels, len(test.classes)).cpu()
+    title = f"{config.dataset}: test split"
+    draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)
+    draw_worst_mistakes(
+        run_dir / "mistakes.png", lambda rows: test.inputs[rows, 0], test, logits, title
+    )
+    draw_filters(run_dir / "filters.png", model.features[0].weight, config.dataset)
+    x, stages = test.inputs[:1], []
+    for layer in model.features:
+        x = layer(x)
+        if isinstance(layer, nn.ReLU):
+            stages.append(x[0])
+    draw_feature_maps(run_dir / "feature_maps.png", test.inputs[0, 0], stages, title)
+    print(f"pictures in {run_dir}")
+
+    if args.record:
+        train, validation = load_training(config.dataset, args.data_dir)
+        splits = {"train": train.subset(config.subset), "validation": validation, "test": test}
+        write_record(FOLDER, args, run_dir, config, model, splits, metrics)
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,66 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): finding, downloading and reading them."""
+
+import os
+import pickle
+from pathlib import Path
+
+import torch
+from torchvision import datasets
+
+from common.data import DataMissing, Split, download, search_folders, sha256, stratified_split
+from common.errors import UserError
+
+VALIDATION_SIZE = 5_000
+SETS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+
+
+def find_root(dataset: str, folder: Path, data_dir: str | None) -> Path:
+    """The folder that holds the dataset's own, unpacked from its archive or downloaded if need be.
+
+    Raises DataMissing when there is neither a copy nor a network.
+    """
+    official = SETS[dataset]
+    places = search_folders(folder, data_dir)
+    for place in places:
+        if os.path.isdir(place / official.base_folder) or os.path.isfile(place / official.filename):
+            return place
+    root = Path(data_dir) if data_dir else folder / "dataset"
+    try:
+        download([official.url], root / official.filename, official.tgz_md5)
+    except (DataMissing, OSError) as error:
+        looked = ", ".join(str(place) for place in places[:3])
+        raise DataMissing(
+            f"{dataset} is not in {looked}, and {error}; "
+            f"name the folder that holds {official.base_folder} with --data-dir"
+        ) from None
+    return root
+
+
+def load(dataset: str, train: bool, folder: Path, data_dir: str | None) -> Split:
+    """One of the two official splits: uint8 images (N, 3, 32, 32), labels (N,).
+
+    torchvision checks every file's md5. Raises UserError for files that are damaged.
+    """
+    root = find_root(dataset, folder, data_dir)
+    official = SETS[dataset]
+    names = [name for name, _ in (official.train_list if train else official.test_list)]
+    packed = not os.path.isdir(root / official.base_folder)
+    try:
+        loaded = official(str(root), train=train, download=packed)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{root / official.base_folder} is damaged or not whole ({reason}): "
+            "delete it and download again"
+        ) from None
+    images = torch.from_numpy(loaded.data).permute(0, 3, 1, 2).contiguous()
+    place = root / official.base_folder
+    checksums = {name: sha256((place / name).read_bytes()) for name in names}
+    return Split(images, torch.tensor(loaded.targets), list(loaded.classes), checksums)
+
+
+def load_training(dataset: str, folder: Path, data_dir: str | None) -> tuple[Split, Split]:
+    """45,000 images to train on and 5,000 held out, the same for every seed."""
+    everything = load(dataset, True, folder, data_dir)
+    rows, held_out = stratified_split(everything.labels, VALIDATION_SIZE)
+    return everything.take(rows), everything.take(held_out)

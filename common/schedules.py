@@ -1,0 +1,45 @@
+"""Learning-rate schedules of torch.optim under the names of the flags."""
+
+import warnings
+
+from torch.optim import lr_scheduler
+
+
+def constant(optimizer, lr: float, total: int):
+    return lr_scheduler.ConstantLR(optimizer, factor=1)
+
+
+def step_decay(optimizer, lr: float, total: int):
+    return lr_scheduler.StepLR(optimizer, step_size=max(1, -(-total // 3)), gamma=0.1)
+
+
+def cosine(optimizer, lr: float, total: int):
+    return lr_scheduler.CosineAnnealingLR(optimizer, T_max=total)
+
+
+def one_cycle(optimizer, lr: float, total: int):
+    return lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=total, cycle_momentum=False)
+
+
+SCHEDULES = {"constant": constant, "step": step_decay, "cosine": cosine, "one-cycle": one_cycle}
+
+
+def make_schedule(name: str, optimizer, lr: float, total: int, warmup: int = 0, start: int = 0):
+    """A scheduler over `total` steps, `warmup` of them first, that stands at step `start`.
+
+    It is wound forward rather than loaded from a checkpoint, so that a resumed run may have other
+    --epochs: like its hand-written twin, it depends on the step alone.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        group.pop("initial_lr", None)
+    schedule = SCHEDULES[name](optimizer, lr, total - warmup)
+    if warmup:
+        line = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+        schedule = lr_scheduler.SequentialLR(optimizer, [line, schedule], milestones=[warmup])
+    # SequentialLR's own call at the milestone; winding forward before the optimiser's first step
+    warnings.filterwarnings("ignore", message="The epoch parameter in `scheduler.step")
+    warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+    for _ in range(start):
+        schedule.step()
+    return schedule

@@ -1,0 +1,83 @@
+"""CNN_Torch beside CNN_Manual: augmentation, memory layout, precision, and resuming with both."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from CNN_Manual.utils import augment as by_hand
+from CNN_Torch.model import CNN
+from CNN_Torch.utils import augment
+from common import checkpoint
+from tests.running import assert_one_line, call, history, script, small, without_seconds
+
+SHAPES = [(3, 2, 9, 9), (2, 1, 28, 28), (4, 1, 7, 12), (1, 3, 1, 2)]
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("limits", [(1.5, 0.0, 0.0), (0.0, 40.0, 0.0), (2.5, 25.0, 0.3)])
+def test_random_affine_is_that_of_the_twin(shape, limits):
+    images, results = torch.randn(shape), []
+    for module in (augment, by_hand):
+        torch.manual_seed(1)
+        results.append(module.random_affine(images, *limits, background=-0.4))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-4)
+    assert not torch.equal(results[0], images)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_random_flip_is_that_of_the_twin(shape):
+    images, results = torch.randn(shape), []
+    for module in (augment, by_hand):
+        torch.manual_seed(1)
+        results.append(module.random_flip(images))
+    assert torch.equal(*results)
+
+
+def test_channels_last_changes_the_layout_and_not_the_result():
+    model, images = CNN(in_channels=3).double().eval(), torch.randn(4, 3, 28, 28).double()
+    expected = model(images)
+    model.to(memory_format=torch.channels_last)
+    assert model.features[0].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(images), expected, rtol=1e-10, atol=1e-10)
+
+
+PRECISIONS = [["--precision", "bfloat16"], ["--precision", "bfloat16", "--no-channels-last"]]
+
+
+@pytest.mark.parametrize("flags", PRECISIONS)
+def test_mixed_precision_learns_as_single_precision_does(flags, tmp_path, monkeypatch):
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+    losses = []
+    for name, extra in (("float32", []), ("mixed", flags)):
+        argv = [*small("CNN"), "--epochs", "4", "--run-dir", str(tmp_path / name), *extra]
+        script("CNN_Torch").main(argv)
+        losses.append([float(row["train_loss"]) for row in history(tmp_path / name)])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def test_float16_keeps_its_scale_in_the_checkpoint(tmp_path, monkeypatch):
+    """The scaler's steps, without float16 arithmetic: not every CPU has it."""
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+    monkeypatch.setattr(script("CNN_Torch"), "autocast", lambda *args: nullcontext())
+    flags = ["--precision", "float16", "--clip", "0.5", "--epochs", "2"]
+    script("CNN_Torch").main([*small("CNN"), *flags, "--run-dir", str(tmp_path / "scaled")])
+    script("CNN_Torch").main([*small("CNN"), *flags[2:], "--run-dir", str(tmp_path / "plain")])
+    scaled, plain = (history(tmp_path / name) for name in ("scaled", "plain"))
+    for ours, theirs in zip(scaled, plain, strict=True):  # scaling by 2ⁿ changes no bit
+        assert without_seconds(ours) == without_seconds(theirs)
+    state = checkpoint.load(tmp_path / "scaled" / "last.safetensors")
+    assert state["scaler"]["scale"] == 2.0**16 and state["scaler"]["_growth_tracker"] == 8
+    assert checkpoint.load(tmp_path / "plain" / "last.safetensors")["scaler"] == {}
+
+
+def test_unknown_precision_is_one_line(capsys):
+    result = call(capsys, script("CNN_Torch").main, "--precision", "float8")
+    assert_one_line(result, "--precision", "float8", "bfloat16")
