@@ -5,14 +5,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import augmentation, cli, distributed, pretrained, vision
 from common.data import Split
 from common.device import autocast, compiled, grad_scaler, seed_everything
 from common.metrics import RunningMean, correct
 from common.run import Run
-from common.schedules import SCHEDULES, make_schedule
+from common.schedules import SCHEDULES, make_schedule, moving_average
 from ResNet.dataset import load_training
 from ResNet.model import PRESETS, FastResNet
 from ResNet.utils.optim import OPTIMIZERS, make_optimizer
@@ -110,17 +109,12 @@ def train_on(device: torch.device, args: Namespace) -> None:
     if args.freeze:
         pretrained.freeze(model, head="fc")
     fast_model = distributed.parallel(compiled(model, args.compile), args.sync_batch_norm)
-    average, parts = None, {}
-    if args.ema:
-        average = AveragedModel(
-            model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True
-        )
-        parts["average"] = average
+    average = moving_average(model, args.ema)
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
     optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
     scaler = grad_scaler(device, args.precision)
 
-    with Run(FOLDER, args, model, optimizer, scaler=scaler, **parts) as run:
+    with Run(FOLDER, args, model, optimizer, scaler=scaler, average=average) as run:
         schedule = make_schedule(
             args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
         )

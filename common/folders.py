@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from common import checkpoint
 from common.errors import UserError
 
 RUN_FILES = ("history.csv", "last.safetensors", "best.safetensors")
@@ -57,6 +58,13 @@ def find_run(runs: Path, run_dir: str | None, needed: str) -> Path:
     if not found:
         raise UserError(f"no run with a {needed} in {runs}: train one first, or name a --run-dir")
     return max(found, key=number)
+
+
+def write_config(run_dir: Path, flags: dict) -> None:
+    """Write the run's config.json."""
+    config = {k: v for k, v in flags.items() if k not in ("resume", "run_dir")}
+    text = json.dumps(config, indent=2) + "\n"
+    checkpoint.write_atomically(run_dir / "config.json", text.encode())
 
 
 def read_config(run_dir: Path) -> dict:

@@ -1,6 +1,5 @@
 """A run and its folder: config.json, history.csv, curves.png, last and best checkpoint."""
 
-import json
 import math
 import shlex
 import sys
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from common import checkpoint, console, distributed
 from common.device import random_state, set_random_state
 from common.errors import UserError
-from common.folders import dataset_name, new_run
+from common.folders import dataset_name, new_run, write_config
 from common.history import best_row, to_csv
 from common.metrics import RunningMean
 from common.record import environment, git_commit
@@ -33,7 +32,7 @@ class Run:
     def __init__(self, folder: Path, args, model, optimizer, **parts):
         self.command = f"python {folder.name}/train.py"
         self.folder, self.args, self.model, self.optimizer = folder, args, model, optimizer
-        self.parts = parts
+        self.parts = {name: part for name, part in parts.items() if part is not None}
         self.epoch = self.step = self.batch = 0
         self.lr, self.train_loss, self.history = 0.0, RunningMean(), []
         self.seconds, self.started = 0.0, time.monotonic()
@@ -49,9 +48,7 @@ class Run:
             args.commit, args.environment = git_commit(), environment(device)
         distributed.diverge(args.seed, self.step)
         if distributed.is_first():
-            config = {k: v for k, v in vars(args).items() if k not in ("resume", "run_dir")}
-            text = json.dumps(config, indent=2) + "\n"
-            checkpoint.write_atomically(self.path / "config.json", text.encode())
+            write_config(self.path, vars(args))
         self.save()  # a run can be resumed from its first moment
 
     def announce(self, train, validation) -> None:

@@ -1,8 +1,10 @@
-"""Learning-rate schedules of torch.optim under the names of the flags."""
+"""Learning-rate schedules of torch.optim under the names of the flags; averaged weights."""
 
 import warnings
 
+from torch import nn
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 
 def constant(optimizer, lr: float, total: int):
@@ -43,3 +45,11 @@ def make_schedule(name: str, optimizer, lr: float, total: int, warmup: int = 0, 
     for _ in range(start):
         schedule.step()
     return schedule
+
+
+def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
+    """An exponential moving average of the weights and buffers, to be updated after each step:
+    average = decay · average + (1 − decay) · model. None for a decay of 0."""
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)

@@ -1,0 +1,59 @@
+"""common/overhead.py: that it counts what it says, and nothing else."""
+
+import re
+import time
+
+from common import overhead
+from common.augmentation import Augmentation
+from common.data import Split
+from common.vision import Normalize
+from tests.running import assert_one_line, call, script
+
+FLAGS = ["--dataset", "shapes", "--subset", "96", "--batch-size", "32", "--epochs", "2"]
+PAUSE = 0.01  # seconds
+
+
+def slow(function):
+    def wait(*args, **kwargs):
+        time.sleep(PAUSE)
+        return function(*args, **kwargs)
+
+    return wait
+
+
+def test_seconds_of_each_part_are_its_own(monkeypatch):
+    predict_all = script("ResNet").predict_all
+    monkeypatch.setattr(Augmentation, "__call__", slow(Augmentation.__call__))
+    monkeypatch.setattr(script("ResNet"), "predict_all", slow(predict_all))
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+    clock = overhead.measure("ResNet", FLAGS)
+    assert clock.steps == 6
+    assert set(clock.seconds) == {"batches", "augmentation", "normalisation", "logging"}
+    assert clock.seconds["augmentation"] >= 6 * PAUSE
+    assert sum(clock.seconds.values()) < clock.total
+    assert Augmentation.__call__.__name__ == "wait"  # what was timed is as it was before
+    assert Normalize.__call__.__name__ == "__call__" and Split.batches.__name__ == "batches"
+
+
+def test_evaluation_is_not_counted(monkeypatch):
+    clock = overhead.Clock()
+    inner = clock.wrap("normalisation", lambda: time.sleep(PAUSE))
+    clock.pause(inner)()
+    assert clock.seconds == {}
+    inner()
+    assert clock.seconds["normalisation"] >= PAUSE
+
+
+def test_shares_add_up_in_what_is_printed(capsys, monkeypatch):
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+    result = call(capsys, overhead.main, "ResNet", *FLAGS)
+    assert (result.code, result.err) == (0, "")
+    assert re.search(r"^6 steps, \d+\.\d ms each", result.out, re.MULTILINE)
+    shares = [float(share) for share in re.findall(r"(\d+\.\d\d)%$", result.out, re.MULTILINE)]
+    *parts, together = shares[-5:]
+    assert abs(sum(parts) - together) <= 0.03 and 0 < together < 100
+
+
+def test_folder_without_images_is_refused(capsys):
+    assert_one_line(call(capsys, overhead.main, "MLP_Torch"), "ResNet", "ViT")
+    assert_one_line(call(capsys, overhead.main, "ResNet", "--epochs", "0"), "--epochs")
