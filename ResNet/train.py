@@ -36,7 +36,7 @@ RECIPES = {  # the defaults of each dataset
 def make_parser() -> cli.Parser:
     parser = cli.train_parser(__doc__, RECIPES)
     add = parser.add_argument
-    add("--model", choices=PRESETS, help="which network")
+    add("--model", choices=PRESETS, metavar="NAME", help=f"network: {', '.join(PRESETS)}")
     add("--image-size", type=cli.positive_int, help="pixels; default: see the README")
     add("--optimizer", choices=OPTIMIZERS, help="momentum is 0.9")
     add("--weight-decay", type=cli.non_negative, help="λ, of all but norms and biases")
@@ -62,7 +62,8 @@ def build_model(args: Namespace, data: Split) -> nn.Module:
 def predict_all(model: nn.Module, data: Split, args: Namespace) -> tuple[Tensor, Tensor]:
     """Logits (N, K) in float32 and labels (N,) of a whole split; of several processes, a share."""
     model.eval()
-    normalize, logits, labels = vision.Normalize(args.dataset, data.labels.device), [], []
+    normalize, none = vision.Normalize(args.dataset, data.labels.device), data.labels[:0]
+    logits, labels = [none.new_empty(0, len(data.classes)).float()], [none]  # a share may be empty
     for images, batch_labels in data.in_order():
         images = normalize(images)
         with autocast(images.device, args.precision):
@@ -92,9 +93,9 @@ def train_on(device: torch.device, args: Namespace) -> None:
     named = args.resume or "dataset" in args.given
     dataset = vision.or_shapes(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
-    distributed.check_batch(args.batch_size, args.accumulate)
     train, validation = load_training(args)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
+    vision.check_batch(lambda: build_model(args, train), args, train)
     num_batches = train.num_batches(args.batch_size)
     total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
 
@@ -103,8 +104,9 @@ def train_on(device: torch.device, args: Namespace) -> None:
     normalize = vision.Normalize(args.dataset, device)
     model = build_model(args, train).to(device=device, memory_format=torch.channels_last)
     if isinstance(model, FastResNet):
-        model.whiten(normalize(train.images(torch.arange(min(len(train), 5_000)))))
-    if args.pretrained:
+        some = min(len(train), max(1, 5_000 * 32**2 // (train.shape[1] * train.shape[2])))
+        model.whiten(normalize(train.images(torch.arange(some))))
+    if args.pretrained and not args.resume:
         pretrained.load_pretrained(model, args.pretrained, head="fc")
     if args.freeze:
         pretrained.freeze(model, head="fc")
@@ -149,6 +151,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
                     average.update_parameters(model)
                 run.log_step(loss, len(labels), lr=lr)
             best = average.module if average else model
+            distributed.share_buffers(best)
             run.log_epoch(**metrics_of(*predict_all(best, validation, args)))
         run.finish()
 

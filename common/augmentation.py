@@ -39,6 +39,8 @@ class Augmentation:
     def __init__(self, args: argparse.Namespace, image_size: int, num_classes: int):
         if args.mixup + args.cutmix > 1:
             raise UserError("--mixup and --cutmix are shares of the batches: together at most 1")
+        if args.crop >= image_size:
+            raise UserError(f"--crop {args.crop} needs images larger than {image_size} pixels")
         self.num_classes, self.mixup, self.cutmix = num_classes, args.mixup, args.cutmix
         self.changes = []
         if args.crop:

@@ -49,6 +49,13 @@ def load(path: Path) -> dict:
         ) from None
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a safetensors file was written by `save`. Raises ValueError when it is none."""
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return isinstance(header, dict) and "crc32" in header.get("__metadata__", {})
+
+
 def restore(part, state: dict, path: Path, what: str) -> None:
     """`part.load_state_dict(state)`; a state of another network or optimiser is a UserError."""
     try:

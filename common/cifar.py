@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
 
 from common.data import DataMissing, Split, download, search_folders, sha256, stratified_split
 from common.errors import UserError
@@ -45,16 +46,21 @@ def load(dataset: str, train: bool, folder: Path, data_dir: str | None) -> Split
     official = SETS[dataset]
     names = [name for name, _ in (official.train_list if train else official.test_list)]
     packed = not os.path.isdir(root / official.base_folder)
+    place = root / official.base_folder
+    if packed and not check_integrity(str(root / official.filename), official.tgz_md5):
+        raise UserError(f"{root / official.filename} is damaged: delete it and download again")
     try:
         loaded = official(str(root), train=train, download=packed)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
+        files = [*official.train_list, *official.test_list]
+        files.append((official.meta["filename"], official.meta["md5"]))
+        bad = [name for name, md5 in files if not check_integrity(str(place / name), md5)]
+        reason = "" if bad else f" ({' '.join(str(error).split())[:200]})"
         raise UserError(
-            f"{root / official.base_folder} is damaged or not whole ({reason}): "
+            f"{place / bad[0] if bad else place} is damaged or absent{reason}: "
             "delete it and download again"
         ) from None
     images = torch.from_numpy(loaded.data).permute(0, 3, 1, 2).contiguous()
-    place = root / official.base_folder
     checksums = {name: sha256((place / name).read_bytes()) for name in names}
     return Split(images, torch.tensor(loaded.targets), list(loaded.classes), checksums)
 

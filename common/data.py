@@ -148,7 +148,8 @@ class Split:
         out the first `skip` batches, and needs no generator's state. One of several processes gets
         its share of every batch.
         """
-        generator = torch.Generator().manual_seed((seed << 20) + epoch)
+        # torch's generator on the CPU takes the lowest 32 bits of a seed alone
+        generator = torch.Generator().manual_seed(((seed << 20) + epoch) % (2**32 - 5))
         order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         for step in range(skip, self.num_batches(batch_size)):
             rows = order[step * batch_size : (step + 1) * batch_size]

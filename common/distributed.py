@@ -58,11 +58,15 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def check_batch(batch_size: int, parts: int = 1) -> None:
-    """Raises UserError when a batch cannot be dealt out evenly to all processes, `parts` times."""
+def check_batch(batch_size: int, parts: int = 1) -> int:
+    """How many examples a process computes at a time.
+
+    Raises UserError when a batch cannot be dealt out evenly to all processes, `parts` times.
+    """
     if batch_size % (parts * world_size()):
         among = f"{world_size()} process{'es' * (world_size() > 1)}"
         raise UserError(f"--batch-size {batch_size} cannot be split evenly: {among}, {parts} parts")
+    return batch_size // (parts * world_size())
 
 
 def parallel(model: nn.Module, sync_batch_norm: bool = False) -> nn.Module:
@@ -98,6 +102,13 @@ def total(values: Tensor) -> Tensor:
 def mean(values: Tensor) -> Tensor:
     """The mean over all processes."""
     return total(values) / world_size() if is_distributed() else values
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the first one's buffers: each has running statistics of its own."""
+    if is_distributed():
+        for buffer in model.buffers():
+            distributed.broadcast(buffer, src=0)
 
 
 def diverge(seed: int, step: int) -> None:

@@ -12,13 +12,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import pil_to_tensor
 
-from common.data import Split, stratified_split
+from common.data import Split, sha256, stratified_split
 from common.errors import UserError
 from common.streamed import Streamed
 
@@ -39,17 +40,23 @@ class Files(NamedTuple):
         return Files([self.paths[row] for row in rows.tolist()], self.labels[rows], self.classes)
 
 
+def entries(folder: Path) -> list[Path]:
+    """What lies in a folder, sorted, but for hidden files. Raises UserError when it is locked."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror})") from None
+
+
 def find_files(root: Path, split: str) -> Files:
     """Every image of a split. Raises UserError for other files and for empty classes."""
     folder = root / split
-    classes = sorted(
-        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    classes = [path.name for path in entries(folder) if path.is_dir()]
     if not classes:
         raise UserError(f"{folder} has no folders: images lie in {split}/<class>/")
     paths, labels = [], []
     for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).iterdir() if not path.name.startswith("."))
+        found = entries(folder / name)
         if not found:
             raise UserError(f"{folder / name} is empty: a class needs images")
         for path in found:
@@ -82,7 +89,11 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
     """The image in RGB. Raises UserError naming a file that cannot be read."""
     try:
         with Image.open(BytesIO(path.read_bytes() if content is None else content)) as image:
+            if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would cut off
+                image = Image.fromarray((numpy.asarray(image) // 257).astype("uint8"))
             return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise UserError(f"{path} cannot be read as an image: remove it") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read as an image ({reason}): remove it") from None
@@ -119,7 +130,9 @@ def natural_size(files: Files) -> int:
 def load(files: Files, name: str, size: int, transform: Callable = fit) -> Split:
     """In memory when small enough; else streamed, with `transform` for training."""
     if len(files.paths) * 3 * size**2 > IN_MEMORY_BYTES:
-        return Streamed(files.paths, files.labels, files.classes, size, fit, transform)
+        sizes = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files.paths]
+        checksums = {f"{name}, names and sizes": sha256("\n".join(sizes).encode())}
+        return Streamed(files.paths, files.labels, files.classes, checksums, size, fit, transform)
 
     def read(path: Path) -> tuple[Tensor, bytes]:
         try:

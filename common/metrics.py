@@ -19,6 +19,8 @@ class RunningMean:
 
     def add(self, mean: Tensor | float, count: int) -> None:
         """Add `count` examples whose mean is `mean`."""
+        if not count:  # their mean is NaN
+            return
         self.total = self.total + mean * count
         self.count += count
 

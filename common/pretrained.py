@@ -4,7 +4,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from common import checkpoint, cli
@@ -26,13 +25,21 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix != ".safetensors":
             state = torch.load(path, map_location="cpu", weights_only=True)
-        elif "__metadata__" in path.open("rb").read(100_000).decode("latin-1"):
+        elif checkpoint.is_ours(path):
             state = best_weights(checkpoint.load(path))
         else:
             state = safetensors.torch.load_file(path)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--pretrained {path} cannot be read ({reason})") from None
+    except OSError as error:
+        raise UserError(f"--pretrained {path} cannot be read ({error.strerror})") from None
+    except UserError:
+        raise
+    except Exception:  # torch.load lets its unpickler's errors through, of a dozen kinds
+        state = None
+    tensors = isinstance(state, dict) and all(isinstance(w, Tensor) for w in state.values())
+    if not tensors or not all(isinstance(name, str) for name in state):
+        raise UserError(
+            f"--pretrained {path} is damaged, or holds more than a network's weights (state_dict)"
+        )
     return state
 
 

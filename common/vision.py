@@ -2,13 +2,15 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common import cifar, coloured_shapes, idx, image_folder
+from common import cifar, coloured_shapes, distributed, idx, image_folder
 from common.data import DataMissing, Split
+from common.errors import UserError
 
 MEAN_STD = {  # of the training pixels of each channel, in [0, 1]
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -65,6 +67,21 @@ def load_test(args: argparse.Namespace, folder: Path) -> Split:
     if dataset == "folder":
         return image_folder.load_test(data_dir, args.image_size)
     return coloured_shapes.make("test")
+
+
+def check_batch(build: Callable, args: argparse.Namespace, train: Split) -> None:
+    """Raises UserError when a batch cannot be dealt out evenly to the processes and the parts that
+    it is computed in, or when the network that `build` makes cannot learn such a part."""
+    N = distributed.check_batch(min(args.batch_size, len(train)), args.accumulate)
+    try:
+        with torch.device("meta"):  # shapes alone
+            build().train(not args.freeze)(torch.empty(N, *train.shape))
+    except (RuntimeError, ValueError) as error:
+        H, W = train.shape[1:]
+        raise UserError(
+            f"--model {args.model} cannot learn batches of {N} images of {H} x {W} pixels "
+            f"({str(error).splitlines()[0][:200]}): raise --batch-size or --image-size"
+        ) from None
 
 
 class Normalize:

@@ -14,9 +14,9 @@ def no_data_from_the_environment(monkeypatch):
 
 @contextmanager
 def user_error(*parts, kind=UserError):
-    """The block raises a UserError of one line that holds all of `parts`."""
+    """The block raises a UserError of one line that holds all of `parts`; gives what it raised."""
     with pytest.raises(kind) as caught:
-        yield
+        yield caught
     message = str(caught.value)
     assert len(message.splitlines()) == 1, message
     for part in parts:

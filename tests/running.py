@@ -4,6 +4,7 @@ small files to learn from, and whether two runs ended alike."""
 import csv
 import importlib
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -14,15 +15,18 @@ from typing import NamedTuple
 
 import torch
 
-from common import checkpoint, cli, idx
+from common import checkpoint, cli, coloured_shapes, idx, run
 from common.data import ROOT
 
 # a run of a fraction of a second: the controlled dataset, and a network that need not be good
 SMALL = {
     "MLP": ["--dataset", "spirals", "--subset", "256", "--batch-size", "32", "--hidden-sizes", "8"],
     "CNN": ["--dataset", "shapes", "--subset", "128", "--batch-size", "32", "--channels", "4"],
-}
-FOLDERS = ["CNN_Manual", "CNN_Torch", "MLP_Manual", "MLP_Torch"]
+    "ResNet": [
+        "--dataset", "shapes", "--subset", "64", "--batch-size", "16", "--model", "resnet9-small",
+    ],
+}  # fmt: skip
+FOLDERS = ["CNN_Manual", "CNN_Torch", "MLP_Manual", "MLP_Torch", "ResNet"]
 MLPS = [folder for folder in FOLDERS if folder.startswith("MLP")]
 CNNS = [folder for folder in FOLDERS if folder.startswith("CNN")]
 TWINS = [MLPS, CNNS]  # hand-written, PyTorch
@@ -35,8 +39,20 @@ class Result(NamedTuple):
     err: str
 
 
+def kind(folder: str) -> str:
+    """What twins have in common."""
+    return folder.split("_")[0]
+
+
 def small(folder: str) -> list[str]:
-    return SMALL[folder.split("_")[0]]
+    return SMALL[kind(folder)]
+
+
+def few_shapes(monkeypatch) -> None:
+    """Of the coloured shapes, where no other process has to see the same ones."""
+    for split, size in (("train", 80), ("validation", 48), ("test", 32)):
+        seed = coloured_shapes.SIZES_SEEDS[split][1]
+        monkeypatch.setitem(coloured_shapes.SIZES_SEEDS, split, (size, seed))
 
 
 def script(folder: str, name: str = "train"):
@@ -133,6 +149,35 @@ def assert_ended_alike(run_dir: Path, other: Path) -> None:
     for name in ("last.safetensors", "best.safetensors"):
         states = [without_seconds(checkpoint.load(run / name)) for run in (run_dir, other)]
         assert differences(*states) == [], name
+
+
+class Stop(BaseException):
+    """Ends a run as suddenly as kill -9: nothing catches it, nothing is saved."""
+
+
+def crash(monkeypatch, step: int) -> None:
+    """Every step ends with a checkpoint; after that of step number `step`, the run ends."""
+    log_step = run.Run.log_step
+
+    def log(self, *args, **kwargs):
+        log_step(self, *args, **kwargs)
+        if self.step == step:
+            raise Stop
+
+    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(run.Run, "log_step", log)
+
+
+def interrupt(monkeypatch, step: int) -> None:
+    """Ctrl-C in step number `step`."""
+    log_step = run.Run.log_step
+
+    def log(self, *args, **kwargs):
+        if self.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        log_step(self, *args, **kwargs)
+
+    monkeypatch.setattr(run.Run, "log_step", log)
 
 
 def make_digits(place: Path, dataset: str = "mnist", sizes: tuple[int, int] = (240, 40)) -> Path:

@@ -221,7 +221,7 @@ def test_record_is_complete_and_consistent(path):
         "data", "environment", "runs",
     ]  # fmt: skip
     folder = path.parent.parent.name
-    assert record["config"] == path.stem and record["model"] == folder.split("_")[0]
+    assert record["config"] == path.stem and hasattr(script(folder, "model"), record["model"])
     assert record["sample"] == record["dataset"].endswith("-sample")
     assert set(record["data"]) == {"examples", "sha256"}
     assert set(record["data"]["examples"]) == {"train", "validation", "test"}

@@ -18,11 +18,16 @@ from tests.running import (
     FOLDERS,
     MLPS,
     Result,
+    Stop,
     assert_ended_alike,
     assert_one_line,
     call,
+    crash,
+    few_shapes,
     finish,
     history,
+    interrupt,
+    kind,
     script,
     small,
     start,
@@ -44,6 +49,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def few_coloured_shapes(monkeypatch):
+    """Where the networks are larger."""
+    few_shapes(monkeypatch)
 
 
 @pytest.fixture
@@ -156,31 +167,35 @@ def test_every_epoch_has_an_order_of_its_own(folder, tmp_path, monkeypatch, quic
 
     monkeypatch.setattr(Split, "batches", ask)
     train(folder, tmp_path / "run", "--epochs", 3, "--seed", 5)
-    assert asked == [(32, 5, 0, 0), (32, 5, 1, 0), (32, 5, 2, 0)]
+    assert asked == [(int(small(folder)[5]), 5, epoch, 0) for epoch in range(3)]
 
 
 EFFECTIVE = {  # each changes what is learned; --seed and the like too
-    "": "--seed 1; --lr 0.005; --batch-size 16; --subset 100; --dropout 0.5; --optimizer sgd; "
-    "--label-smoothing 0.3; --weight-decay 0.5; --schedule constant; --warmup 2; --clip 0.001",
-    "MLP": "--hidden-sizes 8 8; --activation relu; --no-batch-norm; --loss mse; "
-    "--input-dropout 0.5",
-    "CNN": "--channels 4 4; --shift 2; --rotation 30; --zoom 0.5; --flip",
+    "": "--seed 1; --lr 0.005; --batch-size 8; --subset 60; --label-smoothing 0.3; "
+    "--weight-decay 0.5; --schedule constant; --warmup 2; --clip 0.001",
+    "MLP": "--dropout 0.5; --optimizer sgd; --hidden-sizes 8 8; --activation relu; "
+    "--no-batch-norm; --loss mse; --input-dropout 0.5",
+    "CNN": "--dropout 0.5; --optimizer sgd; --channels 4 4; --shift 2; --rotation 30; --zoom 0.5; "
+    "--flip",
+    "ResNet": "--optimizer adamw; --model resnet20; --ema 0.5; --no-flip-test; --freeze; "
+    "--precision bfloat16; --crop 2; --flip; --colour 0.3; --cutout 8; --mixup 0.9; --cutmix 0.9",
 }
 PLAIN = {
     "MLP": ["--epochs", 1],
     "CNN": ["--epochs", 1, "--dropout", 0, "--shift", 0, "--rotation", 0, "--zoom", 0, "--no-flip"],
+    "ResNet": ["--epochs", 1, "--crop", 0, "--no-flip"],
 }
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_flag_has_an_effect_and_the_same_one_each_time(folder, tmp_path, quick):
-    kind, losses = folder[:3], {}
-    for flag in ["", "", *EFFECTIVE[""].split("; "), *EFFECTIVE[kind].split("; ")]:
+    flags, losses = [*EFFECTIVE[""].split("; "), *EFFECTIVE[kind(folder)].split("; ")], {}
+    for flag in ["", "", *flags]:
         path = tmp_path / str(len(list(tmp_path.iterdir())))
-        train(folder, path, *PLAIN[kind], *flag.split())
+        train(folder, path, *PLAIN[kind(folder)], *flag.split())
         losses.setdefault(history(path)[0]["validation_loss"], set()).add(flag)
     assert [flags for flags in losses.values() if len(flags) > 1] == []
-    assert len(losses) == 1 + len((EFFECTIVE[""] + "; " + EFFECTIVE[kind]).split("; "))
+    assert len(losses) == 1 + len(flags)
 
 
 @pytest.mark.parametrize("folder", MLPS)
@@ -261,35 +276,6 @@ def test_resuming_a_finished_run_changes_nothing(folder, finished, tmp_path, cap
     assert_ended_alike(path, finished(folder, tmp_path / "again"))
 
 
-class Stop(BaseException):
-    """Ends a run as suddenly as kill -9: nothing catches it, nothing is saved."""
-
-
-def crash(monkeypatch, step: int) -> None:
-    """Every step ends with a checkpoint; after that of step number `step`, the run ends."""
-    log_step = run.Run.log_step
-
-    def log(self, *args, **kwargs):
-        log_step(self, *args, **kwargs)
-        if self.step == step:
-            raise Stop
-
-    monkeypatch.setattr(run, "CHECKPOINT_SECONDS", -1)
-    monkeypatch.setattr(run.Run, "log_step", log)
-
-
-def interrupt(monkeypatch, step: int) -> None:
-    """Ctrl-C in step number `step`."""
-    log_step = run.Run.log_step
-
-    def log(self, *args, **kwargs):
-        if self.step + 1 == step:
-            os.kill(os.getpid(), signal.SIGINT)
-        log_step(self, *args, **kwargs)
-
-    monkeypatch.setattr(run.Run, "log_step", log)
-
-
 STOPPABLE = {  # what has a state of its own: dropout, augmentation, averages, schedules
     "MLP": ["--dropout", 0.3, "--optimizer", "adamw", "--warmup", 5, "--clip", 1],
     "CNN": ["--dropout", 0.3, "--shift", 2, "--rotation", 10, "--zoom", 0.1, "--flip"],
@@ -299,14 +285,14 @@ STEPS = {"MLP": 8, "CNN": 4}  # of an epoch of the small runs
 
 @pytest.mark.parametrize("where", ["first step", "amid an epoch", "last step", "next epoch"])
 @pytest.mark.parametrize("how", [crash, interrupt])
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*MLPS, *CNNS])
 def test_stopped_anywhere_and_resumed_is_as_never_stopped(
     folder, how, where, tmp_path, monkeypatch, quick
 ):
-    flags = [*STOPPABLE[folder[:3]], "--epochs", 2]
+    flags = [*STOPPABLE[kind(folder)], "--epochs", 2]
     train(folder, tmp_path / "whole", *flags)
 
-    steps = STEPS[folder[:3]]
+    steps = STEPS[kind(folder)]
     step = {"first step": 1, "amid an epoch": 3, "last step": steps, "next epoch": steps + 1}[where]
     with monkeypatch.context() as patch:
         how(patch, step)
@@ -504,14 +490,18 @@ def test_full_disk_is_one_line_and_leaves_the_checkpoint(tmp_path):
 
 # ---- what goes wrong ----
 
+EXPLOSIVE = {
+    "MLP": ["--optimizer", "sgd", "--no-batch-norm", "--activation", "relu"],
+    "CNN": ["--optimizer", "sgd"],
+    "ResNet": ["--optimizer", "nesterov"],
+}
+
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_loss_that_is_not_finite_stops_the_run(folder, tmp_path, capsys):
     path = tmp_path / "run"
-    flags = ["--lr", 1e30, "--optimizer", "sgd", "--schedule", "constant"]
-    if folder in MLPS:
-        flags += ["--no-batch-norm", "--activation", "relu"]
+    flags = ["--lr", 1e30, "--schedule", "constant", *EXPLOSIVE[kind(folder)]]
     argv = [*small(folder), *flags, "--run-dir", path]
     result = call(capsys, script(folder).main, *argv)
     assert_one_line(result, "step ", "learning rate 1e+30", "largest gradient", path)
@@ -524,9 +514,8 @@ def test_loss_that_is_not_finite_stops_the_run(folder, tmp_path, capsys):
 def test_weights_that_blow_up_in_an_epochs_last_step_are_not_kept(folder, tmp_path, capsys):
     """The training loss was finite: only the validation loss tells."""
     path = tmp_path / "run"
-    flags = ["--lr", 1e30, "--optimizer", "sgd", "--schedule", "constant", "--batch-size", 1_000]
-    if folder in MLPS:
-        flags += ["--no-batch-norm", "--activation", "relu", "--hidden-sizes", 8, 8, 8]
+    flags = ["--lr", 1e30, "--schedule", "constant", "--batch-size", 1_000]
+    flags += [*EXPLOSIVE[kind(folder)], *(["--hidden-sizes", 8, 8, 8] if folder in MLPS else [])]
     result = call(capsys, script(folder).main, *small(folder), *flags, "--run-dir", path)
     assert_one_line(result, "step 1 ", path)
     state = checkpoint.load(path / "last.safetensors")

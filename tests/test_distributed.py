@@ -1,0 +1,311 @@
+"""common/distributed.py: two processes under torchrun do what one does with the whole batch."""
+
+import os
+import socket
+
+import pytest
+import torch
+from PIL import Image
+
+from common import checkpoint, coloured_shapes, distributed, image_folder
+from common.data import Split
+from common.evaluation import best_weights
+from tests.conftest import user_error
+from tests.running import finish, history, script, start
+
+pytestmark = pytest.mark.skipif(
+    os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """As in the processes that the tests start."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+    yield
+    torch.set_num_threads(before)
+
+
+def torchrun(*command):
+    """What two processes of `command` print, on this machine alone."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    where = ["--master-addr", "127.0.0.1", "--master-port", port]
+    return finish(start("-m", "torch.distributed.run", "--nproc-per-node", 2, *where, *command))
+
+
+@pytest.fixture(scope="module")
+def goods(tmp_path_factory):
+    """A folder of shapes of 16 x 16 pixels: 64 to train on, and fewer than a batch to validate."""
+    root = tmp_path_factory.mktemp("data") / "goods"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(coloured_shapes.SIZES_SEEDS, "test", (100, 3))
+        shapes = coloured_shapes.make("test")
+    for n, (image, label) in enumerate(zip(shapes.inputs, shapes.labels, strict=True)):
+        path = root / ("train" if n < 64 else "val" if n < 83 else "test") / f"{label % 3}"
+        path.mkdir(parents=True, exist_ok=True)
+        pixels = image[:, ::2, ::2].permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(path / f"{n:03d}.png")
+    return root
+
+
+def flags_of(goods, run_dir, *more):
+    flags = ["--dataset", "folder", "--data-dir", goods, "--batch-size", 32, "--run-dir", run_dir]
+    return [*map(str, (*flags, *more))]
+
+
+# ---- in one process ----
+
+
+def test_one_process_is_the_first_of_one_and_changes_nothing():
+    model, values = torch.nn.Linear(2, 3), torch.tensor([1.0, 2.0])
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.is_first() and not distributed.is_distributed()
+    assert distributed.parallel(model) is distributed.parallel(model, True) is model
+    assert distributed.total(values) is distributed.mean(values) is values
+    before = torch.get_rng_state()
+    distributed.diverge(5, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+    with distributed.processes("cpu") as device:
+        assert device == torch.device("cpu") and not distributed.is_distributed()
+
+
+@pytest.mark.parametrize("size, parts, even", [(8, 1, 1), (8, 4, 1), (8, 3, 0), (1, 2, 0)])
+def test_a_batch_is_dealt_out_evenly_or_refused(size, parts, even):
+    if even:
+        distributed.check_batch(size, parts)
+    else:
+        with user_error(f"--batch-size {size}", f"{parts} parts"):
+            distributed.check_batch(size, parts)
+
+
+# ---- in two: what the functions give ----
+
+EACH = '''
+"""What every process sees, in a file of its own."""
+
+import sys
+from contextlib import suppress
+
+import torch
+from torch.nn import functional as F
+
+from common import distributed, image_folder, streamed
+from common.errors import UserError
+from common.metrics import RunningMean
+from tests.test_distributed import make_network, make_split
+
+place, goods = sys.argv[1:]
+seen = {}
+with distributed.processes("cpu") as device:
+    rank = distributed.rank()
+    print("printed by", rank)
+    seen["who"] = [rank, distributed.world_size(), distributed.is_first()]
+    seen["total"] = distributed.total(torch.tensor([1.0, 10.0]) * (rank + 1))
+    seen["mean"] = distributed.mean(torch.tensor(3.0 + rank))
+
+    running = RunningMean()
+    running.add(torch.tensor(2.0 + 3 * rank), 3 - 2 * rank)
+    seen["gathered"] = [running.gather().value, running.count]
+    running = RunningMean()
+    if rank == 0:
+        running.add(torch.tensor(2.0), 3)
+    seen["gathered, one without examples"] = running.gather().value
+
+    seen["refused"] = []
+    for size, parts in ((8, 1), (7, 1), (8, 4), (8, 8)):
+        try:
+            distributed.check_batch(size, parts)
+        except UserError as error:
+            seen["refused"].append(str(error))
+
+    split = make_split()
+    seen["batches"] = [labels for _, labels in split.batches(8, seed=1, epoch=2, skip=1)]
+    seen["in order"] = [labels for _, labels in split.in_order(4)]
+    streamed.MOST_WORKERS = image_folder.IN_MEMORY_BYTES = 0
+    from_disk = image_folder.load_test(goods, None)
+    seen["streamed batches"] = list(from_disk.batches(4, seed=1))
+    seen["streamed in order"] = list(from_disk.in_order(4))
+
+    for parts in (1, 2):
+        model = make_network()
+        fast = distributed.parallel(model)
+        (inputs, labels), *_ = split.batches(8, seed=1)
+        for part in range(parts):
+            share = slice(part, None, parts)
+            with distributed.synchronising(fast, part == parts - 1):
+                loss = F.cross_entropy(fast(inputs[share]), labels[share] % 3) / parts
+                loss.backward()
+        seen[f"gradients of {parts}"] = [p.grad for p in model.parameters()]
+
+    torch.manual_seed(0)
+    distributed.diverge(seed=7, step=0)
+    seen["drawn"] = torch.rand(3)
+    with suppress(UserError):
+        distributed.parallel(make_network(), sync_batch_norm=True)
+        seen["sync"] = "not refused"
+seen["left"] = distributed.is_distributed()
+torch.save(seen, f"{place}/{rank}.pt")
+'''
+
+
+def make_split():
+    generator = torch.Generator().manual_seed(0)
+    return Split(torch.randn(22, 5, generator=generator), torch.arange(22), ["a"], {})
+
+
+def make_network():
+    with torch.random.fork_rng():
+        torch.manual_seed(distributed.rank())  # the first process's weights are everybody's
+        return torch.nn.Sequential(torch.nn.Linear(5, 4), torch.nn.Tanh(), torch.nn.Linear(4, 3))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, goods):
+    """What the two processes saw, and what they printed."""
+    place = tmp_path_factory.mktemp("two")
+    (place / "each.py").write_text(EACH)
+    result = torchrun(place / "each.py", place, goods)
+    assert result.code == 0, result.err
+    seen = [torch.load(place / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return *seen, result
+
+
+def test_the_first_process_alone_prints(two):
+    first, second, result = two
+    assert (first["who"], second["who"]) == ([0, 2, True], [1, 2, False])
+    assert result.out == "printed by 0\n"
+    assert not first["left"] and not second["left"]
+
+
+def test_sums_and_means_are_over_both(two):
+    for seen in two[:2]:
+        assert seen["total"].tolist() == [3, 30] and seen["mean"] == 3.5
+        assert seen["gathered"] == [(3 * 2 + 1 * 5) / 4, 4]
+        assert seen["gathered, one without examples"] == 2.0
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_refused_by_both(two):
+    for seen in two[:2]:
+        assert [line.split()[1] for line in seen["refused"]] == ["7", "8"]
+        assert all("2 processes" in line for line in seen["refused"])
+
+
+def test_the_shares_of_a_batch_are_the_batch(two):
+    whole = [labels for _, labels in make_split().batches(8, seed=1, epoch=2, skip=1)]
+    shares = [seen["batches"] for seen in two[:2]]
+    for batch, first, second in zip(whole, *shares, strict=True):
+        assert len(first) == len(second) == 4
+        assert sorted([*first.tolist(), *second.tolist()]) == sorted(batch.tolist())
+
+
+def test_for_evaluation_every_example_is_seen_once(two):
+    first, second = (torch.cat(seen["in order"]).tolist() for seen in two[:2])
+    assert sorted(first + second) == list(range(22)) and min(len(first), len(second)) >= 8
+
+
+def test_streamed_shares_are_those_in_memory(two, goods):
+    whole = image_folder.load_test(str(goods), None)
+    for name, batches in (("batches", whole.batches(4, seed=1)), ("in order", whole.in_order(4))):
+        seen = [images for part in two[:2] for images, _ in part[f"streamed {name}"]]
+        seen = {image.numpy().tobytes() for image in torch.cat(seen)}
+        assert seen == {image.numpy().tobytes() for images, _ in batches for image in images}
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_gradients_are_those_of_the_whole_batch(two, parts):
+    model = make_network()
+    (inputs, labels), *_ = make_split().batches(8, seed=1)
+    torch.nn.functional.cross_entropy(model(inputs), labels % 3).backward()
+    for seen in two[:2]:
+        for gradient, parameter in zip(
+            seen[f"gradients of {parts}"], model.parameters(), strict=True
+        ):
+            torch.testing.assert_close(gradient, parameter.grad)
+
+
+def test_processes_draw_numbers_of_their_own(two):
+    torch.manual_seed(0)
+    assert torch.equal(two[0]["drawn"], torch.rand(3)), "the first goes on as it would alone"
+    assert not torch.equal(two[0]["drawn"], two[1]["drawn"])
+
+
+def test_synchronised_statistics_without_gpus_are_refused(two):
+    assert "sync" not in two[0] and "sync" not in two[1]
+
+
+# ---- in two: what the scripts do ----
+
+FROZEN = ["--model", "resnet20", "--freeze", "--crop", 0, "--no-flip", "--schedule", "constant"]
+
+
+def assert_only_the_first_speaks(result, epochs):
+    assert result.code == 0, result.err
+    lines = result.out.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == len(epochs)
+    assert [line.split()[1].split("/")[0] for line in lines if "epoch  " in line] == epochs
+    assert sum("run folder" in line for line in lines) == 1
+    assert "Traceback" not in result.err and "\r" not in result.out
+
+
+def test_two_processes_go_on_with_the_losses_of_one(goods, tmp_path):
+    """The network in evaluation mode: batch norm sees the same in half a batch as in the whole."""
+    main = script("ResNet").main
+    main(flags_of(goods, tmp_path / "one", *FROZEN, "--epochs", 2))
+    main(flags_of(goods, tmp_path / "two", *FROZEN, "--accumulate", 2, "--epochs", 1))
+    resume = ["--resume", "--run-dir", tmp_path / "two", "--epochs", 2]
+    assert_only_the_first_speaks(torchrun("-m", "ResNet.train", *resume), ["2"])
+
+    one, two = history(tmp_path / "one"), history(tmp_path / "two")
+    assert [row["epoch"] for row in two] == ["1", "2"]
+    for name in ("train_loss", "validation_loss", "validation_accuracy", "lr"):
+        expected = [float(row[name]) for row in one]
+        assert [float(row[name]) for row in two] == pytest.approx(expected, rel=1e-5), name
+    weights = [checkpoint.load(tmp_path / run / "last.safetensors") for run in ("one", "two")]
+    torch.testing.assert_close(*(state["model"]["fc.weight"] for state in weights))
+
+
+SMALL_BATCHES = """
+from common import cli
+from common.data import Split
+from ResNet.train import main
+
+Split.in_order.__defaults__ = (4,)  # so that both processes have something to validate on
+cli.entry(main)
+"""
+EVERYTHING = ["--ema", 0.5, "--mixup", 0.3, "--cutmix", 0.3, "--cutout", 2, "--accumulate", 2]
+
+
+def test_the_accuracy_of_two_processes_is_that_of_the_checkpoint(goods, tmp_path):
+    """Each process has running statistics of its own, and the first one's are saved."""
+    flags = flags_of(goods, tmp_path / "run", *EVERYTHING, "--model", "resnet9-small")
+    (tmp_path / "train.py").write_text(SMALL_BATCHES)
+    result = torchrun(tmp_path / "train.py", *flags, "--epochs", 1)
+    assert_only_the_first_speaks(result, ["1"])
+    names = [path.name for path in (tmp_path / "run").iterdir()]
+    assert sorted(names) == [
+        "best.safetensors", "config.json", "curves.png", "history.csv", "last.safetensors",
+    ]  # fmt: skip
+
+    state = checkpoint.load(tmp_path / "run" / "best.safetensors")
+    _, validation = image_folder.load_training(str(goods), None)
+    args = script("ResNet").make_parser().parse_args(flags)
+    model = script("ResNet").build_model(args, validation)
+    model.load_state_dict(best_weights(state))
+    logits, labels = script("ResNet").predict_all(model, validation, args)
+    expected = torch.nn.functional.cross_entropy(logits, labels).item()
+    (row,) = history(tmp_path / "run")
+    assert float(row["validation_loss"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_one_line(goods, tmp_path):
+    flags = flags_of(goods, tmp_path / "run", *FROZEN, "--batch-size", 33)
+    result = torchrun("-m", "ResNet.train", *flags)
+    assert result.code != 0 and result.out == ""
+    said = {line for line in result.err.splitlines() if line.startswith("error: ")}
+    assert len(said) == 1 and "--batch-size 33" in said.pop()
+    assert "UserError" not in result.err
+    assert not (tmp_path / "run").exists()

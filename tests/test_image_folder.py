@@ -1,0 +1,503 @@
+"""common/image_folder.py and common/streamed.py: layouts, sizes, damage, and images from disk."""
+
+import hashlib
+import os
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
+
+from common import image_folder, streamed
+from common.data import stratified_split
+from tests.conftest import user_error
+
+TRAIN = {"cat": 6, "ant": 4, "dog": 10}
+OTHER = {"ant": 2, "cat": 1, "dog": 3}
+
+not_as_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read every file"
+)
+
+
+def noise(seed, width=8, height=8):
+    """An image of which no two are alike."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def make_split(folder, counts, first=0, size=(8, 8)):
+    """`folder`/<class>/<number>.png; returns the images and labels in the order of their names."""
+    images, labels = [], []
+    for label, name in enumerate(sorted(counts)):
+        (folder / name).mkdir(parents=True)
+        for number in range(counts[name]):
+            image = noise(first + 100 * label + number, *size)
+            image.save(folder / name / f"{number:02d}.png")
+            images.append(pil_to_tensor(image))
+            labels.append(label)
+    return torch.stack(images), torch.tensor(labels)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder of 20 images to train on and 6 to test on."""
+    make_split(tmp_path / "train", TRAIN)
+    make_split(tmp_path / "test", OTHER, first=1000)
+    return tmp_path
+
+
+def load(root, size=None):
+    """Training, validation and test split."""
+    return *image_folder.load_training(str(root), size), image_folder.load_test(str(root), size)
+
+
+# layouts
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("other", ["test", "val"])
+def test_what_is_no_train_is_the_test_split_and_validation_is_held_out(tmp_path, other):
+    images, labels = make_split(tmp_path / "train", TRAIN)
+    others = make_split(tmp_path / other, OTHER, first=1000)
+    train, validation, test = load(tmp_path)
+    rows, held_out = stratified_split(labels, 3)
+    for part, expected in (
+        (train, (images[rows], labels[rows])),
+        (validation, (images[held_out], labels[held_out])),
+        (test, others),
+    ):
+        assert torch.equal(part.inputs, expected[0]) and torch.equal(part.labels, expected[1])
+        assert part.classes == ["ant", "cat", "dog"]
+        assert (part.inputs.dtype, part.labels.dtype) == (torch.uint8, torch.int64)
+
+
+def test_val_beside_test_is_the_validation_split(tmp_path):
+    splits = [
+        make_split(tmp_path / name, counts, first)
+        for name, counts, first in (("train", TRAIN, 0), ("val", OTHER, 500), ("test", OTHER, 1000))
+    ]
+    for part, (images, labels) in zip(load(tmp_path), splits, strict=True):
+        assert torch.equal(part.inputs, images) and torch.equal(part.labels, labels)
+
+
+def test_a_tenth_is_held_out_class_by_class(tmp_path):
+    make_split(tmp_path / "train", {"a": 60, "b": 20, "c": 10}, size=(1, 1))
+    make_split(tmp_path / "test", {"a": 1, "b": 1, "c": 1}, size=(1, 1))
+    train, validation, _ = load(tmp_path)
+    assert validation.labels.bincount().tolist() == [6, 2, 1]
+    assert train.labels.bincount().tolist() == [54, 18, 9]
+
+
+def test_hidden_files_and_folders_are_no_images_and_no_classes(root):
+    (root / "train" / ".ipynb_checkpoints").mkdir()
+    (root / "train" / "cat" / ".DS_Store").write_bytes(b"no image")
+    (root / "train" / "README.txt").write_text("beside the classes")
+    train, validation, _ = load(root)
+    assert len(train) + len(validation) == 20 and train.classes == ["ant", "cat", "dog"]
+
+
+def test_training_never_reads_the_test_split(root):
+    for path in (root / "test").rglob("*.png"):
+        path.write_bytes(b"not to be read")
+    assert len(image_folder.load_training(str(root), None)[0]) == 17
+
+
+# reading and scaling
+
+
+MODES = {"L": ".jpg", "RGBA": ".png", "P": ".png", "CMYK": ".jpg", "1": ".png", "LA": ".png"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_becomes_rgb_as_pillow_converts_it(tmp_path, mode):
+    path = tmp_path / f"image{MODES[mode]}"
+    noise(0).convert(mode).save(path)
+    with Image.open(path) as image:
+        expected = pil_to_tensor(image.convert("RGB"))
+        assert image.mode == mode
+    assert torch.equal(image_folder.fit(path, 8), expected)
+
+
+def test_16_bits_are_scaled_to_8_and_not_cut_off(tmp_path):
+    values = np.array([[0, 257], [257 * 100, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "image.png")
+    image = image_folder.fit(tmp_path / "image.png", 2)
+    assert image.tolist() == [[[0, 1], [100, 255]]] * 3
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png", ".bmp", ".gif", ".webp", ".TIF"])
+def test_every_format_of_the_list_is_read(root, suffix):
+    for name in TRAIN:
+        noise(7).save(root / "train" / name / f"another{suffix}")
+    train, validation, _ = load(root)
+    assert len(train) + len(validation) == 23
+
+
+@pytest.mark.parametrize("side", [1, 32, 63, 64])
+def test_small_images_keep_their_size(tmp_path, side):
+    make_split(tmp_path / "train", {"a": 2, "b": 2}, size=(side, side))
+    make_split(tmp_path / "test", {"a": 1, "b": 1}, size=(side, side))
+    assert {part.shape for part in load(tmp_path)} == {(3, side, side)}
+
+
+@pytest.mark.parametrize("size", [(65, 65), (65, 20), (20, 300)])
+def test_larger_images_are_used_with_224_pixels(tmp_path, size):
+    make_split(tmp_path / "train", {"a": 2, "b": 2}, size=size)
+    make_split(tmp_path / "test", {"a": 1, "b": 1}, size=(32, 32))  # the training images decide
+    assert {part.shape for part in load(tmp_path)} == {(3, 224, 224)}
+
+
+def test_the_size_that_is_asked_for_is_used(root):
+    assert {part.shape for part in load(root, 12)} == {(3, 12, 12)}
+
+
+SIZES = [  # width, height, size: scaled by a whole number of pixels, an even rest cut away
+    (32, 32, 32), (48, 32, 32), (32, 40, 32), (126, 96, 32), (64, 100, 32), (8, 12, 16), (8, 8, 24),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("width, height, size", SIZES)
+def test_fit_is_torchvisions_resize_and_center_crop(tmp_path, width, height, size):
+    image = noise(3, width, height)
+    image.save(tmp_path / "image.png")
+    expected = pil_to_tensor(center_crop(resize(image, size), size))
+    assert torch.equal(image_folder.fit(tmp_path / "image.png", size), expected)
+
+
+@pytest.mark.parametrize("width, height", [(33, 47), (301, 200), (7, 1000), (1000, 3), (1, 1)])
+@pytest.mark.parametrize("size", [1, 32, 45])
+def test_fit_cuts_the_middle_of_every_shape(tmp_path, width, height, size):
+    """A horizontal and a vertical gradient: the middle of the image stays in the middle."""
+    y, x = np.mgrid[:height, :width]
+    red, green = (255 * (n + 0.5) / n.shape[a] for a, n in ((1, x), (0, y)))
+    pixels = np.stack([red, green, np.full_like(red, 40)], 2).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    image = image_folder.fit(tmp_path / "image.png", size)
+    assert image.shape == (3, size, size) and image.dtype == torch.uint8
+    middle = image.double().mean(dim=(1, 2))
+    step = 255 / min(width, height, size)  # as far as a pixel more on one side moves the middle
+    assert (middle - torch.tensor([127.0, 127.0, 40.0])).abs().max() <= 1 + step
+
+
+def test_random_crop_is_a_part_of_the_image_drawn_from_torchs_generator(tmp_path):
+    noise(5, 40, 30).save(tmp_path / "image.png")
+    crops = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        crops.append(image_folder.random_crop(tmp_path / "image.png", 16))
+    assert torch.equal(crops[0], crops[1]) and not torch.equal(crops[0], crops[2])
+    assert {(crop.shape, crop.dtype) for crop in crops} == {((3, 16, 16), torch.uint8)}
+
+
+# checksums
+
+
+def test_checksums_are_of_the_files_in_order(root):
+    train, validation, test = load(root)
+    content = b"".join(path.read_bytes() for path in sorted((root / "test").rglob("*.png")))
+    assert test.checksums == {"test": hashlib.sha256(content).hexdigest()}
+    assert len({**train.checksums, **validation.checksums, **test.checksums}) == 3
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_checksums_change_with_a_file_and_are_named_by_split(root, monkeypatch, in_memory):
+    if not in_memory:
+        monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    before = [part.checksums for part in load(root)]
+    assert [part.checksums for part in load(root)] == before
+    with open(root / "test" / "dog" / "00.png", "ab") as file:
+        file.write(b"a byte more")
+    train, validation, test = (part.checksums for part in load(root))
+    assert [train, validation] == before[:2] and test != before[2]
+    assert len(train | validation | test) == len(train) + len(validation) + len(test)
+
+
+# what is wrong with a folder
+
+
+DAMAGED = {
+    "empty": lambda content: b"",
+    "cut to a half": lambda content: content[: len(content) // 2],
+    "cut in the header": lambda content: content[:20],
+    "text": lambda content: b"404: not found",
+    "a web page": lambda content: b"<!DOCTYPE html>" * 100,
+}
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".gif"])
+@pytest.mark.parametrize("change", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_image_is_named_in_one_line(root, change, suffix):
+    path = root / "train" / "cat" / f"03{suffix}"
+    noise(3, 30, 30).save(path)
+    path.write_bytes(change(path.read_bytes()))
+    with user_error(path, "cannot be read as an image", "remove it"):
+        image_folder.load_training(str(root), None)
+
+
+def test_the_line_about_a_damaged_image_is_for_people(root):
+    path = root / "train" / "cat" / "03.png"
+    path.write_bytes(b"404: not found")
+    with user_error(path) as caught:
+        image_folder.load_training(str(root), None)
+    assert " object at 0x" not in str(caught.value)
+
+
+def test_a_first_image_that_is_damaged_is_named_in_one_line(root):
+    path = root / "train" / "ant" / "00.png"
+    path.write_bytes(b"")
+    with user_error(path):
+        image_folder.load_test(str(root), None)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "Thumbs.db", "image", "image.jpg.part"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_file_that_is_no_image_is_named_in_one_line(root, split, name):
+    (root / split / "cat" / name).write_text("no image")
+    with user_error(root / split / "cat" / name, "is no image", ".png", "remove it"):
+        image_folder.load_training(str(root), None)
+
+
+def test_a_folder_inside_a_class_is_named_in_one_line(root):
+    (root / "train" / "cat" / "more.jpg").mkdir()
+    with user_error(root / "train" / "cat" / "more.jpg", "is no image"):
+        image_folder.load_training(str(root), None)
+
+
+def test_an_empty_class_is_named_in_one_line(root):
+    (root / "test" / "cat" / "00.png").unlink()
+    with user_error(root / "test" / "cat", "empty"):
+        image_folder.load_test(str(root), None)
+
+
+def test_images_without_class_folders_are_refused(tmp_path):
+    make_split(tmp_path / "train", TRAIN)
+    (tmp_path / "test").mkdir()
+    noise(0).save(tmp_path / "test" / "00.png")
+    with user_error(tmp_path / "test", "no folders", "test/<class>/"):
+        image_folder.load_test(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("counts", [{"ant": 1, "cat": 1}, {**OTHER, "emu": 1}])
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_splits_with_different_classes_are_refused(tmp_path, split, counts):
+    make_split(tmp_path / "train", TRAIN)
+    make_split(tmp_path / split, counts)
+    (differing,) = counts.keys() ^ TRAIN.keys()
+    with user_error(tmp_path, "train/", f"{split}/", "same classes", differing):
+        image_folder.load_training(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("there", [[], ["train"], ["test"], ["val", "test"], ["Train", "Test"]])
+def test_a_folder_without_train_or_without_another_split_is_refused(tmp_path, there):
+    for name in there:
+        make_split(tmp_path / name, OTHER)
+    with user_error(tmp_path, "train/<class>/", "test/<class>/"):
+        image_folder.load_training(str(tmp_path), None)
+
+
+@pytest.mark.parametrize("place", [None, "", "absent", "file"])
+def test_a_data_dir_that_is_no_folder_is_refused(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    data_dir = str(tmp_path / place) if place else place
+    with user_error("--data-dir", data_dir):
+        image_folder.load_training(data_dir, None)
+
+
+def test_too_few_images_to_hold_some_out_are_refused(tmp_path):
+    make_split(tmp_path / "train", {"a": 1, "b": 1})
+    make_split(tmp_path / "test", {"a": 1, "b": 1})
+    with user_error("2 of 2"):
+        image_folder.load_training(str(tmp_path), None)
+
+
+@not_as_root
+@pytest.mark.parametrize("name", ["train/cat/00.png", "train/cat", "train"])
+def test_what_is_locked_is_named_in_one_line(root, name):
+    (root / name).chmod(0)
+    try:
+        with user_error(root / name):
+            image_folder.load_training(str(root), None)
+    finally:
+        (root / name).chmod(0o700)
+
+
+# streamed from the disk
+
+
+@pytest.fixture(params=[0, 2], ids=["alone", "workers"])
+def workers(request, monkeypatch):
+    """Read by this process, or by others as always."""
+    monkeypatch.setattr(streamed, "MOST_WORKERS", request.param)
+    many_processors(monkeypatch)
+
+
+def many_processors(monkeypatch):
+    """Three of them, whatever this machine has."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+
+
+def both(root, monkeypatch, size=None):
+    """The three splits in memory, and the same streamed."""
+    in_memory = load(root, size)
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    from_disk = load(root, size)
+    assert all(isinstance(part, streamed.Streamed) for part in from_disk)
+    return in_memory, from_disk
+
+
+def assert_same_batches(actual, expected):
+    actual, expected = list(actual), list(expected)
+    assert len(actual) == len(expected)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_streamed_splits_hold_the_same_in_the_same_order(root, monkeypatch, workers):
+    for ours, theirs in zip(*both(root, monkeypatch), strict=True):
+        assert (len(ours), ours.shape, ours.classes) == (len(theirs), theirs.shape, theirs.classes)
+        assert torch.equal(ours.labels, theirs.labels)
+        assert_same_batches(ours.in_order(2), theirs.in_order(2))
+
+
+def test_streamed_validation_batches_are_those_in_memory(root, monkeypatch, workers):
+    (_, _, theirs), (_, _, ours) = both(root, monkeypatch)
+    for skip in (0, 1):
+        expected = theirs.batches(2, seed=3, epoch=4, skip=skip)
+        assert_same_batches(ours.batches(2, seed=3, epoch=4, skip=skip), expected)
+
+
+def test_streamed_training_batches_have_the_labels_in_the_same_order(root, monkeypatch, workers):
+    (theirs, *_), (ours, *_) = both(root, monkeypatch)
+    assert ours.num_batches(4) == theirs.num_batches(4) == 4
+    pairs = list(zip(ours.batches(4, 1, 2), theirs.batches(4, 1, 2), strict=True))
+    assert len(pairs) == 4
+    for (images, labels), (_, expected) in pairs:
+        assert torch.equal(labels, expected)
+        assert images.shape == (4, 3, 8, 8) and images.dtype == torch.uint8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda split: split.subset(7), lambda split: split.take(torch.tensor([5, 0, 5])),
+     lambda split: split.to(torch.device("cpu")), lambda split: split.subset(9).subset(None)],
+    ids=["subset", "take", "to", "twice"],
+)  # fmt: skip
+def test_parts_of_streamed_splits_are_those_in_memory(root, monkeypatch, change):
+    monkeypatch.setattr(streamed, "MOST_WORKERS", 0)
+    (theirs, *_), (ours, *_) = both(root, monkeypatch)
+    ours, theirs = change(ours), change(theirs)
+    assert isinstance(ours, streamed.Streamed)
+    rows = torch.tensor([2, 0])
+    assert torch.equal(ours.images(rows), theirs.images(rows))
+    assert_same_batches(ours.in_order(), theirs.in_order())
+
+
+def test_images_lie_where_the_split_was_moved_to(root, monkeypatch):
+    """As in memory: a network's first look at the training images is on its own device."""
+    for parts in both(root, monkeypatch):
+        moved = parts[0].to(torch.device("meta"))
+        assert moved.images(torch.arange(3)).device.type == moved.labels.device.type == "meta"
+
+
+def test_streamed_images_are_fitted_to_the_size(root, monkeypatch):
+    (theirs, *_), (ours, *_) = both(root, monkeypatch, size=5)
+    rows = torch.arange(len(ours))
+    assert torch.equal(ours.images(rows), theirs.images(rows)) and ours.shape == (3, 5, 5)
+
+
+@pytest.mark.smoke
+def test_random_crops_repeat_for_a_seed_and_epoch(root, monkeypatch, workers):
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    train = load(root, 16)[0]
+    torch.manual_seed(1)
+    first = list(train.batches(4, seed=1, epoch=0))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert_same_batches(train.batches(4, seed=1, epoch=0), first)
+    assert torch.equal(torch.get_rng_state(), before), "the run's generator is not the split's"
+
+
+def test_random_crops_differ_between_examples_epochs_and_seeds(tmp_path, monkeypatch):
+    """Ten times the same image, for training in five orders: no crop comes twice."""
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(streamed, "MOST_WORKERS", 0)
+    noise(0, 60, 50).save(tmp_path / "image.png")
+    files = image_folder.Files([tmp_path / "image.png"] * 10, torch.arange(10), ["a"])
+    train = image_folder.load(files, "train", 16, image_folder.random_crop)
+    orders = [(0, 0), (0, 1), (1, 0), (0, 2**8), (2**22, 0)]
+    crops = [x for seed, epoch in orders for x, _ in train.batches(10, seed, epoch)]
+    assert len(torch.cat(crops).flatten(1).unique(dim=0)) == 50
+
+
+@pytest.mark.parametrize("skip", [1, 3, 4])
+def test_a_resumed_epoch_has_the_same_remaining_batches(root, monkeypatch, workers, skip):
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    train = load(root, 16)[0]
+    whole = list(train.batches(4, seed=2, epoch=5))
+    assert_same_batches(train.batches(4, seed=2, epoch=5, skip=skip), whole[skip:])
+
+
+def test_crops_do_not_depend_on_the_number_of_workers(root, monkeypatch):
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    many_processors(monkeypatch)
+    train, batches = load(root, 16)[0], []
+    for number in (0, 3):
+        monkeypatch.setattr(streamed, "MOST_WORKERS", number)
+        batches.append(list(train.batches(4, seed=2)))
+    assert_same_batches(*batches)
+
+
+def test_streaming_leaves_the_generators_of_the_run_alone(root, monkeypatch, workers):
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    train = load(root)[0]
+    before = torch.get_rng_state()
+    list(train.in_order(4)), list(train.batches(4)), train.images(torch.arange(3))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("content", [b"", b"404: not found", None], ids=["empty", "text", "gone"])
+@pytest.mark.parametrize("way", ["batches", "in_order"])
+def test_an_unreadable_file_met_while_streaming_is_named_in_one_line(
+    root, monkeypatch, workers, way, content
+):
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    test = load(root)[2]
+    path = root / "test" / "dog" / "01.png"
+    path.unlink() if content is None else path.write_bytes(content)
+    with user_error(path, "cannot be read"):
+        list(getattr(test, way)(2))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processors are not limited")
+def test_no_more_workers_than_processors_that_may_be_used(root, monkeypatch):
+    """Two of the machine's, one for this process (as under taskset or Slurm): torch would warn."""
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1})
+    test = load(root)[2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(test.in_order(4))) == 2
+
+
+def test_what_the_workers_need_can_be_sent_to_a_new_process(root, monkeypatch):
+    """Where processes are not forked (macOS, Windows; Linux from Python 3.14 on), it is pickled."""
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    sent, loader = [], streamed.DataLoader
+
+    def keep(dataset, **options):
+        sent.append(dataset)
+        return loader(dataset, **(options | {"num_workers": 0}))
+
+    monkeypatch.setattr(streamed, "DataLoader", keep)
+    train = load(root)[0]
+    list(train.batches(4, seed=1)), list(train.in_order(4))
+    for dataset in sent:
+        assert torch.equal(pickle.loads(pickle.dumps(dataset))[3], dataset[3])
