@@ -19,7 +19,7 @@ from ResNet.utils.optim import OPTIMIZERS, make_optimizer
 FOLDER = Path(__file__).resolve().parent
 
 CIFAR = dict(
-    model="resnet9", epochs=4, batch_size=512, lr=0.5, optimizer="nesterov", weight_decay=5e-4,
+    model="resnet9", epochs=4, batch_size=512, lr=1.5, optimizer="nesterov", weight_decay=5e-4,
     schedule="one-cycle", warmup=0, clip=0.0, patience=0, label_smoothing=0.2, ema=0.0,
     flip_test=True, image_size=None, **{**augmentation.OFF, "crop": 2, "flip": True},
 )  # fmt: skip
@@ -29,7 +29,7 @@ RECIPES = {  # the defaults of each dataset
     "folder": CIFAR,
     "mnist": {**CIFAR, "model": "resnet9-small", "epochs": 3, "flip": False, "flip_test": False},
     "fashion-mnist": {**CIFAR, "epochs": 8},
-    "shapes": {**CIFAR, "model": "resnet9-small", "epochs": 6, "batch_size": 128},
+    "shapes": {**CIFAR, "model": "resnet9-small", "epochs": 3, "batch_size": 128, "lr": 0.5},
 }
 
 
