@@ -179,11 +179,16 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "--flip",
     "ResNet": "--optimizer adamw; --model resnet20; --ema 0.5; --no-flip-test; --freeze; "
     "--precision bfloat16; --crop 2; --flip; --colour 0.3; --cutout 8; --mixup 0.9; --cutmix 0.9",
+    "ViT": "--optimizer nesterov; --model tiny; --ema 0.5; --flip-test; --freeze; "
+    "--precision bfloat16; --crop 2; --flip; --colour 0.3; --cutout 8; --mixup 0.9; --cutmix 0.9; "
+    "--patch-size 8; --stem patch; --pooling mean; --positions sincos; --dropout 0.3; "
+    "--drop-path 0.3; --layer-scale 0",
 }
 PLAIN = {
     "MLP": ["--epochs", 1],
     "CNN": ["--epochs", 1, "--dropout", 0, "--shift", 0, "--rotation", 0, "--zoom", 0, "--no-flip"],
     "ResNet": ["--epochs", 1, "--crop", 0, "--no-flip"],
+    "ViT": ["--epochs", 1, "--crop", 0, "--no-flip"],
 }
 
 
@@ -494,6 +499,7 @@ EXPLOSIVE = {
     "MLP": ["--optimizer", "sgd", "--no-batch-norm", "--activation", "relu"],
     "CNN": ["--optimizer", "sgd"],
     "ResNet": ["--optimizer", "nesterov"],
+    "ViT": ["--optimizer", "nesterov", "--clip", 0, "--layer-scale", 0],
 }
 
 

@@ -1,0 +1,158 @@
+"""Train a Vision Transformer: `python ViT/train.py` learns CIFAR-10 in about ten minutes."""
+
+from argparse import BooleanOptionalAction, Namespace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common import augmentation, cli, distributed, pretrained, vision
+from common.data import Split
+from common.device import autocast, compiled, grad_scaler, seed_everything
+from common.metrics import RunningMean, correct
+from common.run import Run
+from common.schedules import SCHEDULES, make_schedule, moving_average
+from ViT.dataset import load_training
+from ViT.utils import build
+from ViT.utils.optim import OPTIMIZERS, make_optimizer
+from ViT.utils.weights import load_pretrained
+
+FOLDER = Path(__file__).resolve().parent
+
+CIFAR = dict(
+    model="nano-conv", epochs=5, batch_size=128, lr=2e-3, optimizer="adamw", weight_decay=0.05,
+    schedule="one-cycle", warmup=0, clip=1.0, patience=0, label_smoothing=0.1, ema=0.0,
+    dropout=0.0, drop_path=0.0, layer_scale=0.1, attention="fused", patch_size=None, stem=None,
+    pooling=None, positions=None, flip_test=True, image_size=None,
+    **{**augmentation.OFF, "crop": 4, "flip": True},
+)  # fmt: skip
+RECIPES = {  # the defaults of each dataset
+    "cifar10": CIFAR,
+    "cifar100": {**CIFAR, "epochs": 8},
+    "folder": CIFAR,
+    "mnist": {**CIFAR, "epochs": 3, "crop": 2, "flip": False, "flip_test": False},
+    "fashion-mnist": {**CIFAR, "crop": 2},
+    "shapes": {
+        **CIFAR, "epochs": 3, "batch_size": 32, "pooling": "token", "label_smoothing": 0.0,
+        "crop": 2, "flip_test": False,
+    },
+}  # fmt: skip
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.train_parser(__doc__, RECIPES)
+    build.add_flags(parser)
+    add = parser.add_argument
+    add("--image-size", type=cli.positive_int, help="pixels; default: see the README")
+    add("--optimizer", choices=OPTIMIZERS, help="nesterov: SGD with a momentum of 0.9")
+    add("--weight-decay", type=cli.non_negative, help="λ, of all but norms and embeddings")
+    add("--schedule", choices=SCHEDULES, help="how the learning rate moves")
+    add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
+    add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
+    add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
+    add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
+    add("--flip-test", action=BooleanOptionalAction, help="evaluate with mirrored images as well")
+    augmentation.add_flags(parser)
+    pretrained.add_flags(parser)
+    cli.add_scale_flags(parser)
+    return parser
+
+
+@torch.no_grad()
+def predict_all(model: nn.Module, data: Split, args: Namespace) -> tuple[Tensor, Tensor]:
+    """Logits (N, K) in float32 and labels (N,) of a whole split; of several processes, a share."""
+    model.eval()
+    normalize, none = vision.Normalize(args.dataset, data.labels.device), data.labels[:0]
+    logits, labels = [none.new_empty(0, len(data.classes)).float()], [none]  # a share may be empty
+    for images, batch_labels in data.in_order():
+        images = normalize(images)
+        with autocast(images.device, args.precision):
+            outputs = model(images)
+            if args.flip_test:
+                outputs = (outputs + model(images.flip(3))) / 2
+        logits.append(outputs.float())
+        labels.append(batch_labels)
+    return torch.cat(logits), torch.cat(labels)
+
+
+def metrics_of(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Mean loss (nats per example, never smoothed) and accuracy, over all processes."""
+    loss, accuracy = RunningMean(), RunningMean()
+    loss.add(nn.functional.cross_entropy(logits, labels), len(labels))
+    accuracy.add(correct(logits, labels).float().mean(), len(labels))
+    return {"loss": loss.gather().value, "accuracy": accuracy.gather().value}
+
+
+def main(argv=None):
+    args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
+    with distributed.processes(args.device) as device:
+        train_on(device, args)
+
+
+def train_on(device: torch.device, args: Namespace) -> None:
+    named = args.resume or "dataset" in args.given
+    dataset = vision.or_shapes(args.dataset, named, FOLDER, args.data_dir)
+    cli.switch_dataset(args, RECIPES, dataset)
+    train, validation = load_training(args)
+    train, validation = train.subset(args.subset).to(device), validation.to(device)
+    vision.check_batch(lambda: build.build_model(args, train), args, train)
+    num_batches = train.num_batches(args.batch_size)
+    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+
+    seed_everything(args.seed)
+    augment = augmentation.Augmentation(args, train.shape[1], len(train.classes))
+    normalize = vision.Normalize(args.dataset, device)
+    model = build.build_model(args, train).to(device=device, memory_format=torch.channels_last)
+    if args.pretrained and not args.resume:
+        load_pretrained(model, args.pretrained)
+    if args.freeze:
+        pretrained.freeze(model, head="head")
+    fast_model = distributed.parallel(compiled(model, args.compile), args.sync_batch_norm)
+    average = moving_average(model, args.ema)
+    criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
+    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
+    scaler = grad_scaler(device, args.precision)
+
+    with Run(FOLDER, args, model, optimizer, scaler=scaler, average=average) as run:
+        schedule = make_schedule(
+            args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
+        )
+        run.announce(train, validation)
+        for _ in range(run.epoch, args.epochs):
+            if run.should_stop(args.patience):
+                break
+            model.train(not args.freeze)
+            batches = train.batches(args.batch_size, args.seed, run.epoch, skip=run.batch)
+            for images, labels in run.progress(batches, num_batches):
+                lr = schedule.get_last_lr()[0]
+                images, targets = augment(images, labels)
+                images, loss = normalize(images), 0.0
+
+                optimizer.zero_grad()
+                for part in range(args.accumulate):
+                    last = part == args.accumulate - 1
+                    share = slice(part, None, args.accumulate)
+                    with distributed.synchronising(fast_model, last):
+                        with autocast(device, args.precision):
+                            logits = fast_model(images[share])
+                            part_loss = criterion(logits, targets[share]) / args.accumulate
+                        scaler.scale(part_loss).backward()
+                    loss += part_loss.detach()
+                if args.clip:
+                    scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(model.parameters(), args.clip)
+                scaler.step(optimizer)
+                scaler.update()
+                schedule.step()
+                if average is not None:
+                    average.update_parameters(model)
+                run.log_step(loss, len(labels), lr=lr)
+            best = average.module if average else model
+            distributed.share_buffers(best)
+            run.log_epoch(**metrics_of(*predict_all(best, validation, args)))
+        run.finish()
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,76 @@
+"""This folder's pictures: where attention came from, positions, and what the stem looks for."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+from common.plots import draw_images, save
+
+
+def draw_rollout(
+    path: Path, pictures: Tensor, maps: Tensor, captions: list[str], title: str
+) -> None:
+    """Images (n, H, W[, 3]) in [0, 1], each above itself seen through its map (n, H, W)."""
+    columns = min(8, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(
+        2 * rows, columns, figsize=(1.5 * columns, 3.4 * rows), squeeze=False
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    for n, (picture, places, caption) in enumerate(zip(pictures, maps, captions, strict=True)):
+        row, column = 2 * (n // columns), n % columns
+        grey = picture.cpu() if picture.dim() == 2 else picture.cpu().mean(2)
+        axes[row, column].imshow(picture.cpu().numpy(), cmap="gray", vmin=0, vmax=1)
+        axes[row, column].set_title(caption, fontsize=7)
+        axes[row + 1, column].imshow(grey.numpy(), cmap="gray", vmin=0, vmax=1)
+        axes[row + 1, column].imshow(places.cpu().numpy(), cmap="inferno", alpha=0.55)
+    figure.suptitle(f"{title}: what went into the answer (attention rollout, bright: most)")
+    figure.tight_layout()
+    save(figure, path)
+
+
+def draw_positions(path: Path, positions: Tensor, side: int, title: str, most: int = 14) -> None:
+    """Cosine similarity of each place's embedding (side², D) to all others: a tile per place.
+
+    As in figure 7 of the paper. Of large grids, every so many-th place has a tile.
+    """
+    unit = torch.nn.functional.normalize(positions.detach().cpu().float(), dim=1)
+    similarity = (unit @ unit.T).view(side, side, side, side)
+    low = similarity.min().item()
+    shown = torch.linspace(0, side - 1, min(side, most)).round().long()
+    figure, axes = plt.subplots(
+        len(shown), len(shown), figsize=(6.5, 6), squeeze=False, layout="constrained"
+    )
+    for y, row in zip(shown, axes, strict=True):
+        for x, axis in zip(shown, row, strict=True):
+            picture = axis.imshow(similarity[y, x].numpy(), cmap="viridis", vmin=low, vmax=1)
+            axis.set_xticks([])
+            axis.set_yticks([])
+    figure.colorbar(picture, ax=axes, label="cosine similarity", shrink=0.8)
+    figure.suptitle(f"{title}: similarity of the position embeddings")
+    figure.supxlabel("column of the patch")
+    figure.supylabel("row of the patch")
+    save(figure, path)
+
+
+def draw_filters(path: Path, weight: Tensor, title: str, most: int = 64) -> None:
+    """What the first layer looks for: kernels (O, C, k, k), each scaled to its own range.
+
+    Of more filters than one can look at, those of patches: their principal components, as in
+    figure 7 of the paper.
+    """
+    weight, what, columns = weight.detach().cpu().float(), "kernels of the first convolution", 12
+    if len(weight) > most:
+        flat = weight.flatten(1)
+        _, _, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
+        weight = directions[:28].view(-1, *weight.shape[1:])
+        what, columns = "principal components of the patch filters", 7
+    low = weight.amin(dim=(1, 2, 3), keepdim=True)
+    high = weight.amax(dim=(1, 2, 3), keepdim=True)
+    pictures = (weight - low) / (high - low).clamp(min=1e-12)
+    pictures = pictures.permute(0, 2, 3, 1).squeeze(3)  # (n, k, k, 3), or (n, k, k) for grey
+    captions = [f"{number}" for number in range(1, len(pictures) + 1)]
+    draw_images(path, pictures, captions, f"{title}: {what}", columns)
