@@ -8,12 +8,13 @@ from common import cli, vision
 from common.device import select_device
 from common.evaluation import find_trained, load_best, write_record
 from common.folders import dataset_name
-from common.metrics import confusion_matrix
-from common.plots import draw_confusion_matrix, draw_worst_mistakes
+from common.metrics import confusion_matrix, metrics_of
+from common.plots import draw_confusion_matrix, draw_overlays, draw_worst_mistakes
+from common.vision import predict_all
 from ResNet.dataset import load_test, load_training
-from ResNet.train import RECIPES, build_model, metrics_of, predict_all
+from ResNet.train import RECIPES, build_model
 from ResNet.utils.gradcam import grad_cam
-from ResNet.utils.plots import draw_cams, draw_filters
+from ResNet.utils.plots import draw_filters
 
 FOLDER = Path(__file__).resolve().parent
 CAMS = 16  # images
@@ -24,16 +25,17 @@ def main(argv=None):
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, RECIPES)
     config.data_dir = args.data_dir or config.data_dir
+    name = dataset_name(vars(config))
     test = load_test(config).to(device)
     model = build_model(config, test).to(device=device, memory_format=torch.channels_last)
     load_best(model, run_dir)
 
     logits, labels = predict_all(model, test, config)
     metrics = metrics_of(logits, labels)
-    print(f"{run_dir}: test split of {dataset_name(vars(config))}, {len(test):,} examples")
-    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print(f"{run_dir}: test split of {name}, {len(test):,} examples")
+    print("  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
 
-    title = f"{dataset_name(vars(config))}: test split"
+    title = f"{name}: test split"
     if len(test.classes) <= 20:
         counts = confusion_matrix(logits.argmax(1), labels, len(test.classes)).cpu()
         draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)
@@ -42,7 +44,7 @@ def main(argv=None):
         return vision.to_float(test.images(rows)).permute(0, 2, 3, 1).squeeze(3)
 
     draw_worst_mistakes(run_dir / "mistakes.png", pictures, test, logits, title)
-    draw_filters(run_dir / "filters.png", model.conv1.weight, dataset_name(vars(config)))
+    draw_filters(run_dir / "filters.png", model.conv1.weight, name)
     rows = torch.linspace(0, len(test) - 1, CAMS).long()  # spread over the classes of a folder
     predicted = logits[rows].argmax(1)
     images = vision.Normalize(config.dataset, device)(test.images(rows).to(device))
@@ -51,7 +53,8 @@ def main(argv=None):
         f"{test.classes[guess]}{'' if guess == label else f' (is {test.classes[label]})'}"
         for guess, label in zip(predicted, labels[rows], strict=True)
     ]
-    draw_cams(run_dir / "grad_cam.png", pictures(rows), cams, captions, title)
+    what = f"{title}: what speaks for the predicted class (Grad-CAM)"
+    draw_overlays(run_dir / "grad_cam.png", pictures(rows), cams, captions, what, "jet")
     print(f"pictures in {run_dir}")
 
     if args.record:

@@ -4,17 +4,18 @@ from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common import augmentation, cli, distributed, pretrained, vision
 from common.data import Split
 from common.device import autocast, compiled, grad_scaler, seed_everything
-from common.metrics import RunningMean, correct
+from common.metrics import metrics_of
+from common.optimizers import OPTIMIZERS, make_optimizer
 from common.run import Run
 from common.schedules import SCHEDULES, make_schedule, moving_average
+from common.vision import predict_all
 from ResNet.dataset import load_training
 from ResNet.model import PRESETS, FastResNet
-from ResNet.utils.optim import OPTIMIZERS, make_optimizer
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -56,31 +57,6 @@ def make_parser() -> cli.Parser:
 def build_model(args: Namespace, data: Split) -> nn.Module:
     """The network that the flags describe, for images like those of `data`."""
     return PRESETS[args.model](num_classes=len(data.classes), in_channels=data.shape[0])
-
-
-@torch.no_grad()
-def predict_all(model: nn.Module, data: Split, args: Namespace) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) in float32 and labels (N,) of a whole split; of several processes, a share."""
-    model.eval()
-    normalize, none = vision.Normalize(args.dataset, data.labels.device), data.labels[:0]
-    logits, labels = [none.new_empty(0, len(data.classes)).float()], [none]  # a share may be empty
-    for images, batch_labels in data.in_order():
-        images = normalize(images)
-        with autocast(images.device, args.precision):
-            outputs = model(images)
-            if args.flip_test:
-                outputs = (outputs + model(images.flip(3))) / 2
-        logits.append(outputs.float())
-        labels.append(batch_labels)
-    return torch.cat(logits), torch.cat(labels)
-
-
-def metrics_of(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Mean loss (nats per example, never smoothed) and accuracy, over all processes."""
-    loss, accuracy = RunningMean(), RunningMean()
-    loss.add(nn.functional.cross_entropy(logits, labels), len(labels))
-    accuracy.add(correct(logits, labels).float().mean(), len(labels))
-    return {"loss": loss.gather().value, "accuracy": accuracy.gather().value}
 
 
 def main(argv=None):

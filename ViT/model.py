@@ -171,6 +171,8 @@ class ViT(nn.Module):
     "patch" or "convolution". `drop_path` is the last block's rate; it grows linearly from zero.
     """
 
+    not_decayed = ("class_token", "position_embedding")  # as in DeiT (arXiv:2012.12877)
+
     def __init__(
         self,
         image_size: int = 32,

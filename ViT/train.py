@@ -4,18 +4,18 @@ from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common import augmentation, cli, distributed, pretrained, vision
-from common.data import Split
 from common.device import autocast, compiled, grad_scaler, seed_everything
-from common.metrics import RunningMean, correct
+from common.metrics import metrics_of
+from common.optimizers import OPTIMIZERS, make_optimizer
 from common.run import Run
 from common.schedules import SCHEDULES, make_schedule, moving_average
+from common.vision import predict_all
 from ViT.dataset import load_training
 from ViT.utils import build
-from ViT.utils.optim import OPTIMIZERS, make_optimizer
-from ViT.utils.weights import load_pretrained
+from ViT.utils.weights import fit_weights
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -59,31 +59,6 @@ def make_parser() -> cli.Parser:
     return parser
 
 
-@torch.no_grad()
-def predict_all(model: nn.Module, data: Split, args: Namespace) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) in float32 and labels (N,) of a whole split; of several processes, a share."""
-    model.eval()
-    normalize, none = vision.Normalize(args.dataset, data.labels.device), data.labels[:0]
-    logits, labels = [none.new_empty(0, len(data.classes)).float()], [none]  # a share may be empty
-    for images, batch_labels in data.in_order():
-        images = normalize(images)
-        with autocast(images.device, args.precision):
-            outputs = model(images)
-            if args.flip_test:
-                outputs = (outputs + model(images.flip(3))) / 2
-        logits.append(outputs.float())
-        labels.append(batch_labels)
-    return torch.cat(logits), torch.cat(labels)
-
-
-def metrics_of(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Mean loss (nats per example, never smoothed) and accuracy, over all processes."""
-    loss, accuracy = RunningMean(), RunningMean()
-    loss.add(nn.functional.cross_entropy(logits, labels), len(labels))
-    accuracy.add(correct(logits, labels).float().mean(), len(labels))
-    return {"loss": loss.gather().value, "accuracy": accuracy.gather().value}
-
-
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     with distributed.processes(args.device) as device:
@@ -105,7 +80,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     normalize = vision.Normalize(args.dataset, device)
     model = build.build_model(args, train).to(device=device, memory_format=torch.channels_last)
     if args.pretrained and not args.resume:
-        load_pretrained(model, args.pretrained)
+        pretrained.load_pretrained(model, args.pretrained, head="head", fit=fit_weights)
     if args.freeze:
         pretrained.freeze(model, head="head")
     fast_model = distributed.parallel(compiled(model, args.compile), args.sync_batch_norm)

@@ -67,22 +67,23 @@ def find_files(root: Path, split: str) -> Files:
     return Files(paths, torch.tensor(labels), classes)
 
 
-def find_splits(data_dir: str | None) -> tuple[Path, str, str | None]:
-    """The root, which split to test on, and which to validate on (None: hold some of train out)."""
+def find_splits(data_dir: str | None) -> dict[str, Files]:
+    """The images of "train", of "test", and of "validation" where that is a split of its own."""
     if not data_dir or not os.path.isdir(data_dir):
         raise UserError(f"--dataset folder needs --data-dir, a folder of images, not {data_dir}")
     root = Path(data_dir)
     there = [name for name in ("train", "val", "test") if (root / name).is_dir()]
     if "train" not in there or len(there) == 1:
         raise UserError(f"{root} needs train/<class>/ and test/<class>/ or val/<class>/")
-    classes = {name: set(find_files(root, name).classes) for name in there}
+    files = {name: find_files(root, name) for name in there}
     for name in there[1:]:
-        if classes[name] != classes["train"]:
-            differing = ", ".join(sorted(classes[name] ^ classes["train"]))
-            raise UserError(f"{root}: train/ and {name}/ do not have the same classes: {differing}")
+        differing = set(files[name].classes) ^ set(files["train"].classes)
+        if differing:
+            names = ", ".join(sorted(differing))
+            raise UserError(f"{root}: train/ and {name}/ do not have the same classes: {names}")
     if "test" not in there:
-        return root, "val", None
-    return root, "test", "val" if "val" in there else None
+        return {"train": files["train"], "test": files["val"]}
+    return {{"val": "validation"}.get(name, name): found for name, found in files.items()}
 
 
 def read_image(path: Path, content: bytes | None = None) -> Image.Image:
@@ -155,12 +156,12 @@ def load_training(data_dir: str | None, size: int | None) -> tuple[Split, Split]
 
     With no `size`, `natural_size` decides. What is streamed for training is cropped at random.
     """
-    root, _, validation_name = find_splits(data_dir)
-    train = find_files(root, "train")
+    splits = find_splits(data_dir)
+    train = splits["train"]
     size = size or natural_size(train)
-    if validation_name:
-        validation = find_files(root, validation_name)
-        return load(train, "train", size, random_crop), load(validation, "val", size)
+    if "validation" in splits:
+        validation = load(splits["validation"], "val", size)
+        return load(train, "train", size, random_crop), validation
     held = max(len(train.classes), round(VALIDATION_SHARE * len(train.paths)))
     rows, held_out = stratified_split(train.labels, held)
     return (
@@ -171,6 +172,6 @@ def load_training(data_dir: str | None, size: int | None) -> tuple[Split, Split]
 
 def load_test(data_dir: str | None, size: int | None) -> Split:
     """The test split, for test.py alone."""
-    root, test_name, _ = find_splits(data_dir)
-    size = size or natural_size(find_files(root, "train"))
-    return load(find_files(root, test_name), test_name, size)
+    splits = find_splits(data_dir)
+    size = size or natural_size(splits["train"])
+    return load(splits["test"], "test", size)

@@ -54,6 +54,18 @@ def top_k_accuracy(logits: Tensor, labels: Tensor, k: int = 5) -> float:
     return correct(logits, labels, k).float().mean().item()
 
 
+def metrics_of(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Mean loss (nats per example, never smoothed) and accuracy: (N, K), (N,).
+
+    Of several processes, each brings its share of the examples; the result is that of all.
+    """
+    nats = logits.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
+    loss, accuracy = RunningMean(), RunningMean()
+    loss.add(nats.mean(), len(labels))
+    accuracy.add(correct(logits, labels).float().mean(), len(labels))
+    return {"loss": loss.gather().value, "accuracy": accuracy.gather().value}
+
+
 def confusion_matrix(predictions: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Counts by (true class, predicted class): two (N,) tensors -> (K, K) int64."""
     pairs = labels * num_classes + predictions

@@ -1,5 +1,6 @@
 """Starting from weights learned elsewhere, and training the last layer alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors.torch
@@ -43,12 +44,16 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_pretrained(model: nn.Module, path: str, head: str) -> list[str]:
+def load_pretrained(
+    model: nn.Module, path: str, head: str, fit: Callable | None = None
+) -> list[str]:
     """Load weights from `path`; the layer named `head` is left as it is where its shape differs.
 
-    Returns what was left out. Raises UserError when any other weight is missing or differs.
+    `fit(weights, model)` first gives weights of other origin the model's names and sizes. Returns
+    what was left out. Raises UserError when any other weight is missing or differs.
     """
     weights, own = read_weights(Path(path)), model.state_dict()
+    weights = fit(weights, model) if fit else weights
     ours = [name for name in own if name.split(".")[0] == head]
     kept = [name for name in ours if name not in weights or weights[name].shape != own[name].shape]
     weights = {name: value for name, value in weights.items() if name.split(".")[0] != head} | {

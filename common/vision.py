@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common import cifar, coloured_shapes, distributed, idx, image_folder
 from common.data import DataMissing, Split
+from common.device import autocast
 from common.errors import UserError
 
 MEAN_STD = {  # of the training pixels of each channel, in [0, 1]
@@ -84,6 +85,23 @@ def check_batch(build: Callable, args: argparse.Namespace, train: Split) -> None
         ) from None
 
 
+@torch.no_grad()
+def predict_all(model: nn.Module, data: Split, args: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """Logits (N, K) in float32 and labels (N,) of a whole split; of several processes, a share."""
+    model.eval()
+    normalize, none = Normalize(args.dataset, data.labels.device), data.labels[:0]
+    logits, labels = [none.new_empty(0, len(data.classes)).float()], [none]  # a share may be empty
+    for images, batch_labels in data.in_order():
+        images = normalize(images)
+        with autocast(images.device, args.precision):
+            outputs = model(images)
+            if args.flip_test:
+                outputs = (outputs + model(images.flip(3))) / 2
+        logits.append(outputs.float())
+        labels.append(batch_labels)
+    return torch.cat(logits), torch.cat(labels)
+
+
 class Normalize:
     """uint8 pixels -> float pixels in [0, 1] -> about zero mean and unit variance per channel."""
 
@@ -93,10 +111,6 @@ class Normalize:
 
     def __call__(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W) float32
         return (to_float(images) - self.mean) / self.std
-
-    def inverse(self, images: Tensor) -> Tensor:
-        """Back to pixels in [0, 1], for pictures."""
-        return (images * self.std + self.mean).clamp(0, 1)
 
 
 def to_float(images: Tensor) -> Tensor:

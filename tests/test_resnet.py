@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from common import checkpoint, coloured_shapes, data
 from common.data import Split
+from common.optimizers import make_optimizer
 from common.run import Run
 from ResNet import model as networks
 from ResNet import train as script
 from ResNet.model import PRESETS, FastResNet, ResNet
 from ResNet.test import main as evaluate
 from ResNet.utils.gradcam import grad_cam
-from ResNet.utils.optim import make_optimizer
 from tests.running import (
     Stop,
     assert_ended_alike,
@@ -58,7 +58,7 @@ def quick(monkeypatch):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Of test.py, where its numbers are what counts."""
-    for name in ("draw_cams", "draw_confusion_matrix", "draw_filters", "draw_worst_mistakes"):
+    for name in ("draw_confusion_matrix", "draw_filters", "draw_overlays", "draw_worst_mistakes"):
         monkeypatch.setattr(f"ResNet.test.{name}", lambda *args: None)
 
 

@@ -15,6 +15,8 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from common import checkpoint, coloured_shapes, data
 from common.data import Split
+from common.optimizers import make_optimizer
+from common.pretrained import load_pretrained
 from tests.conftest import user_error
 from tests.running import (
     Stop,
@@ -32,9 +34,8 @@ from ViT import train as script
 from ViT.model import PRESETS, ViT
 from ViT.test import main as evaluate
 from ViT.utils import build
-from ViT.utils.optim import make_optimizer
 from ViT.utils.rollout import attention_weights, relevance, rollout
-from ViT.utils.weights import from_torchvision, load_pretrained, resize_positions
+from ViT.utils.weights import fit_weights, from_torchvision, resize_positions
 
 TINY = dict(image_size=8, patch_size=2, embed_dim=12, depth=2, num_heads=3, num_classes=5)
 SMALL = ["--dataset", "shapes", "--subset", "64", "--batch-size", "16"]
@@ -399,7 +400,7 @@ def test_weights_for_other_images_and_classes_are_a_start(tmp_path):
     torch.save(theirs, tmp_path / "vit.pth")
     model = randomised(ViT(**{**TINY, "image_size": 12}))
     head = model.head.weight.clone()
-    load_pretrained(model, str(tmp_path / "vit.pth"))
+    load_pretrained(model, str(tmp_path / "vit.pth"), head="head", fit=fit_weights)
     state, renamed = model.state_dict(), from_torchvision(theirs)
     assert torch.equal(state.pop("head.weight"), head) and state.pop("head.bias").shape == (5,)
     resized = resize_positions(renamed["position_embedding"], 37)
@@ -413,7 +414,8 @@ def test_weights_for_other_images_and_classes_are_a_start(tmp_path):
 def test_weights_of_another_network_are_one_line(change, tmp_path):
     torch.save(of_torchvision().state_dict(), tmp_path / "vit.pth")
     with user_error(tmp_path / "vit.pth", "another network"):
-        load_pretrained(ViT(**{**TINY, **change}), str(tmp_path / "vit.pth"))
+        model = ViT(**{**TINY, **change})
+        load_pretrained(model, str(tmp_path / "vit.pth"), head="head", fit=fit_weights)
 
 
 # ---- attention rollout ----

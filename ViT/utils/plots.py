@@ -1,4 +1,4 @@
-"""This folder's pictures: where attention came from, positions, and what the stem looks for."""
+"""This folder's pictures: positions, and what the stem looks for."""
 
 from pathlib import Path
 
@@ -6,30 +6,7 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from common.plots import draw_images, save
-
-
-def draw_rollout(
-    path: Path, pictures: Tensor, maps: Tensor, captions: list[str], title: str
-) -> None:
-    """Images (n, H, W[, 3]) in [0, 1], each above itself seen through its map (n, H, W)."""
-    columns = min(8, len(pictures))
-    rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(
-        2 * rows, columns, figsize=(1.5 * columns, 3.4 * rows), squeeze=False
-    )
-    for axis in axes.flat:
-        axis.axis("off")
-    for n, (picture, places, caption) in enumerate(zip(pictures, maps, captions, strict=True)):
-        row, column = 2 * (n // columns), n % columns
-        grey = picture.cpu() if picture.dim() == 2 else picture.cpu().mean(2)
-        axes[row, column].imshow(picture.cpu().numpy(), cmap="gray", vmin=0, vmax=1)
-        axes[row, column].set_title(caption, fontsize=7)
-        axes[row + 1, column].imshow(grey.numpy(), cmap="gray", vmin=0, vmax=1)
-        axes[row + 1, column].imshow(places.cpu().numpy(), cmap="inferno", alpha=0.55)
-    figure.suptitle(f"{title}: what went into the answer (attention rollout, bright: most)")
-    figure.tight_layout()
-    save(figure, path)
+from common.plots import draw_images, kernel_pictures, save
 
 
 def draw_positions(path: Path, positions: Tensor, side: int, title: str, most: int = 14) -> None:
@@ -68,9 +45,6 @@ def draw_filters(path: Path, weight: Tensor, title: str, most: int = 64) -> None
         _, _, directions = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
         weight = directions[:28].view(-1, *weight.shape[1:])
         what, columns = "principal components of the patch filters", 7
-    low = weight.amin(dim=(1, 2, 3), keepdim=True)
-    high = weight.amax(dim=(1, 2, 3), keepdim=True)
-    pictures = (weight - low) / (high - low).clamp(min=1e-12)
-    pictures = pictures.permute(0, 2, 3, 1).squeeze(3)  # (n, k, k, 3), or (n, k, k) for grey
+    pictures = kernel_pictures(weight)
     captions = [f"{number}" for number in range(1, len(pictures) + 1)]
     draw_images(path, pictures, captions, f"{title}: {what}", columns)

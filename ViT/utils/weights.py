@@ -1,13 +1,10 @@
 """Starting from weights learned elsewhere: torchvision's names, and another image size."""
 
 import re
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from common import checkpoint, pretrained
 
 BLOCK = r"encoder\.layers\.encoder_layer_(\d+)\."
 NAMES = {  # torchvision.models.VisionTransformer -> ours
@@ -55,17 +52,10 @@ def resize_positions(positions: Tensor, length: int) -> Tensor:
     return torch.cat([token, grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def load_pretrained(model: nn.Module, path: str) -> None:
-    """Load a checkpoint of ours or torchvision's weights (.pth, .safetensors) into the model.
-
-    Positions are resized to the model's images; a head for other classes is left as it is. Raises
-    UserError when any other weight is missing or has another shape.
-    """
-    weights, own = from_torchvision(pretrained.read_weights(Path(path))), model.state_dict()
-    for name in ("head.weight", "head.bias"):
-        if name not in weights or weights[name].shape != own[name].shape:
-            weights[name] = own[name]
+def fit_weights(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Torchvision's names become ours, and positions are resized to the model's images."""
+    weights, own = from_torchvision(weights), model.state_dict()
     if "position_embedding" in weights and "position_embedding" in own:
         length = own["position_embedding"].shape[1]
         weights["position_embedding"] = resize_positions(weights["position_embedding"], length)
-    checkpoint.restore(model, weights, Path(path), "network")
+    return weights
