@@ -25,7 +25,7 @@ SMALL = {
     "ResNet": [
         "--dataset", "shapes", "--subset", "64", "--batch-size", "16", "--model", "resnet9-small",
     ],
-    "ViT": ["--dataset", "shapes", "--subset", "64", "--batch-size", "16"],
+    "ViT": ["--dataset", "shapes", "--subset", "64", "--batch-size", "16", "--patch-size", "16"],
 }  # fmt: skip
 FOLDERS = ["CNN_Manual", "CNN_Torch", "MLP_Manual", "MLP_Torch", "ResNet", "ViT"]
 MLPS = [folder for folder in FOLDERS if folder.startswith("MLP")]
