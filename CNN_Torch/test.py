@@ -6,12 +6,12 @@ import torch
 from torch import nn
 
 from CNN_Torch.dataset import load_test, load_training
-from CNN_Torch.train import RECIPES, build_model, evaluate
+from CNN_Torch.train import RECIPES, build_model, predict
 from CNN_Torch.utils.plots import draw_feature_maps, draw_filters
 from common import cli
 from common.device import select_device
 from common.evaluation import find_trained, load_best, write_record
-from common.metrics import confusion_matrix
+from common.metrics import confusion_matrix, metrics_of
 from common.plots import draw_confusion_matrix, draw_worst_mistakes
 
 FOLDER = Path(__file__).resolve().parent
@@ -26,11 +26,12 @@ def main(argv=None):
     model = build_model(config, test).to(device=args.device)
     load_best(model, run_dir)
 
-    metrics = evaluate(model, test)
+    flip_test = getattr(config, "flip_test", False)  # younger than some runs
+    logits = predict(model, test, flip_test)
+    metrics = metrics_of(logits, test.labels)
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")
     print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
-    logits = torch.cat([model(images) for images, _ in test.in_order()])
     counts = confusion_matrix(logits.argmax(1), test.labels, len(test.classes)).cpu()
     title = f"{config.dataset}: test split"
     draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)

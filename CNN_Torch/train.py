@@ -4,7 +4,7 @@ from argparse import BooleanOptionalAction
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from CNN_Torch.dataset import load_training
 from CNN_Torch.model import CNN
@@ -21,7 +21,7 @@ from common.device import (
     select_device,
 )
 from common.errors import UserError
-from common.metrics import RunningMean, correct
+from common.metrics import metrics_of
 from common.run import Run
 from common.schedules import SCHEDULES, make_schedule
 
@@ -60,6 +60,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--flip-test", action="store_true", help="evaluate with mirrored images as well")
     add("--precision", choices=PRECISIONS, default="float32", help="of the forward pass (AMP)")
     add("--channels-last", action=BooleanOptionalAction, default=True, help="memory layout: NHWC")
     add("--compile", action="store_true", help="compile the model (torch.compile)")
@@ -87,16 +88,14 @@ def augment(images, args, background: float):
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Split) -> dict[str, float]:
-    """Mean loss (nats per example, never smoothed) and accuracy over the whole split."""
+def predict(model: nn.Module, data: Split, flip_test: bool) -> Tensor:
+    """Logits (N, K) of a whole split; with `flip_test` the mean of an image's and its mirror's."""
     model.eval()
-    criterion = nn.CrossEntropyLoss()
-    loss, accuracy = RunningMean(), RunningMean()
-    for images, labels in data.in_order():
-        logits = model(images)
-        loss.add(criterion(logits, labels), len(labels))
-        accuracy.add(correct(logits, labels).float().mean(), len(labels))
-    return {"loss": loss.value, "accuracy": accuracy.value}
+    logits = []
+    for images, _ in data.in_order():
+        outputs = model(images)
+        logits.append((outputs + model(images.flip(3))) / 2 if flip_test else outputs)
+    return torch.cat(logits)
 
 
 def main(argv=None):
@@ -151,7 +150,8 @@ def main(argv=None):
                 scaler.update()
                 schedule.step()
                 run.log_step(loss, len(labels), lr=lr)
-            run.log_epoch(**evaluate(model, validation))
+            logits = predict(model, validation, args.flip_test)
+            run.log_epoch(**metrics_of(logits, validation.labels))
         run.finish()
 
 

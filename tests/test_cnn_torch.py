@@ -9,6 +9,7 @@ from CNN_Manual.utils import augment as by_hand
 from CNN_Torch.model import CNN
 from CNN_Torch.utils import augment
 from common import checkpoint
+from common.data import Split
 from tests.running import assert_one_line, call, history, script, small, without_seconds
 
 SHAPES = [(3, 2, 9, 9), (2, 1, 28, 28), (4, 1, 7, 12), (1, 3, 1, 2)]
@@ -46,6 +47,17 @@ def test_channels_last_changes_the_layout_and_not_the_result():
     model.to(memory_format=torch.channels_last)
     assert model.features[0].weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(model(images), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_mirroring_does_not_change_predictions_when_evaluated_with_mirrored_images():
+    model, images = CNN(), torch.randn(5, 1, 28, 28)
+    predict = script("CNN_Torch").predict
+    splits = [Split(x, torch.zeros(5).long(), ["a"], {}) for x in (images, images.flip(3))]
+    logits, of_mirrored = (predict(model, split, flip_test=True) for split in splits)
+    torch.testing.assert_close(logits, of_mirrored)
+    plain = [predict(model, split, flip_test=False) for split in splits]
+    torch.testing.assert_close(logits, (plain[0] + plain[1]) / 2)
+    assert not torch.allclose(*plain)
 
 
 PRECISIONS = [["--precision", "bfloat16"], ["--precision", "bfloat16", "--no-channels-last"]]

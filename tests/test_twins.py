@@ -144,7 +144,7 @@ def own_flags(folder: str) -> dict:
 @pytest.mark.parametrize("manual, native", TWINS)
 def test_flags_and_recipes_are_the_same_but_for_those_of_pytorch(manual, native):
     ours, theirs = own_flags(manual), own_flags(native)
-    for name in ("compile", "precision", "channels_last"):
+    for name in ("compile", "precision", "channels_last", "flip_test"):
         theirs.pop(name, None)
     assert ours == theirs
     assert script(manual).RECIPES == script(native).RECIPES
