@@ -9,7 +9,7 @@ POOL = 50  # batches that are sorted by length together
 
 
 def places(lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """For each value of sequences of these lengths: which sequence it is in, and its place there."""
+    """For each value of sequences of these lengths: whose it is, and its place there."""
     rows = torch.repeat_interleave(lengths)
     return rows, torch.arange(len(rows), device=rows.device) - (lengths.cumsum(0) - lengths)[rows]
 

@@ -1,9 +1,8 @@
-"""Texts as words, and words as numbers: torchtext where it loads, the same behaviour where it does
-not.
+"""Words of texts and their numbers: torchtext's where it loads, the same behaviour elsewhere.
 
-This is the only module that imports torchtext, whose last release goes with torch 2.3. Its tokenizer
-is a chain of regular expressions; ours gives the same tokens several times faster, so it is used
-everywhere. The vocabulary is torchtext's own where it loads, and `Vocab` below elsewhere.
+This is the only module that imports torchtext, whose last release goes with torch 2.3. The
+vocabulary is torchtext's own where it loads, and `Vocab` below elsewhere. The tokenizer is ours in
+either case: the same tokens as by torchtext's chain of regular expressions, several times faster.
 """
 
 import functools

@@ -30,7 +30,7 @@ def decode(path: Path, content: bytes) -> str:
 
 
 def read(path: Path) -> tuple[list[str], list[str], list[int], str]:
-    """Texts, labels, the row of the file that each stands in (the head is row 1), and a checksum."""
+    """Texts, labels, the row of the file that each stands in (the head is row 1), a checksum."""
     try:
         content = path.read_bytes()
     except OSError as error:

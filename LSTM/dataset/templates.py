@@ -15,24 +15,24 @@ from LSTM.dataset.texts import Corpus
 
 CLASSES = ["negative", "positive"]
 SIZES = {"train": 6_000, "validation": 800, "test": 800}
-SUBJECTS = "the film|the plot|the acting|the music|the ending|the script|the leading actor".split(
-    "|"
-)
+SUBJECTS = ["the film", "the plot", "the acting", "the music", "the ending", "the script"]
 ADJECTIVES = {
-    "positive": "good great superb moving brilliant funny clever charming".split(),
-    "negative": "bad awful dull boring terrible flat clumsy stupid".split(),
+    "positive": ["good", "great", "superb", "moving", "brilliant", "funny", "clever", "charming"],
+    "negative": ["bad", "awful", "dull", "boring", "terrible", "flat", "clumsy", "stupid"],
 }
-PLAIN = "i would say that {} was|i found that {} was|to me {} was|i think that {} was".split("|")
-NEGATED = (
-    "i would never say that {} was|i did not find that {} was|to me {} was not|"
-    "i do not think that {} was".split("|")
-)
-DEGREES = "all that|really|exactly|what you would call|in any way|as they say".split("|")
+PLAIN = ["i would say that {} was", "i found that {} was", "to me {} was", "i think that {} was"]
+NEGATED = [
+    "i would never say that {} was", "i did not find that {} was", "to me {} was not",
+    "i do not think that {} was",
+]  # fmt: skip
+DEGREES = ["all that", "really", "exactly", "what you would call", "in any way", "as they say"]
 ASIDES = {
-    False: "i paid|we sat in front|it rained that day|my sister came along".split("|"),
-    True: "i did not pay|we never sat in front|it did not rain that day|"
-    "my sister did not come along".split("|"),
-}
+    False: ["i paid", "we sat in front", "it rained that day", "my sister came along"],
+    True: [
+        "i did not pay", "we never sat in front", "it did not rain that day",
+        "my sister did not come along",
+    ],
+}  # fmt: skip
 OPENINGS = ["", "well , ", "so , ", "oh , "]
 
 

@@ -12,7 +12,7 @@ MOST_PARTS = 200  # of a text that are left out in turn: of longer ones, several
 
 @torch.no_grad()
 def predict_all(model: nn.Module, data: Texts, precision: str = "float32") -> tuple[Tensor, Tensor]:
-    """Logits (N, K) in float32 and labels (N,), in the split's order; of several processes, a share.
+    """Logits (N, K) in float32 and labels (N,), in the split's order; of several processes, a part.
 
     Texts of similar length are computed together. That changes no logit: padding reaches none.
     """
