@@ -66,7 +66,7 @@ def draw_texts(
             continue
         x = 0
         for word, shade in row:
-            box = dict(facecolor=colours(0.5 + shade / 2), edgecolor="none", pad=1.2)
+            box = dict(facecolor=colours(0.5 + 0.34 * shade), edgecolor="none", pad=1.2)
             axis.text(x, y, word, bbox=box, **style)
             x += len(word) + 1
     save(figure, path)
