@@ -115,7 +115,7 @@ def read_archive(source: Path, split: str) -> dict[tuple, bytes]:
     """
     reviews = {}
     try:
-        with tarfile.open(source, "r|gz") as archive:
+        with tarfile.open(source, "r:gz") as archive:
             for member in archive:
                 check_member(source, member)
                 match = REVIEW.fullmatch(member.name) if member.isfile() else None
@@ -125,6 +125,8 @@ def read_archive(source: Path, split: str) -> dict[tuple, bytes]:
                 if key in reviews or member.size > LARGEST:
                     raise UserError(f"{source}: {member.name} is there twice, or too large")
                 reviews[key] = archive.extractfile(member).read()
+            while archive.fileobj.read(2**20):  # to its end, where the checksum is compared
+                pass
     except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{source} is damaged ({reason}): delete it and download again") from None
