@@ -81,7 +81,8 @@ def write_record(
 ) -> None:
     """As if it were a run of one epoch, so that it stands in the tables beside the networks."""
     config = {k: v for k, v in vars(args).items() if k not in ("record", "config")}
-    config["given"] = sorted({*args.given, "dataset", "model", "C"} - {"record", "config"})
+    given = {*args.given, "dataset", "model", "C"} - {"record", "config", "epochs"}
+    config["given"] = sorted(given)
     config["commit"] = record.git_commit()
     config["environment"] = record.environment(torch.device("cpu"))
     row = {"epoch": 1, "seconds": seconds, **{f"validation_{k}": v for k, v in validation.items()}}

@@ -67,8 +67,8 @@ class Pooling(nn.Module):
         if self.kind == "max":
             return y.masked_fill(~mask[:, :, None], -torch.inf).amax(1)
         scores = self.score(torch.tanh(self.hidden(y))).squeeze(2)  # (N, T)
-        weights = scores.float().masked_fill(~mask, -torch.inf).softmax(1)
-        return (y * weights[:, :, None].to(y.dtype)).sum(1)
+        weights = scores.masked_fill(~mask, -torch.inf).softmax(1)
+        return (y * weights[:, :, None]).sum(1)
 
 
 class RecurrentClassifier(nn.Module):
@@ -110,8 +110,8 @@ class RecurrentClassifier(nn.Module):
             tokens = tokens.masked_fill(dropped & (tokens != PAD), UNKNOWN)
         x = self.embedding(tokens)
         if self.embedding_dropout:
-            kept = torch.ones(self.embedding.num_embeddings, device=tokens.device)
-            x = x * F.dropout(kept, self.embedding_dropout)[tokens][:, :, None]
+            kept = F.dropout(x.new_ones(self.embedding.num_embeddings), self.embedding_dropout)
+            x = x * kept[tokens][:, :, None]
         return x
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
