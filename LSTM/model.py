@@ -89,7 +89,7 @@ class RecurrentClassifier(nn.Module):
         super().__init__()
         self.word_dropout, self.embedding_dropout = word_dropout, embedding_dropout
         self.embedding = nn.Embedding(vocabulary, embed_dim, padding_idx=PAD)
-        nn.init.normal_(self.embedding.weight, std=embed_dim**-0.5)
+        nn.init.normal_(self.embedding.weight, std=0.03)  # what is learned soon outweighs it
         nn.init.zeros_(self.embedding.weight[PAD])
         dim = hidden_size * (1 + bidirectional)
         sizes = [embed_dim] + [dim] * (num_layers - 1)

@@ -30,7 +30,7 @@ RECIPES = {  # the defaults of each dataset
     "csv": {**IMDB, "epochs": 10},
     "templates": {
         **IMDB, "epochs": 4, "batch_size": 64, "lr": 2e-2, "hidden_size": 32, "embed_dim": 32,
-        "dropout": 0.0, "word_dropout": 0.1, "min_freq": 1,
+        "dropout": 0.0, "word_dropout": 0.1, "embedding_dropout": 0.0, "min_freq": 1,
     },
 }  # fmt: skip
 
