@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common import cli, distributed
-from common.device import PRECISIONS, autocast, compiled, grad_scaler, seed_everything
+from common.device import PRECISIONS, autocast, grad_scaler, seed_everything
 from common.metrics import metrics_of
 from common.optimizers import OPTIMIZERS, make_optimizer
 from common.run import Run
@@ -59,7 +59,6 @@ def make_parser() -> cli.Parser:
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
     add("--precision", choices=PRECISIONS, default="float32", help="of the forward pass (AMP)")
-    add("--compile", action="store_true", help="compile the model (torch.compile)")
     return parser
 
 
@@ -90,7 +89,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
 
     seed_everything(args.seed)
     model = build_model(args, train.encoding).to(device)
-    fast_model = distributed.parallel(compiled(model, args.compile))
+    fast_model = distributed.parallel(model)
     average = moving_average(model, args.ema)
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
     optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
