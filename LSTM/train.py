@@ -20,17 +20,17 @@ from LSTM.utils.evaluation import predict_all
 FOLDER = Path(__file__).resolve().parent
 
 IMDB = dict(
-    epochs=3, batch_size=32, lr=3e-3, optimizer="adamw", weight_decay=0.01, schedule="one-cycle",
+    epochs=3, batch_size=32, lr=4e-3, optimizer="adamw", weight_decay=0.01, schedule="one-cycle",
     warmup=0, clip=1.0, patience=0, label_smoothing=0.0, ema=0.0, cell="lstm", embed_dim=64,
     hidden_size=64, num_layers=1, bidirectional=True, pooling="max", dropout=0.5,
-    word_dropout=0.1, embedding_dropout=0.3, vocabulary_size=30_000, min_freq=2, max_length=200,
+    word_dropout=0.0, embedding_dropout=0.0, vocabulary_size=30_000, min_freq=2, max_length=200,
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset
     "imdb": IMDB,
     "csv": {**IMDB, "epochs": 10},
     "templates": {
         **IMDB, "epochs": 4, "batch_size": 64, "lr": 2e-2, "hidden_size": 32, "embed_dim": 32,
-        "dropout": 0.0, "word_dropout": 0.1, "embedding_dropout": 0.0, "min_freq": 1,
+        "dropout": 0.0, "word_dropout": 0.1, "min_freq": 1,
     },
 }  # fmt: skip
 
