@@ -8,12 +8,13 @@ from pathlib import Path
 from common import checkpoint
 from common.errors import UserError
 
+OWN_DATA = ("folder", "csv")  # datasets that are what lies in --data-dir, and called like it
 RUN_FILES = ("history.csv", "last.safetensors", "best.safetensors")
 
 
 def dataset_name(config: dict) -> str:
-    """What runs and records call the dataset: for --dataset folder, the folder's name."""
-    return Path(config["data_dir"]).name if config["dataset"] == "folder" else config["dataset"]
+    """What runs and records call the dataset: for --dataset folder or csv, the folder's name."""
+    return Path(config["data_dir"]).name if config["dataset"] in OWN_DATA else config["dataset"]
 
 
 def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:

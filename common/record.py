@@ -11,7 +11,7 @@ import torch
 from common import checkpoint
 from common.data import ROOT
 from common.errors import UserError
-from common.folders import dataset_name
+from common.folders import OWN_DATA, dataset_name
 from common.history import best_row, validation_metrics
 
 # flags that say where and how long ago, not what was learned
@@ -60,9 +60,9 @@ def environment(device: torch.device) -> dict:
     return facts
 
 
-def training_command(folder: Path, config: dict) -> str:
+def training_command(folder: Path, config: dict, script: str = "train.py") -> str:
     """The command that repeats the run, without its seed and places."""
-    words = [f"python {folder.name}/train.py"]
+    words = [f"python {folder.name}/{script}"]
     for name in config["given"]:
         if name not in NOT_HYPERPARAMETERS or name == "dataset":
             value = config[name]
@@ -70,14 +70,14 @@ def training_command(folder: Path, config: dict) -> str:
             flag = "--" + name.replace("_", "-")
             words.append(f"--no-{flag[2:]}" if value is False else flag)
             words += [] if isinstance(value, bool) else [values]
-    if config["dataset"] == "folder":
+    if config["dataset"] in OWN_DATA:
         words.append(f"--data-dir {dataset_name(config)}")
     return " ".join(words)
 
 
 def write(
     folder: Path, name: str, config: dict, state: dict, *, model, parameters: int,
-    examples: dict, checksums: dict, test: dict,
+    examples: dict, checksums: dict, test: dict, script: str = "train.py",
 ) -> tuple[Path, bool]:  # fmt: skip
     """Add the run's row to results/`name`.json; a row of the same seed is replaced.
 
@@ -108,7 +108,7 @@ def write(
         "dataset": dataset_name(config),
         "config": name,
         "sample": config["dataset"].endswith("-sample"),
-        "command": training_command(folder, config),
+        "command": training_command(folder, config, script),
         "hyperparameters": hyperparameters,
         "parameters": parameters,
         "data": {"examples": examples, "sha256": checksums},

@@ -17,6 +17,7 @@ import torch
 
 from common import checkpoint, cli, coloured_shapes, idx, run
 from common.data import ROOT
+from LSTM.dataset import templates
 
 # a run of a fraction of a second: the controlled dataset, and a network that need not be good
 SMALL = {
@@ -26,10 +27,14 @@ SMALL = {
         "--dataset", "shapes", "--subset", "64", "--batch-size", "16", "--model", "resnet9-small",
     ],
     "ViT": ["--dataset", "shapes", "--subset", "64", "--batch-size", "16", "--patch-size", "16"],
+    "LSTM": [
+        "--dataset", "templates", "--subset", "64", "--batch-size", "16", "--hidden-size", "8",
+    ],
 }  # fmt: skip
-FOLDERS = ["CNN_Manual", "CNN_Torch", "MLP_Manual", "MLP_Torch", "ResNet", "ViT"]
+FOLDERS = ["CNN_Manual", "CNN_Torch", "LSTM", "MLP_Manual", "MLP_Torch", "ResNet", "ViT"]
 MLPS = [folder for folder in FOLDERS if folder.startswith("MLP")]
 CNNS = [folder for folder in FOLDERS if folder.startswith("CNN")]
+READERS = ["LSTM"]  # of texts; all others see images
 TWINS = [MLPS, CNNS]  # hand-written, PyTorch
 DEADLINE = 120  # seconds that a process may take, on a machine that does much else
 
@@ -50,7 +55,9 @@ def small(folder: str) -> list[str]:
 
 
 def few_shapes(monkeypatch) -> None:
-    """Of the coloured shapes, where no other process has to see the same ones."""
+    """And few sentences, where no other process has to see the same ones."""
+    for split, size in (("train", 100), ("validation", 48), ("test", 32)):
+        monkeypatch.setitem(templates.SIZES, split, size)
     for split, size in (("train", 80), ("validation", 48), ("test", 32)):
         seed = coloured_shapes.SIZES_SEEDS[split][1]
         monkeypatch.setitem(coloured_shapes.SIZES_SEEDS, split, (size, seed))

@@ -268,6 +268,21 @@ def test_two_processes_go_on_with_the_losses_of_one(goods, tmp_path):
     torch.testing.assert_close(*(state["model"]["fc.weight"] for state in weights))
 
 
+def test_two_processes_learn_from_texts_as_one_does(tmp_path):
+    """Each pads its share of a batch for itself, and that changes nothing."""
+    flags = ["--dataset", "templates", "--subset", 96, "--batch-size", 16, "--word-dropout", 0,
+             "--schedule", "constant"]  # fmt: skip
+    for name, epochs in (("one", 2), ("two", 1)):
+        where = ["--run-dir", tmp_path / name, "--epochs", epochs]
+        script("LSTM").main([*map(str, (*flags, *where))])
+    resume = ["--resume", "--run-dir", tmp_path / "two", "--epochs", 2]
+    assert_only_the_first_speaks(torchrun("-m", "LSTM.train", *resume), ["2"])
+    one, two = history(tmp_path / "one"), history(tmp_path / "two")
+    for name in ("train_loss", "validation_loss", "validation_accuracy"):
+        expected = [float(row[name]) for row in one]
+        assert [float(row[name]) for row in two] == pytest.approx(expected, rel=1e-4), name
+
+
 SMALL_BATCHES = """
 from common import cli
 from common.data import Split

@@ -221,7 +221,8 @@ def test_record_is_complete_and_consistent(path):
         "data", "environment", "runs",
     ]  # fmt: skip
     folder = path.parent.parent.name
-    assert record["config"] == path.stem and hasattr(script(folder, "model"), record["model"])
+    holder = "model" if "/train.py" in record["command"] else "baseline"
+    assert record["config"] == path.stem and hasattr(script(folder, holder), record["model"])
     assert record["sample"] == record["dataset"].endswith("-sample")
     assert set(record["data"]) == {"examples", "sha256"}
     assert set(record["data"]["examples"]) == {"train", "validation", "test"}
@@ -257,8 +258,9 @@ def test_recorded_command_still_gives_the_recipe(path, tmp_path):
     record = json.loads(path.read_text(encoding="utf-8"))
     python, place, *argv = shlex.split(record["command"])
     folder = path.parent.parent.name
-    assert (python, place) == ("python", f"{folder}/train.py")
-    module = script(folder)
+    name = place.removeprefix(f"{folder}/").removesuffix(".py")
+    assert (python, place) == ("python", f"{folder}/{name}.py") and name in ("train", "baseline")
+    module = script(folder, name)
     args = vars(cli.parse_training(module.make_parser(), module.RECIPES, tmp_path, argv))
     recipe = record["hyperparameters"]
     assert {key: args.get(key) for key in recipe} == recipe

@@ -17,6 +17,7 @@ from tests.running import (
     CNNS,
     FOLDERS,
     MLPS,
+    READERS,
     Result,
     Stop,
     assert_ended_alike,
@@ -66,6 +67,7 @@ def no_pictures(monkeypatch):
 @pytest.fixture
 def quick(no_pictures, monkeypatch):
     """Fewer shapes as well, where no other process has to see the same ones."""
+    few_shapes(monkeypatch)
     for folder in CNNS:
         sizes = script(folder, "dataset.shapes").SIZES_SEEDS
         monkeypatch.setitem(sizes, "train", (200, 1))
@@ -183,12 +185,16 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "--precision bfloat16; --crop 2; --flip; --colour 0.3; --cutout 8; --mixup 0.9; --cutmix 0.9; "
     "--patch-size 8; --stem patch; --pooling mean; --positions sincos; --dropout 0.3; "
     "--drop-path 0.3; --layer-scale 0",
+    "LSTM": "--cell gru; --embed-dim 9; --hidden-size 9; --num-layers 2; --no-bidirectional; "
+    "--pooling mean; --dropout 0.3; --word-dropout 0.5; --embedding-dropout 0.3; --max-length 5; "
+    "--vocabulary-size 20; --min-freq 20; --optimizer nesterov; --ema 0.5; --precision bfloat16",
 }
 PLAIN = {
     "MLP": ["--epochs", 1],
     "CNN": ["--epochs", 1, "--dropout", 0, "--shift", 0, "--rotation", 0, "--zoom", 0, "--no-flip"],
     "ResNet": ["--epochs", 1, "--crop", 0, "--no-flip"],
     "ViT": ["--epochs", 1, "--crop", 0, "--no-flip"],
+    "LSTM": ["--epochs", 1],
 }
 
 
@@ -500,6 +506,7 @@ EXPLOSIVE = {
     "CNN": ["--optimizer", "sgd"],
     "ResNet": ["--optimizer", "nesterov"],
     "ViT": ["--optimizer", "nesterov", "--clip", 0, "--layer-scale", 0],
+    "LSTM": ["--optimizer", "nesterov", "--clip", 0],
 }
 
 
@@ -522,6 +529,7 @@ def test_weights_that_blow_up_in_an_epochs_last_step_are_not_kept(folder, tmp_pa
     path = tmp_path / "run"
     flags = ["--lr", 1e30, "--schedule", "constant", "--batch-size", 1_000]
     flags += [*EXPLOSIVE[kind(folder)], *(["--hidden-sizes", 8, 8, 8] if folder in MLPS else [])]
+    flags += ["--lr", 1e38] if folder in READERS else []  # what a cell gives is bounded
     result = call(capsys, script(folder).main, *small(folder), *flags, "--run-dir", path)
     assert_one_line(result, "step 1 ", path)
     state = checkpoint.load(path / "last.safetensors")

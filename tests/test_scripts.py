@@ -19,6 +19,7 @@ from tests.running import (
     CNNS,
     FOLDERS,
     MLPS,
+    READERS,
     assert_one_line,
     call,
     few_shapes,
@@ -130,7 +131,8 @@ def test_more_blocks_than_the_image_can_be_halved_is_one_line(folder, tmp_path, 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_absent_data_dir_is_one_line(folder, tmp_path, capsys, monkeypatch):
-    for argv in (["--data-dir", tmp_path / "absent"], ["--dataset", "fashion-mnist"]):
+    named = ["--dataset", "imdb" if folder in READERS else "fashion-mnist"]
+    for argv in (["--data-dir", tmp_path / "absent"], named):
         monkeypatch.setenv("PLAYGROUND_DATA", str(tmp_path / "absent"))
         result = call(capsys, script(folder).main, *argv, "--run-dir", tmp_path / "run")
         assert_one_line(result, tmp_path / "absent")
@@ -147,6 +149,7 @@ def no_data(tmp_path, monkeypatch):
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         for dataset in (datasets.MNIST, datasets.FashionMNIST):
             monkeypatch.setattr(dataset, "mirrors", [url])
+        monkeypatch.setattr("LSTM.dataset.imdb.URLS", [url])
         yield
 
 
@@ -161,8 +164,11 @@ def move(folder: str, monkeypatch, place):
     return moved
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize(
+    "folder, dataset",
+    [(folder, dataset) for folder in FOLDERS
+     for dataset in (["imdb"] if folder in READERS else ["mnist", "fashion-mnist"])],
+)  # fmt: skip
 def test_named_dataset_that_cannot_be_had_is_one_line(
     folder, dataset, no_data, tmp_path, capsys, monkeypatch
 ):

@@ -1,0 +1,101 @@
+"""What a bag of n-grams reaches: `python LSTM/baseline.py`, beside which the LSTM has to stand."""
+
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+
+from common import cli, record
+from common.device import seed_everything
+from common.folders import dataset_name
+from common.history import describe
+from common.metrics import metrics_of
+from LSTM.dataset import load_corpora, load_test_corpus, or_templates
+from LSTM.utils.ngrams import NBSVM, NGramLogistic, NGrams
+
+FOLDER = Path(__file__).resolve().parent
+MODELS = {"logistic": NGramLogistic, "nb-svm": NBSVM}
+GRIDS = {"logistic": (1, 3, 10, 30, 100), "nb-svm": (0.01, 0.03, 0.1, 0.3, 1)}  # of C
+COMMON = dict(model="nb-svm", ngrams=2, min_freq=2, C=None, subset=None, epochs=1)
+RECIPES = {"imdb": COMMON, "csv": COMMON, "templates": COMMON}
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    add, names = parser.add_argument, list(RECIPES)
+    add("--dataset", choices=names, default=names[0], help="what to learn")
+    add("--data-dir", help="where the data lies; before $PLAYGROUND_DATA")
+    add("--model", choices=MODELS, help="logistic regression on tf-idf, or NB-SVM")
+    add("--ngrams", type=cli.positive_int, help="most words of an n-gram")
+    add("--min-freq", type=cli.positive_int, help="a known n-gram is in so many training texts")
+    add("--C", type=cli.positive, help="the inverse of the regularisation; None: the best on the "
+        "validation split")  # fmt: skip
+    add("--subset", type=cli.positive_int, help="train on this many examples only")
+    add("--seed", type=cli.number(int, 0, 2**32), default=0, help="of the solver's order")
+    add("--record", action="store_true", help="test, and write the result into results/")
+    add("--config", help="the record's name (default: the dataset's and the model's)")
+    # what every run has and this one has not: one pass, from the beginning, in a folder of its own
+    parser.set_defaults(**COMMON, resume=False, run_dir=None)
+    return parser
+
+
+def main(argv=None):
+    args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
+    dataset = or_templates(args.dataset, "dataset" in args.given, args.data_dir)
+    cli.switch_dataset(args, RECIPES, dataset)
+    seed_everything(args.seed)
+    train, validation = load_corpora(args)
+    train = train.subset(args.subset)
+    name = dataset_name(vars(args))
+    print(f"{name}: {len(train):,} to train on, {len(validation):,} held out")
+
+    started = time.monotonic()
+    ngrams = NGrams(args.ngrams, args.min_freq, train)
+    counts, held_out = ngrams(train), ngrams(validation)
+    print(f"{counts.shape[1]:,} n-grams of up to {args.ngrams} words")
+    tried = []
+    for C in [args.C] if args.C else GRIDS[args.model]:
+        model = MODELS[args.model](C, args.seed).fit(counts, train.labels)
+        if isinstance(model, NBSVM):
+            model.calibrate(held_out, validation.labels)
+        reached = metrics_of(model.logits(held_out), validation.labels)
+        seconds = time.monotonic() - started
+        print(f"C {C:<5g} {describe(reached, 'val ')}  {seconds:6.1f} s", flush=True)
+        tried.append((reached, C, model))
+    validation_metrics, args.C, model = max(tried, key=lambda t: (t[0]["accuracy"], -t[0]["loss"]))
+    seconds = time.monotonic() - started
+    if not args.record:
+        print(f"the best: C {args.C:g}; --record tests it, and writes that down")
+        return
+
+    test = load_test_corpus(args)
+    test_metrics = metrics_of(model.logits(ngrams(test)), test.labels)
+    print(f"test split of {name}: {describe(test_metrics)}")
+    splits = {"train": train, "validation": validation, "test": test}
+    write_record(args, model, splits, validation_metrics, test_metrics, seconds)
+
+
+def write_record(
+    args: Namespace, model, splits: dict, validation: dict, test: dict, seconds: float
+) -> None:
+    """As if it were a run of one epoch, so that it stands in the tables beside the networks."""
+    config = {k: v for k, v in vars(args).items() if k not in ("record", "config")}
+    given = {*args.given, "dataset", "model", "C"} - {"record", "config", "epochs"}
+    config["given"] = sorted(given)
+    config["commit"] = record.git_commit()
+    config["environment"] = record.environment(torch.device("cpu"))
+    row = {"epoch": 1, "seconds": seconds, **{f"validation_{k}": v for k, v in validation.items()}}
+    name = args.config or f"{dataset_name(config)}-{args.model}"
+    path, _ = record.write(
+        FOLDER, name, config, {"epoch": 1, "history": [row]},
+        model=model, parameters=model.parameters,
+        examples={split: len(data) for split, data in splits.items()},
+        checksums={k: v for data in splits.values() for k, v in data.checksums.items()},
+        test=test, script="baseline.py",
+    )  # fmt: skip
+    print(f"recorded in {path}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)

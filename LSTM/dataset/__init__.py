@@ -1,0 +1,61 @@
+"""The datasets that this folder learns; what is downloaded or tokenised lies here too."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from common.data import DataMissing
+from LSTM.dataset import csv_files, imdb, templates
+from LSTM.dataset.texts import Corpus, Encoding, Texts, split_off
+
+FOLDER = Path(__file__).resolve().parent.parent
+
+
+def or_templates(dataset: str, named: bool, data_dir: str | None) -> str:
+    """`dataset` if it can be had; else, unless the user named it, "templates", said loudly."""
+    if dataset != "imdb":
+        return dataset
+    try:
+        imdb.find(FOLDER, data_dir)
+    except DataMissing as error:
+        if named:
+            raise
+        print(
+            f"\n*** {error}\n*** So this run learns MADE-UP sentences instead.\n"
+            f"*** Its results are not comparable with those of {dataset}.\n",
+            file=sys.stderr,
+        )
+        return "templates"
+    return dataset
+
+
+def load_corpora(args: Namespace) -> tuple[Corpus, Corpus]:
+    """The texts to train on and those held out; no text stands on both sides."""
+    if args.dataset == "imdb":
+        return split_off(imdb.load("train", FOLDER, args.data_dir), imdb.VALIDATION_SIZE)
+    if args.dataset == "csv":
+        return csv_files.load_training(args.data_dir)
+    return templates.load("train"), templates.load("validation")
+
+
+def load_training(args: Namespace) -> tuple[Texts, Texts]:
+    """The training split, its long texts cut to --max-length, and the validation split, uncut.
+
+    The words are those of the training split, after --subset.
+    """
+    train, validation = load_corpora(args)
+    train = train.subset(args.subset)
+    encoding = Encoding.learn(train, args)
+    return Texts.encode(train, encoding, args.max_length), Texts.encode(validation, encoding)
+
+
+def load_test_corpus(args: Namespace) -> Corpus:
+    """The test split, for test.py and baseline.py alone."""
+    if args.dataset == "imdb":
+        return imdb.load("test", FOLDER, args.data_dir)
+    return csv_files.load_test(args.data_dir) if args.dataset == "csv" else templates.load("test")
+
+
+def load_test(args: Namespace, encoding: Encoding) -> Texts:
+    """The test split in the words of a trained network, uncut; for test.py alone."""
+    return Texts.encode(load_test_corpus(args), encoding)

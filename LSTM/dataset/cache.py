@@ -1,0 +1,58 @@
+"""Tokenised texts kept beside the data, so that the second run begins at once."""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+import numpy
+import torch
+
+from common import checkpoint, distributed
+from common.errors import UserError
+from common.ragged import Ragged
+from LSTM.dataset.texts import Corpus
+
+VERSION = 1  # of the reader and the tokenizer: another one makes other words of the same data
+
+
+def place(beside: Path, otherwise: Path, name: str) -> Path:
+    """Where the cache `name` belongs: beside the data, if files may be made there."""
+    return (beside if writable(beside) else otherwise) / name
+
+
+def writable(folder: Path) -> bool:
+    """Whether files may be made there; a folder marked read-only is left alone by root, too."""
+    bits = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+    return bool(os.access(folder, os.W_OK) and folder.stat().st_mode & bits)
+
+
+def load(path: Path, key: str) -> Corpus | None:
+    """What `save` wrote for the data of this checksum; None if that is absent or damaged."""
+    try:
+        if not path.is_file():
+            return None
+        state = checkpoint.load(path)
+        if (state["key"], state["version"]) != (key, VERSION):
+            return None
+        tokens = state["tokens"].numpy().tobytes().decode().split("\n")
+        words = Ragged.of(state["words"], state["lengths"])
+        return Corpus(words, tokens, state["labels"], state["classes"], state["checksums"])
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+
+
+def save(path: Path, key: str, corpus: Corpus) -> None:
+    """Whole or not at all; where it cannot be written, the next run tokenises again."""
+    if not distributed.is_first():
+        return
+    tokens = numpy.frombuffer("\n".join(corpus.tokens).encode(), dtype="uint8")  # no word has a \n
+    state = {
+        "key": key, "version": VERSION, "classes": corpus.classes, "checksums": corpus.checksums,
+        "words": corpus.words.values, "lengths": corpus.words.lengths, "labels": corpus.labels,
+        "tokens": torch.from_numpy(tokens.copy()),
+    }  # fmt: skip
+    temporary = path.with_name(f"{path.stem}-{os.getpid()}.safetensors")  # two runs may start here
+    with suppress(UserError, OSError):
+        checkpoint.save(temporary, state)
+        os.replace(temporary, path)

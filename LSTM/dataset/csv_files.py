@@ -1,0 +1,102 @@
+"""Texts of your own: F/train.csv, F/test.csv and, if you like, F/val.csv, each with the columns
+text and label. Without a val.csv, validation is held out of train.csv."""
+
+import codecs
+import csv
+import io
+import os
+from pathlib import Path
+
+from common.data import sha256
+from common.errors import UserError
+from LSTM.dataset.texts import Corpus, check_size, split_off
+
+COLUMNS = ("text", "label")
+VALIDATION_SHARE = 0.1
+csv.field_size_limit(2**30)  # a text may be long
+
+
+def decode(path: Path, content: bytes) -> str:
+    """UTF-8, or UTF-16 with its mark. Raises UserError naming the row that is neither."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding, newline = "utf-16", "\n".encode("utf-16")[2:]
+    else:
+        encoding, newline = "utf-8-sig", b"\n"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content.count(newline, 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
+
+
+def read(path: Path) -> tuple[list[str], list[str], list[int], str]:
+    """Texts, labels, the row of the file that each stands in (the head is row 1), a checksum."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    rows = csv.reader(io.StringIO(decode(path, content), newline=""), strict=True)
+    texts, labels, numbers, number = [], [], [], 1
+    try:
+        head = [name.strip().lower() for name in next(rows, [])]
+        for name in COLUMNS:
+            if head.count(name) != 1:
+                has = ", ".join(head) or "none"
+                raise UserError(f"{path}, row 1: needs one column {name!r}; it has: {has}")
+        for number, row in enumerate(rows, start=2):
+            if not row:  # an empty line
+                continue
+            if len(row) != len(head):
+                raise UserError(
+                    f"{path}, row {number}: {len(row)} columns instead of {len(head)}; "
+                    "texts with commas stand in quotes"
+                )
+            text, label = (row[head.index(name)].strip() for name in COLUMNS)
+            if not text or not label:
+                raise UserError(f"{path}, row {number}: the {'label' if text else 'text'} is empty")
+            texts.append(text)
+            labels.append(label)
+            numbers.append(number)
+    except csv.Error as error:
+        raise UserError(f"{path}, row {number + 1}: not a row of a CSV file ({error})") from None
+    if not texts:
+        raise UserError(f"{path} has no rows below its head")
+    return texts, labels, numbers, sha256(content)
+
+
+def find(data_dir: str | None, name: str) -> Path:
+    if not data_dir or not os.path.isdir(data_dir):
+        raise UserError(f"--dataset csv needs --data-dir, a folder with {name}, not {data_dir}")
+    path = Path(data_dir) / name
+    if not path.is_file():
+        raise UserError(f"{data_dir} has no {name} (columns text, label)")
+    return path
+
+
+def load(path: Path, classes: list[str] | None = None) -> Corpus:
+    """One file; the `classes` are those of train.csv, in alphabetical order."""
+    texts, labels, rows, checksum = read(path)
+    known = classes or sorted(set(labels))
+    for label, row in zip(labels, rows, strict=True):
+        if label not in known:
+            raise UserError(f"{path}, row {row}: the label {label!r} is not in train.csv")
+    numbers = {name: number for number, name in enumerate(known)}
+    return Corpus.of(texts, [numbers[label] for label in labels], known, {path.name: checksum})
+
+
+def load_training(data_dir: str | None) -> tuple[Corpus, Corpus]:
+    path = find(data_dir, "train.csv")
+    train = check_size(load(path), str(path))
+    validation = path.with_name("val.csv")
+    if validation.is_file():
+        return train, load(validation, train.classes)
+    different = int(train.groups().max()) + 1
+    size = max(len(train.classes), round(VALIDATION_SHARE * different))
+    if size >= different:
+        raise UserError(f"{path} has {different} different texts: too few to hold some out")
+    return split_off(train, size)
+
+
+def load_test(data_dir: str | None) -> Corpus:
+    classes = load(find(data_dir, "train.csv")).classes
+    return load(find(data_dir, "test.csv"), classes)

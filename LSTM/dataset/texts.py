@@ -1,0 +1,163 @@
+"""Texts with their classes: as they were read (`Corpus`), and as a network reads them (`Texts`)."""
+
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from common import distributed
+from common.data import Split, stratified_split
+from common.errors import UserError
+from common.ragged import Ragged, bucketed
+from common.text import build_vocabulary, make_vocabulary, number_words
+
+
+@dataclass
+class Corpus:
+    """Tokenised texts: the words of each as numbers into `tokens`, every word that occurs."""
+
+    words: Ragged
+    tokens: list[str]
+    labels: Tensor
+    classes: list[str]
+    checksums: dict[str, str]
+
+    @classmethod
+    def of(
+        cls, texts: Iterable[str], labels: Iterable[int], classes: list[str], checksums: dict
+    ) -> "Corpus":
+        flat, lengths, tokens = number_words(texts)
+        labels = torch.as_tensor(list(labels), dtype=torch.long)
+        return cls(Ragged.of(flat, lengths), tokens, labels, classes, checksums)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Tensor) -> "Corpus":
+        return replace(self, words=self.words.take(rows), labels=self.labels[rows])
+
+    def subset(self, size: int | None) -> "Corpus":
+        """As Split.subset: the first `size` texts in a fixed shuffled order."""
+        if size is None:
+            return self
+        if size > len(self):
+            raise UserError(f"--subset {size} is more than the {len(self)} training examples")
+        return self.take(
+            torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:size]
+        )
+
+    def text(self, row: int) -> list[str]:
+        """The words of one text."""
+        return [self.tokens[number] for number in self.words.sequence(row).tolist()]
+
+    def counts(self) -> dict[str, int]:
+        """How often each word occurs in these texts."""
+        counts = torch.bincount(self.words.flat().long(), minlength=len(self.tokens)).tolist()
+        return {token: n for token, n in zip(self.tokens, counts, strict=True) if n}
+
+    def groups(self) -> Tensor:
+        """Which texts are the same, word for word: (N,) numbers of groups, by first appearance."""
+        numbers: dict[bytes, int] = {}
+        of = [self.words.sequence(row).numpy().tobytes() for row in range(len(self))]
+        return torch.tensor([numbers.setdefault(text, len(numbers)) for text in of])
+
+
+def split_off(corpus: Corpus, size: int) -> tuple[Corpus, Corpus]:
+    """Hold out `size` different texts, each with all its copies, a fair share of every class.
+
+    A text that stands on both sides would be known by heart: its class could be looked up.
+    """
+    groups = corpus.groups()
+    first = torch.full((int(groups.max()) + 1,), len(groups)).scatter_reduce(
+        0, groups, torch.arange(len(groups)), "amin"
+    )
+    _, held_groups = stratified_split(corpus.labels[first], size)
+    held = torch.isin(groups, held_groups)
+    return corpus.take((~held).nonzero().squeeze(1)), corpus.take(held.nonzero().squeeze(1))
+
+
+class Encoding:
+    """What makes a text a network's input and its output a class; every checkpoint holds it."""
+
+    def __init__(self, vocabulary, classes: list[str]):
+        self.vocabulary, self.classes = vocabulary, classes
+
+    @classmethod
+    def learn(cls, corpus: Corpus, args: Namespace) -> "Encoding":
+        """The vocabulary of these texts: of the training split alone."""
+        size = args.vocabulary_size
+        return cls(build_vocabulary(corpus.counts(), args.min_freq, size), corpus.classes)
+
+    def state_dict(self) -> dict:
+        return {"tokens": self.vocabulary.get_itos(), "classes": self.classes}
+
+    @classmethod
+    def of(cls, state: dict) -> "Encoding":
+        """As a checkpoint holds it."""
+        return cls(make_vocabulary(state["tokens"]), state["classes"])
+
+    def load_state_dict(self, state: dict) -> None:
+        """A run goes on with the words it began with. Raises ValueError for others."""
+        if state != self.state_dict():
+            raise ValueError("its words or classes are not those of the data that is here now")
+
+
+class Texts(Split):
+    """A Split of texts: `inputs` are the numbers of their words, padded batch by batch.
+
+    A batch's inputs are (tokens (N, T) filled up with 0, lengths (N,)).
+    """
+
+    def __init__(self, corpus: Corpus, encoding: Encoding, inputs: Ragged, labels: Tensor):
+        super().__init__(inputs, labels, corpus.classes, corpus.checksums)
+        self.corpus, self.encoding = corpus, encoding
+
+    @classmethod
+    def encode(cls, corpus: Corpus, encoding: Encoding, most: int | None = None) -> "Texts":
+        """Put into the numbers of the vocabulary; of longer texts, `most` words at the ends."""
+        table = torch.tensor(encoding.vocabulary.lookup_indices(corpus.tokens), dtype=torch.int32)
+        words = corpus.words.ends_of(most)
+        inputs = Ragged(table[words.values.long()], words.starts, words.lengths)
+        return cls(corpus, encoding, inputs, corpus.labels)
+
+    def to(self, device: torch.device) -> "Texts":
+        inputs, labels = self.inputs.to(device), self.labels.to(device)
+        return Texts(self.corpus, self.encoding, inputs, labels)
+
+    def take(self, rows: Tensor) -> "Texts":
+        corpus = self.corpus.take(rows.cpu())
+        return Texts(corpus, self.encoding, self.inputs.take(rows), self.labels[rows])
+
+    def num_batches(self, batch_size: int) -> int:
+        return -(-len(self) // batch_size)
+
+    def rows(self, batch_size: int, seed: int, epoch: int, skip: int = 0) -> Iterator[Tensor]:
+        """As Split.rows, but every text has its turn, in batches of texts of similar length.
+
+        Batches are equal to within one text. Where several processes share one, what cannot be
+        dealt out evenly sits this epoch out.
+        """
+        generator = torch.Generator().manual_seed(((seed << 20) + epoch) % (2**32 - 5))
+        batches = bucketed(self.inputs.lengths.cpu(), self.num_batches(batch_size), generator)
+        rank, processes = distributed.rank(), distributed.world_size()
+        for rows in batches[skip:]:
+            rows = rows[: len(rows) - len(rows) % processes]
+            yield rows[rank::processes].to(self.labels.device)
+
+    def sorted_batches(self, batch_size: int = 256) -> Iterator[Tensor]:
+        """Rows of every text once, the longest first: for evaluation with little padding."""
+        order = self.inputs.lengths.argsort(descending=True, stable=True)
+        return iter(order.split(batch_size)[distributed.rank() :: distributed.world_size()])
+
+
+def check_size(corpus: Corpus, where: str) -> Corpus:
+    """Raises UserError for texts that cannot be split or told apart."""
+    present = corpus.labels.bincount(minlength=len(corpus.classes))
+    if len(corpus.classes) < 2:
+        raise UserError(f"{where} has one class only, {corpus.classes[0]!r}: there is no choice")
+    if int(present.min()) < 2:
+        rare = corpus.classes[int(present.argmin())]
+        raise UserError(f"{where} has fewer than 2 texts of class {rare!r}: none to hold out")
+    return corpus

@@ -1,0 +1,124 @@
+"""A recurrent network that reads a text in both directions and says what class it is of.
+
+Shapes: N texts, T words of the longest, D embed_dim, H hidden_size, K classes, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+POOLINGS = ("last", "mean", "max", "attention")
+PAD, UNKNOWN = 0, 1  # the numbers of padding and of words that are not in the vocabulary
+
+
+def reverse(x: Tensor, lengths: Tensor) -> Tensor:
+    """Each sequence backwards, its padding where it was: (N, T, D), (N,) -> (N, T, D)."""
+    t = torch.arange(x.shape[1], device=x.device)
+    source = torch.where(t < lengths[:, None], lengths[:, None] - 1 - t, t)  # (N, T)
+    return x.gather(1, source[:, :, None].expand_as(x))
+
+
+class RecurrentLayer(nn.Module):
+    """One layer of cells: (N, T, D) -> (N, T, H), or (N, T, 2H) when it reads backwards, too.
+
+    A cell knows nothing but what came before: forwards, padding at the end cannot reach a word.
+    Backwards it would come first, so each text is turned around by itself (Graves & Schmidhuber,
+    2005). The same as `pack_padded_sequence`, but whole batches run through the fast kernels.
+    """
+
+    def __init__(self, cell: str, input_size: int, hidden_size: int, bidirectional: bool):
+        super().__init__()
+        self.forwards = CELLS[cell](input_size, hidden_size, batch_first=True)
+        self.backwards = None
+        if bidirectional:
+            self.backwards = CELLS[cell](input_size, hidden_size, batch_first=True)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        y, _ = self.forwards(x)
+        if self.backwards is None:
+            return y
+        z, _ = self.backwards(reverse(x, lengths))
+        return torch.cat([y, reverse(z, lengths)], dim=2)
+
+
+class Pooling(nn.Module):
+    """The states at all words -> one vector: (N, T, D), mask (N, T), lengths (N,) -> (N, D).
+
+    last       where a reader ends: the last word forwards, the first one backwards
+    mean, max  over the words, feature by feature
+    attention  Σₜ aₜ yₜ with a = softmax over the words of vᵀ tanh(W yₜ + b) (Yang et al., 2016)
+    """
+
+    def __init__(self, kind: str, dim: int, bidirectional: bool):
+        super().__init__()
+        self.kind, self.bidirectional = kind, bidirectional
+        if kind == "attention":
+            self.hidden, self.score = nn.Linear(dim, dim), nn.Linear(dim, 1, bias=False)
+
+    def forward(self, y: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        if self.kind == "last":
+            last = y[torch.arange(len(y), device=y.device), lengths - 1]  # (N, D)
+            if not self.bidirectional:
+                return last
+            return torch.cat([last.chunk(2, 1)[0], y[:, 0].chunk(2, 1)[1]], dim=1)
+        if self.kind == "mean":
+            return (y * mask[:, :, None]).sum(1) / lengths[:, None]
+        if self.kind == "max":
+            return y.masked_fill(~mask[:, :, None], -torch.inf).amax(1)
+        scores = self.score(torch.tanh(self.hidden(y))).squeeze(2)  # (N, T)
+        weights = scores.masked_fill(~mask, -torch.inf).softmax(1)
+        return (y * weights[:, :, None]).sum(1)
+
+
+class RecurrentClassifier(nn.Module):
+    """tokens (N, T), lengths (N,) -> logits (N, K).
+
+    word_dropout       share of the words that are replaced by <unk> (as in Bowman et al., 2015)
+    embedding_dropout  share of the vocabulary that is left out of a batch, every time it occurs
+                       (Gal & Ghahramani, 2015, section 4.2)
+    dropout            of the embeddings' features, between layers, and before the last layer
+    """
+
+    def __init__(
+        self, vocabulary: int = 30_000, num_classes: int = 2, cell: str = "lstm",
+        embed_dim: int = 128, hidden_size: int = 128, num_layers: int = 1,
+        bidirectional: bool = True, pooling: str = "max", dropout: float = 0.5,
+        word_dropout: float = 0.0, embedding_dropout: float = 0.0,
+    ):  # fmt: skip
+        super().__init__()
+        self.word_dropout, self.embedding_dropout = word_dropout, embedding_dropout
+        self.embedding = nn.Embedding(vocabulary, embed_dim, padding_idx=PAD)
+        nn.init.normal_(self.embedding.weight, std=0.03)  # what is learned soon outweighs it
+        nn.init.zeros_(self.embedding.weight[PAD])
+        dim = hidden_size * (1 + bidirectional)
+        sizes = [embed_dim] + [dim] * (num_layers - 1)
+        self.layers = nn.ModuleList(
+            RecurrentLayer(cell, size, hidden_size, bidirectional) for size in sizes
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.pooling = Pooling(pooling, dim, bidirectional)
+        self.output = nn.Linear(dim, num_classes)
+        self.not_decayed = {"embedding.weight"}  # rare words would fade away between two gradients
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(N, T) -> (N, T, D), with what training leaves out at random."""
+        if not self.training:
+            return self.embedding(tokens)
+        if self.word_dropout:
+            dropped = torch.rand(tokens.shape, device=tokens.device) < self.word_dropout
+            tokens = tokens.masked_fill(dropped & (tokens != PAD), UNKNOWN)
+        x = self.embedding(tokens)
+        if self.embedding_dropout:
+            kept = F.dropout(x.new_ones(self.embedding.num_embeddings), self.embedding_dropout)
+            x = x * kept[tokens][:, :, None]
+        return x
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        T = tokens.shape[1]
+        lengths = lengths.clamp(min=1)  # an empty text is read as one word of padding, all zeros
+        mask = torch.arange(T, device=tokens.device) < lengths[:, None]  # (N, T)
+        x = self.embed(tokens)
+        for layer in self.layers:
+            x = layer(self.dropout(x), lengths)
+        return self.output(self.dropout(self.pooling(x, mask, lengths)))

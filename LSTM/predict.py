@@ -1,0 +1,77 @@
+"""What a trained network makes of a text: `python LSTM/predict.py "what a film"`, or `… < FILE`."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from common import checkpoint, cli
+from common.device import select_device
+from common.errors import UserError
+from common.evaluation import find_trained, load_best
+from common.text import basic_english
+from LSTM.dataset.texts import Encoding
+from LSTM.train import RECIPES, build_model
+from LSTM.utils.evaluation import word_weights
+from LSTM.utils.plots import coloured, draw_texts
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("text", nargs="*", help="the text; without one, standard input is read")
+    add("--run-dir", help="the run whose network answers (default: the latest)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--picture", metavar="FILE", help="draw the words, coloured by their weight, as a PNG file")
+    return parser
+
+
+def read(words: list[str]) -> str:
+    """The text of the command line, or else of standard input; bytes that are no UTF-8 as �."""
+    if words:
+        return " ".join(words).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if sys.stdin.isatty():
+        print("Type a text, then Ctrl-D:", file=sys.stderr)
+    if hasattr(sys.stdin, "buffer"):
+        return sys.stdin.buffer.read().decode("utf-8", "replace")
+    return sys.stdin.read()
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    device = select_device(args.device)
+    run_dir, config = find_trained(FOLDER, args, RECIPES)
+    encoding = Encoding.of(checkpoint.load(run_dir / "best.safetensors")["encoding"])
+    model = build_model(config, encoding).to(device)
+    load_best(model, run_dir)
+
+    words = basic_english(read(args.text))
+    tokens = torch.tensor(encoding.vocabulary.lookup_indices(words), device=device).long()
+    inputs = tokens if len(tokens) else tokens.new_zeros(1)
+    with torch.no_grad():
+        logits = model(inputs[None], torch.tensor([len(tokens)], device=device))
+    probabilities = logits.float().softmax(1)[0]
+    best = int(probabilities.argmax())
+    for label, name in enumerate(encoding.classes):
+        print(f"{name:>12}  {probabilities[label]:7.2%}{'  *' if label == best else ''}")
+    known = sum(word in encoding.vocabulary for word in words)
+    if known < len(words) or not words:
+        print(f"({known:,} of {len(words):,} words are known: the others are all read alike)")
+
+    weights = word_weights(model, tokens, best)
+    if sys.stdout.isatty() and words:
+        print(f"\n{coloured(words, weights)}")
+    if args.picture:
+        caption = f"{encoding.classes[best]} ({probabilities[best]:.0%})"
+        what = f"green words speak for {encoding.classes[best]!r}, red ones against it"
+        try:
+            draw_texts(Path(args.picture), [(caption, words, weights)], what, most=1_000)
+        except (OSError, ValueError) as error:
+            raise UserError(f"--picture {args.picture}: {error}") from None
+        print(f"picture in {args.picture}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)
