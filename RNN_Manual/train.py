@@ -1,5 +1,6 @@
 """Train a hand-written recurrent network: `python RNN_Manual/train.py` learns Shakespeare."""
 
+import math
 from pathlib import Path
 
 from common import cli
@@ -76,7 +77,7 @@ def evaluate(
 
 def write_sample(run: Run, model: LanguageModel, vocabulary: Vocabulary, loss: float) -> None:
     """What the network writes at this moment, for the run's samples.txt."""
-    if run.args.sample_length:
+    if run.args.sample_length and math.isfinite(loss):  # where not, log_epoch stops the run
         prompt = "\n" if "\n" in vocabulary.tokens else vocabulary.characters[0]
         words = generate(model.eval(), vocabulary, prompt, run.args.sample_length)
         add_sample(run.path / "samples.txt", run.epoch + 1, loss, "".join(words).strip("\n"))

@@ -35,7 +35,7 @@ class Vocabulary:
         self.tokens = {character: token for token, character in enumerate(characters)}
 
     def encode(self, text: str) -> Tensor:
-        """(n,) int64. Raises ValueError for no characters, and naming those that are not in here."""
+        """(n,) int64. Raises ValueError for an empty text, and naming characters unknown here."""
         if not text:
             raise ValueError("it is empty: there is nothing to go on from")
         unknown = sorted(set(text) - self.tokens.keys())

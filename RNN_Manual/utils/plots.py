@@ -34,9 +34,10 @@ def draw_neurons(path: Path, text: str, hidden: Tensor, title: str, units: int =
             values.view(rows, columns).numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto"
         )
         for place, character in enumerate(text):
+            color = "white" if abs(hidden[place, unit]) > 0.7 else "black"
             axis.text(
                 place % columns, place // columns, SHOWN.get(character, character), ha="center",
-                va="center", fontsize=7, family="monospace", parse_math=False,
+                va="center", fontsize=7, family="monospace", color=color, parse_math=False,
             )  # fmt: skip
         axis.set_title(f"unit {unit}", fontsize=8, loc="left", pad=2)
         axis.axis("off")

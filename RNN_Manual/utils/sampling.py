@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from common import checkpoint
+from common.errors import UserError
 from RNN_Manual.utils.carry import Vocabulary
 
 
@@ -39,7 +40,8 @@ def generate(
     """Yield `length` characters that go on from `prompt`, one by one; the same for the same seed.
 
     The network is in evaluation mode; it reads the prompt at once and then each character that it
-    wrote. Raises ValueError for a prompt that is empty or has unknown characters.
+    wrote. Raises ValueError for a prompt that is empty or has unknown characters, and UserError
+    for a network that has no finite logits.
     """
     device = next(iter(model.parameters().values())).device
     generator = torch.Generator().manual_seed(seed)
@@ -47,6 +49,8 @@ def generate(
     for _ in range(length):
         logits = model.forward(tokens, state)[-1, 0]
         state = model.state
+        if not logits.isfinite().all():
+            raise UserError("the network's weights have blown up: train with a smaller --lr")
         p = probabilities(logits, temperature, top_k, top_p).cpu()
         token = int(torch.multinomial(p, 1, generator=generator))
         yield vocabulary.characters[token]
