@@ -4,6 +4,7 @@ Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
 
     results            all of this folder's records; in the root README, every folder's
     compare            the side-by-side figures of the twins, from results/compare.json
+    compare_layers     those of layers, from results/compare_layers.json
 """
 
 import json
@@ -12,11 +13,18 @@ from pathlib import Path
 
 from common import cli
 from common.data import ROOT
+from common.tables import compare_layer_results, machine, table
 
 METRICS = {  # how each metric is shown: heading, factor, decimals
     "accuracy": ("accuracy, %", 100, 2),
     "loss": ("loss, nats", 1, 4),
+    "perplexity": ("perplexity", 1, 3),
+    "bits_per_character": ("bits per character", 1, 3),
 }
+ALWAYS = [("test", "accuracy"), ("test", "loss"), ("validation", "accuracy")]
+SHOWN = [  # what a folder's table shows, where its records have it
+    *ALWAYS[:2], ("test", "perplexity"), ("test", "bits_per_character"), *ALWAYS[2:],
+]  # fmt: skip
 
 
 def mean_std(values: list[float], factor: float, decimals: int) -> str:
@@ -29,7 +37,7 @@ def mean_std(values: list[float], factor: float, decimals: int) -> str:
 
 def load_records(folder: Path) -> list[dict]:
     """A folder's records, MNIST first, samples last."""
-    paths = [p for p in folder.glob("results/*.json") if p.name != "compare.json"]
+    paths = [p for p in folder.glob("results/*.json") if not p.name.startswith("compare")]
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     order = ("mnist", "fashion-mnist", "cifar10", "cifar10-jpeg", "cifar100")
     return sorted(
@@ -43,25 +51,25 @@ def load_records(folder: Path) -> list[dict]:
     )
 
 
-def machine(environment: dict) -> str:
-    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
-    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
-    return f"{where}, torch {environment['torch']}"
+def columns(records: list[dict]) -> list[tuple[str, str]]:
+    """The (split, metric) pairs of a folder's table; the validation loss where it was chosen by."""
+    runs = [run for record in records for run in record["runs"]]
+    found = [(split, name) for split, name in SHOWN if any(name in run[split] for run in runs)]
+    return found if ("validation", "accuracy") in found else [*found, ("validation", "loss")]
 
 
-def table(rows: list[list[str]]) -> list[str]:
-    """A Markdown table; the first row is its head."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
+def head(shown: list[tuple[str, str]]) -> list[str]:
+    metrics = [f"{split} {METRICS[name][0]}" for split, name in shown]
+    return ["dataset", *metrics, "seeds", "epochs", "seconds", "parameters"]
 
 
-def row_of(record: dict) -> list[str]:
-    """dataset · test metrics · validation accuracy · seeds · epochs · seconds · parameters."""
+def row_of(record: dict, shown: list[tuple[str, str]]) -> list[str]:
+    """dataset · the metrics shown, empty where there is none · seeds · epochs · …"""
     runs = record["runs"]
     cells = [record["dataset"] + (" (sample)" if record["sample"] else "")]
     if record["config"] != record["dataset"]:
         cells[0] += f" ({record['config']})"
-    for split, name in (("test", "accuracy"), ("test", "loss"), ("validation", "accuracy")):
+    for split, name in shown:
         _, factor, decimals = METRICS[name]
         values = [run[split][name] for run in runs if name in run[split]]
         cells.append(mean_std(values, factor, decimals) if values else "")
@@ -73,16 +81,13 @@ def row_of(record: dict) -> list[str]:
     return cells
 
 
-HEAD = ["dataset", "test accuracy, %", "test loss, nats", "validation accuracy, %", "seeds",
-        "epochs", "seconds", "parameters"]  # fmt: skip
-
-
 def folder_results(folder: Path) -> str:
     """The table of one folder, with the commands and the machine below it."""
     records = load_records(folder)
     if not records:
         return "Nothing recorded yet."
-    lines = table([HEAD, *map(row_of, records)])
+    shown = columns(records)
+    lines = table([head(shown), *(row_of(record, shown) for record in records)])
     lines += [
         "",
         "Mean ± standard deviation over seeds. The commands, to be repeated for each seed:",
@@ -99,11 +104,11 @@ def folder_results(folder: Path) -> str:
 def all_results() -> str:
     """The root README's table: every folder's records."""
     rows = [
-        [f"[{folder.name}]({folder.name}/)", *row_of(record)]
+        [f"[{folder.name}]({folder.name}/)", *row_of(record, ALWAYS)]
         for folder in sorted(path.parent for path in ROOT.glob("*/model.py"))
         for record in load_records(folder)
     ]
-    return "\n".join(table([["model", *HEAD], *rows])) if rows else "Nothing recorded yet."
+    return "\n".join(table([["model", *head(ALWAYS)], *rows])) if rows else "Nothing recorded yet."
 
 
 def compare_results(folder: Path) -> str:
@@ -140,6 +145,7 @@ def fill(readme: Path) -> str:
     tables = {
         "results": lambda: all_results() if folder == ROOT else folder_results(folder),
         "compare": lambda: compare_results(folder),
+        "compare_layers": lambda: compare_layer_results(folder),
     }
     for name, make in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"

@@ -30,11 +30,18 @@ SMALL = {
     "LSTM": [
         "--dataset", "templates", "--subset", "64", "--batch-size", "16", "--hidden-size", "8",
     ],
+    "RNN": [
+        "--dataset", "anbn", "--subset", "256", "--batch-size", "4", "--window", "8",
+        "--hidden-size", "8", "--sample-length", "20",
+    ],
 }  # fmt: skip
-FOLDERS = ["CNN_Manual", "CNN_Torch", "LSTM", "MLP_Manual", "MLP_Torch", "ResNet", "ViT"]
+FOLDERS = [
+    "CNN_Manual", "CNN_Torch", "LSTM", "MLP_Manual", "MLP_Torch", "RNN_Manual", "ResNet", "ViT",
+]  # fmt: skip
 MLPS = [folder for folder in FOLDERS if folder.startswith("MLP")]
 CNNS = [folder for folder in FOLDERS if folder.startswith("CNN")]
-READERS = ["LSTM"]  # of texts; all others see images
+READERS = ["LSTM"]  # of texts, to say what class they are of
+WRITERS = ["RNN_Manual"]  # language models: a loss and samples, but no accuracy
 TWINS = [MLPS, CNNS]  # hand-written, PyTorch
 DEADLINE = 120  # seconds that a process may take, on a machine that does much else
 
@@ -61,6 +68,13 @@ def few_shapes(monkeypatch) -> None:
     for split, size in (("train", 80), ("validation", 48), ("test", 32)):
         seed = coloured_shapes.SIZES_SEEDS[split][1]
         monkeypatch.setitem(coloured_shapes.SIZES_SEEDS, split, (size, seed))
+
+
+def short_strings(monkeypatch) -> None:
+    """Of the controlled texts, likewise."""
+    sizes = script("RNN_Manual", "dataset.strings").SIZES_SEEDS
+    monkeypatch.setitem(sizes, "validation", (480, 2))
+    monkeypatch.setitem(sizes, "test", (480, 3))
 
 
 def script(folder: str, name: str = "train"):

@@ -11,12 +11,12 @@ from common import cli, idx, report
 from common.data import ROOT
 from common.record import environment
 from tests.conftest import user_error
-from tests.running import FOLDERS, assert_one_line, call, script
+from tests.running import FOLDERS, WRITERS, assert_one_line, call, script
 
 READMES = [
     path for path in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))] if path.exists()
 ]
-RECORDS = [p for p in sorted(ROOT.glob("*/results/*.json")) if p.name != "compare.json"]
+RECORDS = [p for p in sorted(ROOT.glob("*/results/*.json")) if not p.name.startswith("compare")]
 COMPARISONS = sorted(ROOT.glob("*/results/compare.json"))
 
 
@@ -131,6 +131,49 @@ def test_commands_seeds_and_machine_stand_below_the_table(root):
     assert "a processor" in line and "torch 2.3.1" in line
 
 
+def make_text_record(loss: float, **changes) -> dict:
+    """A record of a language model: a loss, but no accuracy."""
+    record = make_record("tiny-shakespeare", [0.0], **changes)
+    test = {"loss": loss, "perplexity": math.exp(loss), "bits_per_character": loss / math.log(2)}
+    record["runs"][0] |= {"validation": {"loss": 1.4}, "test": test}
+    return record
+
+
+@pytest.mark.smoke
+def test_language_models_have_loss_perplexity_and_bits_in_place_of_accuracy(root):
+    put(root, make_text_record(1.5))
+    put(root, make_record("mnist", [0.98]), folder="MLP_Torch")
+    head, _, row = rows(report.fill(root / "MLP" / "README.md"))
+    assert dict(zip(head, row, strict=True)) == {
+        "dataset": "tiny-shakespeare", "test loss, nats": "1.5000", "test perplexity": "4.482",
+        "test bits per character": "2.164", "validation loss, nats": "1.4000", "seeds": "1",
+        "epochs": "20", "seconds": "60", "parameters": "1,234,567",
+    }  # fmt: skip
+    head, _, *table = rows(report.fill(root / "README.md"))
+    assert head[2:5] == ["test accuracy, %", "test loss, nats", "validation accuracy, %"]
+    assert [row[2:5] for row in table] == [["", "1.5000", ""], ["98.00", "0.0500", "98.00"]]
+
+
+def test_layers_beside_torch_have_a_table(root):
+    readme = root / "MLP" / "README.md"
+    readme.write_text("# Title\n\n<!-- compare_layers -->\n<!-- /compare_layers -->\n")
+    assert "Nothing recorded yet." in report.fill(readme)
+    layer = {
+        "step_milliseconds": {"manual": 12.5, "torch": 10.0}, "step_ratio": 1.25,
+        "largest_difference": 2e-15,
+    }  # fmt: skip
+    result = {
+        "command": "python -m common.compare_layers", "batch_size": 64, "window": 128,
+        "input_size": 64, "hidden_size": 256, "steps": 20, "layers": {"LSTM": layer},
+        "environment": ENVIRONMENT,
+    }  # fmt: skip
+    path = root / "MLP" / "results" / "compare_layers.json"
+    path.write_text(json.dumps(result))
+    text = report.fill(readme)
+    assert rows(text)[2] == ["LSTM", "12.5", "10.0", "**1.25**"] and "2.0e-15" in text
+    assert report.load_records(root / "MLP") == [], "taken for a record of a run"
+
+
 def test_epochs_that_differ_are_a_range(root):
     record = make_record("mnist", [0.98, 0.99, 0.97])
     record["runs"][1]["epochs"] = 7
@@ -236,10 +279,13 @@ def test_record_is_complete_and_consistent(path):
         assert 1 <= run["best_epoch"] <= run["epochs"] <= record["hyperparameters"]["epochs"]
         assert run["seconds"] > 0
         for split in ("validation", "test"):
-            assert 0 <= run[split]["accuracy"] <= 1
+            assert folder in WRITERS or 0 <= run[split]["accuracy"] <= 1
             assert run[split]["loss"] > 0 and math.isfinite(run[split]["loss"])
         # the test split was not chosen on, but is alike: a swapped split or factor would show
-        assert abs(run["test"]["accuracy"] - run["validation"]["accuracy"]) < 0.05
+        if folder in WRITERS:
+            assert abs(run["test"]["loss"] - run["validation"]["loss"]) < 0.2
+        else:
+            assert abs(run["test"]["accuracy"] - run["validation"]["accuracy"]) < 0.05
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=name)
@@ -264,6 +310,17 @@ def test_recorded_command_still_gives_the_recipe(path, tmp_path):
     args = vars(cli.parse_training(module.make_parser(), module.RECIPES, tmp_path, argv))
     recipe = record["hyperparameters"]
     assert {key: args.get(key) for key in recipe} == recipe
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*/results/compare_layers.json")), ids=name)
+def test_comparison_of_layers_is_consistent(path):
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert result["commit"] and not result["commit"].endswith("-dirty")
+    for layer in result["layers"].values():
+        assert layer["largest_difference"] <= 1e-8
+        milliseconds = layer["step_milliseconds"]
+        ratio = milliseconds["manual"] / milliseconds["torch"]
+        assert layer["step_ratio"] == pytest.approx(ratio, rel=0.02)
 
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=name)

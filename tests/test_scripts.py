@@ -20,6 +20,7 @@ from tests.running import (
     FOLDERS,
     MLPS,
     READERS,
+    WRITERS,
     assert_one_line,
     call,
     few_shapes,
@@ -28,6 +29,7 @@ from tests.running import (
     kind,
     make_digits,
     script,
+    short_strings,
     small,
     start,
 )
@@ -41,6 +43,7 @@ TESTED = [folder for folder in FOLDERS if f"{folder}/test.py" in SCRIPTS]
 def few_coloured_shapes(monkeypatch):
     """Where the networks are larger."""
     few_shapes(monkeypatch)
+    short_strings(monkeypatch)
 
 
 # ---- as a user starts them ----
@@ -131,7 +134,8 @@ def test_more_blocks_than_the_image_can_be_halved_is_one_line(folder, tmp_path, 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_absent_data_dir_is_one_line(folder, tmp_path, capsys, monkeypatch):
-    named = ["--dataset", "imdb" if folder in READERS else "fashion-mnist"]
+    wanted = {**dict.fromkeys(READERS, "imdb"), **dict.fromkeys(WRITERS, "tiny-shakespeare")}
+    named = ["--dataset", wanted.get(folder, "fashion-mnist")]
     for argv in (["--data-dir", tmp_path / "absent"], named):
         monkeypatch.setenv("PLAYGROUND_DATA", str(tmp_path / "absent"))
         result = call(capsys, script(folder).main, *argv, "--run-dir", tmp_path / "run")
@@ -158,6 +162,7 @@ def move(folder: str, monkeypatch, place):
     moved = place / folder
     (moved / "results").mkdir(parents=True)
     reading = "dataset.grey_images" if folder in [*MLPS, *CNNS] else "dataset"
+    reading = "dataset.texts" if folder in WRITERS else reading
     modules = ["train", reading] + ["test"] * (folder in TESTED)
     for module in modules:
         monkeypatch.setattr(script(folder, module), "FOLDER", moved)
@@ -166,7 +171,7 @@ def move(folder: str, monkeypatch, place):
 
 @pytest.mark.parametrize(
     "folder, dataset",
-    [(folder, dataset) for folder in FOLDERS
+    [(folder, dataset) for folder in FOLDERS if folder not in WRITERS
      for dataset in (["imdb"] if folder in READERS else ["mnist", "fashion-mnist"])],
 )  # fmt: skip
 def test_named_dataset_that_cannot_be_had_is_one_line(
@@ -328,9 +333,10 @@ def test_record_has_the_keys_of_the_design(folder, trained, recorder, tmp_path):
     assert list(row) == RUN_KEYS
     assert (row["seed"], row["epochs"]) == (0, 2) and row["seconds"] >= 0
     best = history(trained(folder))[row["best_epoch"] - 1]
-    for name in ("accuracy", "loss"):
+    names = ["loss"] if folder in WRITERS else ["accuracy", "loss"]
+    for name in names:
         assert row["validation"][name] == pytest.approx(float(best[f"validation_{name}"]))
-    assert f"accuracy {row['test']['accuracy']:.4f}" in result.out
+        assert f"{name} {row['test'][name]:.4f}" in result.out
 
 
 @pytest.mark.parametrize("folder", TESTED)

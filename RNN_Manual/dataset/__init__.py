@@ -1,0 +1,22 @@
+"""The texts that this folder learns, by the name of the flag."""
+
+from RNN_Manual.dataset import strings, texts
+from RNN_Manual.dataset.text import Text
+
+DATASETS = {
+    "tiny-shakespeare": texts,
+    "help-topics": texts,
+    "text": texts,
+    "anbn": strings,
+    "echo": strings,
+}
+
+
+def load_training(name: str, data_dir: str | None = None) -> tuple[Text, Text]:
+    """The training and validation splits: tokens (n,) int64, and the token after each (n,)."""
+    return DATASETS[name].load_training(name, data_dir)
+
+
+def load_test(name: str, data_dir: str | None = None) -> Text:
+    """The test split, for test.py alone."""
+    return DATASETS[name].load_test(name, data_dir)

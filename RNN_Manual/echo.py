@@ -1,0 +1,88 @@
+"""Where the vanilla RNN forgets and the gates remember: `python RNN_Manual/echo.py` (minutes).
+
+Trains each cell on the echo task with growing delays, and draws the share of echoes that are right
+and, at the longest delay, the norm of the gradient over the distance in time.
+"""
+
+from pathlib import Path
+
+from common import cli
+from common.device import seed_everything, select_device
+from RNN_Manual.dataset import strings
+from RNN_Manual.dataset.text import Text
+from RNN_Manual.model import CELLS, LanguageModel
+from RNN_Manual.utils.losses import SequenceCrossEntropy
+from RNN_Manual.utils.memory import gradient_over_distance, streams
+from RNN_Manual.utils.optim import Adam, clip_gradients, make_schedule
+from RNN_Manual.utils.plots import draw_memory
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def fit(model: LanguageModel, train: Text, steps: int, window: int, seed: int) -> None:
+    """As train.py does it, for a number of steps: one-cycle Adam, the norm clipped to 1."""
+    criterion, optimizer = SequenceCrossEntropy(), Adam(model, lr=1e-2)
+    schedule, step, state = make_schedule("one-cycle", 1e-2, steps), 0, None
+    while step < steps:
+        for tokens, labels in train.batches(16, window, seed, epoch=step):
+            if step == steps:
+                break
+            optimizer.lr = schedule(step)
+            logits = model.forward(tokens, state)
+            state = model.state
+            criterion.forward(logits, labels)
+            model.backward(criterion.backward())
+            clip_gradients(model, 1.0)
+            optimizer.step()
+            step += 1
+        state = None
+
+
+def echo_accuracy(model: LanguageModel, data: Text) -> float:
+    """The share of question marks after which the likeliest character is the right one."""
+    right, asked, state = 0, 0, None
+    for tokens, labels in data.in_order(window=256):
+        predictions = model.forward(tokens, state).argmax(2)
+        state = model.state
+        question = tokens == data.classes.index("?")
+        right += (predictions == labels)[question].sum().item()
+        asked += question.sum().item()
+    return right / asked
+
+
+def main(argv=None):
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--delays", type=cli.positive_int, nargs="+", default=[4, 8, 12, 16, 20],
+        help="characters of noise between a capital and its echo")  # fmt: skip
+    add("--steps", type=cli.positive_int, default=1500, help="training steps of each network")
+    add("--hidden-size", type=cli.positive_int, default=64, help="units of each network")
+    add("--seed", type=cli.number(int, 0, 2**32), default=0, help="of everything random")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--out", default=str(FOLDER / "results" / "echo_memory.png"), help="the picture")
+    args = parser.parse_args(argv)
+    device, delays = select_device(args.device), sorted(set(args.delays))
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+
+    accuracy, norms = {cell: {} for cell in CELLS}, {}
+    for delay in delays:
+        train = strings.make("echo", "train", delay=delay).to(device)
+        validation = strings.make("echo", "validation", delay=delay).to(device)
+        window = 2 * (delay + 3)  # every echo but a few finds its capital within the window
+        for cell in CELLS:
+            seed_everything(args.seed)
+            model = LanguageModel(
+                len(train.classes), 16, args.hidden_size, 1, cell, dropout=0.0
+            ).to(device=device)
+            fit(model.train(), train, args.steps, window, args.seed)
+            accuracy[cell][delay] = echo_accuracy(model.eval(), validation)
+            norms[cell] = gradient_over_distance(model, *streams(validation, 60))
+            print(f"{cell:>5}  delay {delay:3d}  echoes right {accuracy[cell][delay]:7.2%}",
+                  flush=True)  # fmt: skip
+    title = f"echo: {args.hidden_size} units, {args.steps} steps of training"
+    draw_memory(Path(args.out), accuracy, norms, title)
+    print(f"picture in {args.out}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)

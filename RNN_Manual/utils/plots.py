@@ -1,0 +1,110 @@
+"""This folder's pictures: single units along a text, gates, and how far the gradient reaches."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+from common.plots import save
+
+SHOWN = {"\n": "↵", " ": "·"}  # characters that nobody would see
+
+
+def draw_neurons(path: Path, text: str, hidden: Tensor, title: str, units: int = 6) -> None:
+    """The text, coloured by single units: hidden (T, H), h after each character, in [-1, 1].
+
+    Shown are units that move much and slowly: those that keep something (Karpathy et al., 2015,
+    Figure 2, chose theirs by eye).
+    """
+    hidden = hidden.cpu().float()
+    centred = hidden - hidden.mean(0)
+    deviation = (centred**2).mean(0).sqrt()
+    slowness = (centred[1:] * centred[:-1]).mean(0) / (deviation**2).clamp(min=1e-12)
+    chosen = (deviation * slowness).argsort(descending=True)[:units].tolist()
+    columns = min(72, len(text))
+    rows = -(-len(text) // columns)
+    figure, axes = plt.subplots(
+        len(chosen), 1, figsize=(12, len(chosen) * (0.25 * rows + 0.35)), squeeze=False
+    )
+    for axis, unit in zip(axes[:, 0], chosen, strict=True):
+        values = torch.full((rows * columns,), float("nan"))
+        values[: len(text)] = hidden[:, unit]
+        axis.imshow(
+            values.view(rows, columns).numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto"
+        )
+        for place, character in enumerate(text):
+            color = "white" if abs(hidden[place, unit]) > 0.7 else "black"
+            axis.text(
+                place % columns, place // columns, SHOWN.get(character, character), ha="center",
+                va="center", fontsize=7, family="monospace", color=color, parse_math=False,
+            )  # fmt: skip
+        axis.set_title(f"unit {unit}", fontsize=8, loc="left", pad=2)
+        axis.axis("off")
+    figure.suptitle(title)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def draw_gates(path: Path, gates: list[dict[str, Tensor]], title: str) -> None:
+    """Each unit of each gate as a point: how often it is nearly shut, how often nearly open.
+
+    `gates` holds a dict per layer, name -> values (T, N, H), in [0, 1] or (g, n and h) in [-1, 1].
+    (Karpathy et al., 2015, Figure 3)
+    """
+    names = list(gates[0])
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(3.4 * len(names), 3.4), squeeze=False, sharex=True, sharey=True
+    )
+    for axis, name in zip(axes[0], names, strict=True):
+        for layer, values in enumerate(gates):
+            y = values[name].cpu().float()
+            low = -1 if name[-1] in "gnh" else 0
+            edge = 0.1 * (1 - low)
+            axis.scatter(
+                (y < low + edge).float().mean((0, 1)).numpy(),
+                (y > 1 - edge).float().mean((0, 1)).numpy(),
+                s=8, alpha=0.6, label=f"layer {layer}",
+            )  # fmt: skip
+        axis.plot([0, 1], [1, 0], color="gray", lw=0.8, ls=":")
+        axis.set(title=name, xlabel=f"share of the time near {low}", xlim=(-0.03, 1.03))
+        axis.set(ylim=(-0.03, 1.03))
+    axes[0, 0].set_ylabel("share of the time near 1")
+    axes[0, 0].legend(fontsize=8)
+    figure.suptitle(title)
+    figure.tight_layout()
+    save(figure, path)
+
+
+def draw_gradients(path: Path, norms: dict[str, Tensor], title: str) -> None:
+    """The gradient's norm over the distance in time: name of the network -> (T,)."""
+    figure, axis = plt.subplots(figsize=(5.5, 3.6))
+    plot_gradients(axis, norms)
+    axis.set_title(title)
+    save(figure, path)
+
+
+def plot_gradients(axis, norms: dict[str, Tensor]) -> None:
+    for name, values in norms.items():
+        axis.semilogy(range(len(values)), values.cpu().clamp(min=1e-12).numpy(), label=name)
+    axis.set(xlabel="k, steps back in time", ylabel="‖∂L_T/∂x_(T−k)‖ over that of k = 0")
+    axis.legend()
+    axis.grid(alpha=0.3)
+
+
+def draw_memory(
+    path: Path, accuracy: dict[str, dict[int, float]], norms: dict[str, Tensor], title: str
+) -> None:
+    """Left, over the delay of the echo, the share of echoes that are right: name of the cell ->
+    {delay: share}. Right, each one's gradient at the longest delay."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8))
+    for name, shares in accuracy.items():
+        left.plot(list(shares), [100 * share for share in shares.values()], marker="o", label=name)
+    left.axhline(25, color="gray", ls=":", label="guessing")
+    left.set(xlabel="delay, characters", ylabel="echoes that are right, %", ylim=(0, 103))
+    left.legend()
+    left.grid(alpha=0.3)
+    plot_gradients(right, norms)
+    figure.suptitle(title)
+    figure.tight_layout()
+    save(figure, path)
