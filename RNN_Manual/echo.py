@@ -53,9 +53,9 @@ def echo_accuracy(model: LanguageModel, data: Text) -> float:
 def main(argv=None):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--delays", type=cli.positive_int, nargs="+", default=[4, 8, 12, 16, 20],
+    add("--delays", type=cli.positive_int, nargs="+", default=[5, 10, 15, 20, 25],
         help="characters of noise between a capital and its echo")  # fmt: skip
-    add("--steps", type=cli.positive_int, default=1500, help="training steps of each network")
+    add("--steps", type=cli.positive_int, default=2000, help="training steps of each network")
     add("--hidden-size", type=cli.positive_int, default=64, help="units of each network")
     add("--seed", type=cli.number(int, 0, 2**32), default=0, help="of everything random")
     add("--device", default="auto", help="auto, cpu, cuda or mps")

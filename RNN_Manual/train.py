@@ -19,12 +19,12 @@ from RNN_Manual.utils.sampling import add_sample, generate
 FOLDER = Path(__file__).resolve().parent
 
 SHAKESPEARE = dict(
-    epochs=7, batch_size=32, lr=4e-3, window=64, cell="lstm", embed_dim=64, hidden_size=256,
-    num_layers=1, dropout=0.1, optimizer="adam", weight_decay=0.0, schedule="one-cycle", warmup=0,
+    epochs=4, batch_size=32, lr=5e-3, window=64, cell="lstm", embed_dim=64, hidden_size=256,
+    num_layers=1, dropout=0.0, optimizer="adam", weight_decay=0.0, schedule="one-cycle", warmup=0,
     clip=1.0, patience=0, label_smoothing=0.0, sample_length=500,
 )  # fmt: skip
 CONTROLLED = {**SHAKESPEARE, "epochs": 10, "lr": 1e-2, "embed_dim": 16, "hidden_size": 64,
-              "dropout": 0.0, "sample_length": 200}  # fmt: skip
+              "sample_length": 200}  # fmt: skip
 RECIPES = {  # the defaults of each dataset: a few-minute version of what the README records
     "tiny-shakespeare": SHAKESPEARE,
     "help-topics": SHAKESPEARE,

@@ -670,6 +670,14 @@ def test_probabilities_of_temperature_top_k_and_top_p():
     torch.testing.assert_close(both, torch.tensor([0.0, 1, 0, 0]))
 
 
+@pytest.mark.parametrize("main", [generate.main, echo.main, compare_layers.main])
+def test_help_of_the_other_scripts_reads(main, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    result = call(capsys, main, "--help")
+    assert result.code == 0 and result.err == "" and result.out.startswith("usage: ")
+    assert max(map(len, result.out.splitlines())) <= 100 and "--device" in result.out
+
+
 @pytest.mark.parametrize("top_p", [0.0, 1e-9, 0.3])
 def test_top_p_keeps_at_least_one_character(top_p):
     for logits in (torch.tensor([1.0, 3.0, 2.0]), torch.zeros(4), torch.tensor([0.0])):
