@@ -33,10 +33,9 @@ class Run:
         self.command = f"python {folder.name}/train.py"
         self.folder, self.args, self.model, self.optimizer = folder, args, model, optimizer
         self.parts = {name: part for name, part in parts.items() if part is not None}
-        self.epoch = self.step = self.batch = 0
-        self.lr, self.train_loss, self.history = 0.0, RunningMean(), []
-        self.seconds, self.started = 0.0, time.monotonic()
-        self.ctrl_c, self.bar = console.CtrlC(), None
+        self.epoch, self.step, self.batch, self.lr = 0, 0, 0, 0.0
+        self.train_loss, self.history, self.ctrl_c = RunningMean(), [], console.CtrlC()
+        self.seconds, self.started, self.bar = 0.0, time.monotonic(), None
         if args.resume:
             self.path = Path(args.run_dir)
             self.load()
@@ -80,7 +79,8 @@ class Run:
         """
         self.step, self.batch, self.lr = self.step + 1, self.batch + 1, lr
         self.train_loss.add(distributed.mean(loss.detach()), count)
-        due = self.ctrl_c.pressed or time.monotonic() - self.last_save > CHECKPOINT_SECONDS
+        pressed = self.ctrl_c.pressed  # asked once: what comes later is seen after the next step
+        due = pressed or time.monotonic() - self.last_save > CHECKPOINT_SECONDS
         # .item() makes a GPU wait, so there it is done now and then; a NaN stays in the sum
         if loss.device.type == "cpu" or self.batch % 20 == 0 or due:
             if not math.isfinite(self.train_loss.value):
@@ -89,7 +89,7 @@ class Run:
                 self.bar.set_postfix(loss=f"{self.train_loss.value:.4f}", refresh=False)
         if due:
             self.save()
-        if self.ctrl_c.pressed:
+        if pressed:
             self.draw_curves()
             raise KeyboardInterrupt(
                 f"stopped after step {self.step}; go on with: "

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import shlex
 import shutil
@@ -484,6 +485,23 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, no_pictures):
     script("MLP_Manual").main(argv)
     train("MLP_Manual", tmp_path / "whole", *LONG["MLP_Manual"])
     assert_ended_alike(path, tmp_path / "whole")
+
+
+def test_ctrl_c_just_before_the_checkpoint_stops_after_the_next_step(
+    tmp_path, capsys, monkeypatch, no_pictures
+):
+    isfinite, sent = math.isfinite, []
+
+    def interrupted(value):  # called after log_step has looked for Ctrl-C, before it saves
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGINT))
+        return isfinite(value)
+
+    monkeypatch.setattr(math, "isfinite", interrupted)
+    path = tmp_path / "run"
+    result = call(capsys, script("MLP_Manual").main, *small("MLP"), "--run-dir", path)
+    assert result.code == 130 and "stopped after step 2;" in result.err
+    assert checkpoint.load(path / "last.safetensors")["step"] == 2
 
 
 def test_full_disk_is_one_line_and_leaves_the_checkpoint(tmp_path):
