@@ -1,10 +1,12 @@
 """Where the vanilla RNN forgets and the gates remember: `python RNN_Manual/echo.py` (minutes).
 
-Trains each cell on the echo task with growing delays, and draws the share of echoes that are right
-and, at the longest delay, the norm of the gradient over the distance in time.
+Trains each cell on the echo task with growing delays, from several seeds, and draws the share of
+echoes that are right and, at the longest delay, the norm of the gradient over the distance in time.
 """
 
 from pathlib import Path
+
+import torch
 
 from common import cli
 from common.device import seed_everything, select_device
@@ -57,29 +59,33 @@ def main(argv=None):
         help="characters of noise between a capital and its echo")  # fmt: skip
     add("--steps", type=cli.positive_int, default=2000, help="training steps of each network")
     add("--hidden-size", type=cli.positive_int, default=64, help="units of each network")
-    add("--seed", type=cli.number(int, 0, 2**32), default=0, help="of everything random")
+    add("--seeds", type=cli.positive_int, default=3, help="trainings of each kind: seeds 0, 1, …")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--out", default=str(FOLDER / "results" / "echo_memory.png"), help="the picture")
     args = parser.parse_args(argv)
     device, delays = select_device(args.device), sorted(set(args.delays))
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
 
-    accuracy, norms = {cell: {} for cell in CELLS}, {}
+    accuracy: dict[str, dict[int, list[float]]] = {cell: {} for cell in CELLS}
+    norms = {}
     for delay in delays:
         train = strings.make("echo", "train", delay=delay).to(device)
         validation = strings.make("echo", "validation", delay=delay).to(device)
         window = 2 * (delay + 3)  # every echo but a few finds its capital within the window
         for cell in CELLS:
-            seed_everything(args.seed)
-            model = LanguageModel(
-                len(train.classes), 16, args.hidden_size, 1, cell, dropout=0.0
-            ).to(device=device)
-            fit(model.train(), train, args.steps, window, args.seed)
-            accuracy[cell][delay] = echo_accuracy(model.eval(), validation)
-            norms[cell] = gradient_over_distance(model, *streams(validation, 60))
-            print(f"{cell:>5}  delay {delay:3d}  echoes right {accuracy[cell][delay]:7.2%}",
-                  flush=True)  # fmt: skip
-    title = f"echo: {args.hidden_size} units, {args.steps} steps of training"
+            shares, gradients = [], []
+            for seed in range(args.seeds):
+                seed_everything(seed)
+                model = LanguageModel(
+                    len(train.classes), 16, args.hidden_size, 1, cell, dropout=0.0
+                ).to(device=device)
+                fit(model.train(), train, args.steps, window, seed)
+                shares.append(echo_accuracy(model.eval(), validation))
+                gradients.append(gradient_over_distance(model, *streams(validation, 60)))
+            accuracy[cell][delay], norms[cell] = shares, torch.stack(gradients).mean(0)
+            right = "  ".join(f"{share:7.2%}" for share in shares)
+            print(f"{cell:>5}  delay {delay:3d}  echoes right {right}", flush=True)
+    title = f"echo: {args.hidden_size} units, {args.steps} steps of training, {args.seeds} seeds"
     draw_memory(Path(args.out), accuracy, norms, title)
     print(f"picture in {args.out}")
 

@@ -86,20 +86,27 @@ def draw_gradients(path: Path, norms: dict[str, Tensor], title: str) -> None:
 
 def plot_gradients(axis, norms: dict[str, Tensor]) -> None:
     for name, values in norms.items():
-        axis.semilogy(range(len(values)), values.cpu().clamp(min=1e-12).numpy(), label=name)
+        axis.semilogy(range(len(values)), values.cpu().numpy(), label=name)
+    axis.set_ylim(bottom=max(axis.get_ylim()[0], 1e-12))
     axis.set(xlabel="k, steps back in time", ylabel="‖∂L_T/∂x_(T−k)‖ over that of k = 0")
     axis.legend()
     axis.grid(alpha=0.3)
 
 
 def draw_memory(
-    path: Path, accuracy: dict[str, dict[int, float]], norms: dict[str, Tensor], title: str
+    path: Path, accuracy: dict[str, dict[int, list[float]]], norms: dict[str, Tensor], title: str
 ) -> None:
     """Left, over the delay of the echo, the share of echoes that are right: name of the cell ->
-    {delay: share}. Right, each one's gradient at the longest delay."""
+    {delay: one share of each seed}, a dot each and a line through the means. Right, each one's
+    gradient at the longest delay."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8))
     for name, shares in accuracy.items():
-        left.plot(list(shares), [100 * share for share in shares.values()], marker="o", label=name)
+        percent = {delay: [100 * share for share in values] for delay, values in shares.items()}
+        (line,) = left.plot(
+            list(percent), [sum(values) / len(values) for values in percent.values()], label=name
+        )
+        for delay, values in percent.items():
+            left.plot([delay] * len(values), values, "o", color=line.get_color(), alpha=0.5)
     left.axhline(25, color="gray", ls=":", label="guessing")
     left.set(xlabel="delay, characters", ylabel="echoes that are right, %", ylim=(0, 103))
     left.legend()
