@@ -32,7 +32,7 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("weight", sinusoids(max_length, embed_dim), persistent=False)
 
 
-class TokenModel(nn.Module):
+class Tokens(nn.Module):
     """What both networks begin and end with: tokens -> vectors, and vectors -> logits.
 
     One matrix of V rows serves as embedding of all tokens and, transposed, as the last layer
@@ -83,7 +83,7 @@ def causal_mask(x: Tensor) -> Tensor:
     return nn.Transformer.generate_square_subsequent_mask(T, device=x.device, dtype=x.dtype)
 
 
-class Transformer(TokenModel):
+class Transformer(Tokens):
     """An encoder reads the source, a decoder writes the target: source (N, S), target (N, T) ->
     logits (N, T, V) of the token after each of the target.
 
@@ -141,7 +141,7 @@ class Transformer(TokenModel):
         return self.decode(target, *self.encode(source))
 
 
-class LanguageModel(TokenModel):
+class LanguageModel(Tokens):
     """A Transformer that reads and writes one text: tokens (N, T) -> logits (N, T, V) of the next.
 
     Without a source there is no cross-attention, so PyTorch calls its layers those of an encoder;

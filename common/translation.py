@@ -56,11 +56,12 @@ def load(args: Namespace, split: str, folder: Path) -> Sentences:
 
 
 def load_training(args: Namespace, folder: Path) -> tuple[Pairs, Pairs]:
-    """The training split, without its longest pairs, and the validation split, whole."""
+    """The training and validation splits, each without the pairs that --max-length is too short
+    for."""
     train, validation = (load(args, split, folder) for split in ("train", "validation"))
     tokenizer = learn(args, train, folder)
     train, validation = (Pairs.encode(split, tokenizer) for split in (train, validation))
-    return train.up_to(args.max_length), validation
+    return train.up_to(args.max_length), validation.up_to(args.max_length)
 
 
 def load_test(args: Namespace, tokenizer: Tokenizer, folder: Path) -> Pairs:

@@ -1,9 +1,23 @@
 """What the attention looks at: the weights of every head, for pictures."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-KINDS = {"encoder": "encoder", "self_attn": "decoder", "multihead_attn": "cross"}  # in a name
+from common.characters import Vocabulary
+from common.tokenizers import BEGIN, END, Tokenizer
+
+KINDS = {".encoder.": "encoder", "self_attn": "decoder", "multihead_attn": "cross"}  # in a name
+
+
+class Looks(NamedTuple):
+    """A picture of attention: the weights (h, T, S) of each layer, what looks, what is looked at."""
+
+    title: str
+    layers: list[Tensor]
+    rows: list[str]
+    columns: list[str]
 
 
 @torch.no_grad()
@@ -22,7 +36,7 @@ def attention_weights(model: nn.Module, *inputs: Tensor) -> dict[str, list[Tenso
         return args, {**kwargs, "need_weights": True, "average_attn_weights": False}
 
     def keep(name):
-        kind = next(kind for part, kind in KINDS.items() if part in name)
+        kind = next(kind for part, kind in KINDS.items() if part in f".{name}")
         return lambda module, args, outputs: weights.setdefault(kind, []).append(outputs[1])
 
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -38,3 +52,30 @@ def attention_weights(model: nn.Module, *inputs: Tensor) -> dict[str, list[Tenso
         for hook in hooks:
             hook.remove()
     return weights
+
+
+def over_translation(
+    model: nn.Module, tokenizer: Tokenizer, source: Tensor, translation: list[int]
+) -> dict[str, Looks]:
+    """Where a Transformer's heads look while it reads `source` (S,) and writes `translation`."""
+    read = [BEGIN, *translation]
+    weights = attention_weights(model, source[None], source.new_tensor([read]))
+    sources, targets, written = (
+        tokenizer.pieces(tokens) for tokens in (source.tolist(), read, [*translation, END])
+    )
+    parts = {
+        "encoder": ("where the encoder looks", sources, sources),
+        "decoder": ("where the decoder looks in what it has written", targets, targets),
+        "cross": ("where the decoder looks to write each token", written, sources),
+    }
+    return {
+        f"attention_{kind}": Looks(title, [layer[0] for layer in weights[kind]], rows, columns)
+        for kind, (title, rows, columns) in parts.items()
+    }
+
+
+def over_text(model: nn.Module, vocabulary: Vocabulary, tokens: Tensor) -> dict[str, Looks]:
+    """Where a language model's heads look in a text (T,)."""
+    layers = [layer[0] for layer in attention_weights(model, tokens[None])["encoder"]]
+    characters = [vocabulary.characters[token] for token in tokens.tolist()]
+    return {"attention": Looks("where each character looks", layers, characters, characters)}

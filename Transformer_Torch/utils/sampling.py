@@ -1,13 +1,16 @@
 """Writing text: the next token is drawn from the network's distribution, again and again."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from common import checkpoint
+from common import checkpoint, distributed
+from common.characters import Vocabulary
 from common.errors import UserError
+from common.run import Run
 from Transformer_Torch.model import LanguageModel
 from Transformer_Torch.utils.cache import CachedReader
 
@@ -69,3 +72,18 @@ def add_sample(path: Path, epoch: int, loss: float, text: str) -> None:
     kept = kept.split(head + ",")[0]
     sample = f"{head}, validation loss {loss:.4f} ====\n\n{text}\n\n"
     checkpoint.write_atomically(path, (kept + sample).encode())
+
+
+def write_sample(run: Run, model: nn.Module, vocabulary: Vocabulary, loss: float) -> None:
+    """What a language model writes at this moment, for the run's samples.txt."""
+    wanted = run.args.task == "lm" and run.args.sample_length and distributed.is_first()
+    if wanted and math.isfinite(loss):  # where not, log_epoch stops the run
+        prompt = vocabulary.encode(beginning(vocabulary)).to(model.embedding.weight.device)
+        tokens = generate(model.eval(), prompt, run.args.sample_length)
+        text = vocabulary.decode(list(tokens)).strip("\n")
+        add_sample(run.path / "samples.txt", run.epoch + 1, loss, text)
+
+
+def beginning(vocabulary: Vocabulary) -> str:
+    """What a text begins after: the end of a line, if the vocabulary has that."""
+    return "\n" if "\n" in vocabulary.tokens else vocabulary.characters[0]

@@ -1,6 +1,6 @@
 """Finding a likely translation, token by token, for many sentences at the same time.
 
-N sentences that are not done yet, B beams of each, V tokens; BEGIN and END are numbers of tokens.
+N sentences that are not done yet, B beams of each, V tokens.
 """
 
 import math
@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
+from common.tokenizers import BEGIN, END
 from Transformer_Torch.model import PAD, Transformer
 from Transformer_Torch.utils.cache import CachedDecoder
-
-BEGIN, END = 2, 3
-SENTENCES = 256  # that are searched at the same time
 
 
 def length_limits(source: Tensor, max_length: int) -> Tensor:
@@ -131,27 +129,3 @@ def candidates(logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     totals = scores[:, :, None] + top - logits.logsumexp(2, keepdim=True)
     totals, places = totals.flatten(1).topk(2 * B, dim=1)
     return totals, places // top.shape[2], words.flatten(1).gather(1, places)
-
-
-def search_all(
-    model: Transformer, sources: list[Tensor], beam_size: int = 1, length_penalty: float = 1.0,
-    sentences: int = SENTENCES,
-) -> list[list[int]]:  # fmt: skip
-    """Translations of any number of sentences (S,), in their order; greedy with a `beam_size` of 1.
-
-    Sentences of similar length are searched together: little padding, and few wait for others.
-    """
-    order = sorted(range(len(sources)), key=lambda n: len(sources[n]), reverse=True)
-    found: list[list[int]] = [[] for _ in sources]
-    for start in range(0, len(order), sentences):
-        numbers = order[start : start + sentences]
-        source = torch.nn.utils.rnn.pad_sequence(
-            [sources[n] for n in numbers], batch_first=True, padding_value=PAD
-        )
-        if beam_size == 1:
-            translations = greedy_search(model, source)
-        else:
-            translations = beam_search(model, source, beam_size, length_penalty)
-        for n, translation in zip(numbers, translations, strict=True):
-            found[n] = translation
-    return found
