@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from common.schedules import learning_rates
 from tests.gradients import assert_close, check_layer, fixed_seed
 from Transformer_Manual.model import LanguageModel, Transformer
 from Transformer_Manual.utils.attention import (
@@ -22,7 +23,14 @@ from Transformer_Manual.utils.blocks import DecoderLayer, EncoderLayer
 from Transformer_Manual.utils.embedding import LearnedPositions, TiedEmbedding, sinusoids
 from Transformer_Manual.utils.layers import Layer, LayerNorm
 from Transformer_Manual.utils.losses import IGNORED, TokenCrossEntropy
-from Transformer_Manual.utils.optim import Adam, AdamW, clip_gradients, noam
+from Transformer_Manual.utils.optim import (
+    TRANSFORMER_SCHEDULES,
+    Adam,
+    AdamW,
+    clip_gradients,
+    inverse_sqrt,
+    learning_rate,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")  # nn.Transformer's own
 STYLES = list(itertools.product([True, False], ["relu", "gelu"]))  # norm_first, activation
@@ -633,16 +641,24 @@ def paper_schedule(step: int, D: int, warmup: int) -> float:
     return D**-0.5 * min((step + 1) ** -0.5, (step + 1) * warmup**-1.5)
 
 
-@pytest.mark.parametrize("warmup", [1, 7, 4000])
+@pytest.mark.parametrize("warmup", [0, 7, 3999])
 def test_schedule_is_the_papers_with_lr_as_its_peak(warmup):
+    """And, as after every other warm-up, step number `warmup` is the first at lr."""
     lr, D = 3e-3, 512
-    schedule, peak = noam(lr, warmup), paper_schedule(warmup - 1, D, warmup)
+    schedule = learning_rate("inverse-sqrt", lr, total=10_000, warmup=warmup)
+    peak = paper_schedule(warmup, D, warmup + 1)
     for step in (0, 1, 3, 6, 7, 8, 100, 3998, 3999, 4000, 9999):
-        expected = lr * paper_schedule(step, D, warmup) / peak
+        expected = lr * paper_schedule(step, D, warmup + 1) / peak
         assert schedule(step) == pytest.approx(expected, rel=1e-12)
-    assert max(map(schedule, range(2 * warmup))) == schedule(warmup - 1) == lr
-    with pytest.raises(ValueError, match="warm-up"):
-        noam(lr, 0)
+    assert max(map(schedule, range(2 * warmup + 2))) == schedule(warmup) == lr
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 5])
+@pytest.mark.parametrize("name", TRANSFORMER_SCHEDULES)
+def test_schedules_are_those_of_torch(name, warmup):
+    schedule = learning_rate(name, 0.01, 20, warmup)
+    expected = learning_rates(name, 0.01, 20, warmup)
+    assert list(map(schedule, range(20))) == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
 @pytest.mark.parametrize("network, optimizer", [(Transformer, Adam), (LanguageModel, AdamW)])
@@ -652,7 +668,7 @@ def test_training_is_that_of_torch_step_by_step(network, optimizer):
     ours = optimizer(model, lr=0.01, weight_decay=0.01)
     native_optimizer = getattr(torch.optim, optimizer.__name__)
     theirs = native_optimizer(native.parameters(), 0.01, weight_decay=0.01)
-    schedule, criterion, clipped = noam(0.01, 5), TokenCrossEntropy(0.1), 0
+    schedule, criterion, clipped = inverse_sqrt(0.01, 4), TokenCrossEntropy(0.1), 0
     for step in range(20):
         inputs, labels = make_batch(network, 3, 5, 4)
         ours.lr = theirs.param_groups[0]["lr"] = schedule(step)

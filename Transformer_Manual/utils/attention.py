@@ -107,10 +107,18 @@ class MultiheadAttention(Layer):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (N, T, D), a mask that broadcasts to (N·h, T, T) -> (N, T, D)."""
+        return self.attend(*self.project(x), mask)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Queries, keys and values of all heads: x (N, T, D) -> (3, N·h, T, d)."""
         self.x = x.flatten(0, 1)
         qkv = torch.addmm(self.in_proj_bias, self.x, self.in_proj_weight.T)  # (N·T, 3D)
-        y = self.attention.forward(*self.split(qkv, len(x)), mask)
-        return self.out_proj.forward(self.join(y)).view(x.shape)
+        return self.split(qkv, len(x))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """q (N·h, T, d), k and v (N·h, S, d) -> (N, T, D)."""
+        y = self.join(self.attention.forward(q, k, v, mask))  # (N·T, D)
+        return self.out_proj.forward(y).unflatten(0, (-1, q.shape[1]))
 
     def backward(self, grad_output: Tensor) -> Tensor:  # (N, T, D) -> (N, T, D)
         grad = self.out_proj.backward(grad_output.flatten(0, 1))
@@ -146,15 +154,19 @@ class CrossAttention(MultiheadAttention):
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """x (N, T, D), memory (N, S, D), a mask that broadcasts to (N·h, T, S) -> (N, T, D)."""
-        D = x.shape[2]
-        (weight_q, weight_kv), (bias_q, bias_kv) = (
-            tensor.split((D, 2 * D)) for tensor in (self.in_proj_weight, self.in_proj_bias)
-        )
-        self.x, self.memory = x.flatten(0, 1), memory.flatten(0, 1)
-        (q,) = self.split(torch.addmm(bias_q, self.x, weight_q.T), len(x))
-        k, v = self.split(torch.addmm(bias_kv, self.memory, weight_kv.T), len(x))
-        y = self.attention.forward(q, k, v, mask)
-        return self.out_proj.forward(self.join(y)).view(x.shape)
+        return self.attend(self.project(x), *self.project_memory(memory), mask)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Queries of all heads: x (N, T, D) -> (N·h, T, d)."""
+        D, self.x = x.shape[2], x.flatten(0, 1)
+        q = torch.addmm(self.in_proj_bias[:D], self.x, self.in_proj_weight[:D].T)
+        return self.split(q, len(x))[0]
+
+    def project_memory(self, memory: Tensor) -> Tensor:
+        """Keys and values of all heads: memory (N, S, D) -> (2, N·h, S, d)."""
+        D, self.memory = memory.shape[2], memory.flatten(0, 1)
+        kv = torch.addmm(self.in_proj_bias[D:], self.memory, self.in_proj_weight[D:].T)
+        return self.split(kv, len(memory))
 
     def backward(self, grad_output: Tensor) -> tuple[Tensor, Tensor]:
         """(N, T, D) -> ∂L/∂x (N, T, D), ∂L/∂memory (N, S, D)."""
@@ -165,8 +177,8 @@ class CrossAttention(MultiheadAttention):
         grad_q, grad_kv = self.join(grad_q), self.join(grad_k, grad_v)  # (N·T, D), (N·S, 2D)
         self.grad_in_proj_weight = torch.cat((grad_q.T @ self.x, grad_kv.T @ self.memory))
         self.grad_in_proj_bias = torch.cat((grad_q.sum(0), grad_kv.sum(0)))
-        weight_q, weight_kv = self.in_proj_weight.split((D, 2 * D))
-        return (grad_q @ weight_q).view(N, -1, D), (grad_kv @ weight_kv).view(N, -1, D)
+        grad_x, grad_memory = grad_q @ self.in_proj_weight[:D], grad_kv @ self.in_proj_weight[D:]
+        return grad_x.view(N, -1, D), grad_memory.view(N, -1, D)
 
 
 def xavier_uniform(weight: Tensor) -> Tensor:

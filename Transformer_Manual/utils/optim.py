@@ -58,68 +58,6 @@ class Optimizer:
                 tensor.copy_(state["buffers"][buffer][name])
 
 
-class SGD(Optimizer):
-    """θ ← θ − η g"""
-
-    def update(self, parameter, gradient):
-        parameter.add_(self.with_decay(parameter, gradient), alpha=-self.lr)
-
-
-class Momentum(Optimizer):
-    """v ← μ v + g,  θ ← θ − η v  (Polyak, 1964)"""
-
-    buffer_names = ("velocity",)
-
-    def __init__(self, model, lr: float, weight_decay: float = 0.0, momentum: float = 0.9):
-        super().__init__(model, lr, weight_decay)
-        self.momentum = momentum
-
-    def update(self, parameter, gradient, velocity):
-        velocity.mul_(self.momentum).add_(self.with_decay(parameter, gradient))
-        parameter.add_(velocity, alpha=-self.lr)
-
-
-class Nesterov(Momentum):
-    """v ← μ v + g,  θ ← θ − η (g + μ v): the gradient as if taken one step ahead (Sutskever et
-    al., 2013, Section 2, in the form that PyTorch uses)"""
-
-    def update(self, parameter, gradient, velocity):
-        gradient = self.with_decay(parameter, gradient)
-        velocity.mul_(self.momentum).add_(gradient)
-        parameter.add_(gradient.add(velocity, alpha=self.momentum), alpha=-self.lr)
-
-
-class AdaGrad(Optimizer):
-    """s ← s + g²,  θ ← θ − η g / (√s + ε)  (Duchi et al., 2011)"""
-
-    buffer_names = ("square_sum",)
-
-    def __init__(self, model, lr: float, weight_decay: float = 0.0, eps: float = 1e-10):
-        super().__init__(model, lr, weight_decay)
-        self.eps = eps
-
-    def update(self, parameter, gradient, square_sum):
-        gradient = self.with_decay(parameter, gradient)
-        square_sum.addcmul_(gradient, gradient)
-        parameter.addcdiv_(gradient, square_sum.sqrt().add_(self.eps), value=-self.lr)
-
-
-class RMSprop(Optimizer):
-    """s ← α s + (1 − α) g²,  θ ← θ − η g / (√s + ε)  (Hinton, 2012, lecture 6e)"""
-
-    buffer_names = ("square_average",)
-
-    def __init__(self, model, lr: float, weight_decay: float = 0.0, alpha: float = 0.99,
-                 eps: float = 1e-8):  # fmt: skip
-        super().__init__(model, lr, weight_decay)
-        self.alpha, self.eps = alpha, eps
-
-    def update(self, parameter, gradient, square_average):
-        gradient = self.with_decay(parameter, gradient)
-        square_average.mul_(self.alpha).addcmul_(gradient, gradient, value=1 - self.alpha)
-        parameter.addcdiv_(gradient, square_average.sqrt().add_(self.eps), value=-self.lr)
-
-
 class Adam(Optimizer):
     """m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,  θ ← θ − η m̂ / (√v̂ + ε)
 
@@ -154,10 +92,7 @@ class AdamW(Adam):
         self.adapt(parameter, gradient, mean, square_average)
 
 
-OPTIMIZERS = {
-    "sgd": SGD, "momentum": Momentum, "nesterov": Nesterov, "adagrad": AdaGrad,
-    "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW,
-}  # fmt: skip
+OPTIMIZERS = {"adam": Adam, "adamw": AdamW}
 
 
 def clip_gradients(model, max_norm: float) -> Tensor:
@@ -213,15 +148,6 @@ def with_warmup(schedule: Callable[[int], float], steps: int) -> Callable[[int],
     )
 
 
-def noam(lr: float, warmup: int) -> Callable[[int], float]:
-    """η = lr · min(t/w, √(w/t)) with t = step + 1 and w = warmup: a straight line up to lr, then
-    down with the root of t. That is D^−½ min(t^−½, t w^−³ᐟ²), with lr for its peak, (D w)^−½ (Vaswani
-    et al., 2017, Equation 3)."""
-    if warmup < 1:
-        raise ValueError("the paper's schedule begins with a warm-up: of at least one step")
-    return lambda step: lr * min((step + 1) / warmup, (warmup / (step + 1)) ** 0.5)
-
-
 SCHEDULES = {"constant": constant, "step": step_decay, "cosine": cosine, "one-cycle": one_cycle}
 
 
@@ -233,3 +159,20 @@ def make_schedule(name: str, lr: float, total: int, warmup: int = 0) -> Callable
     if warmup >= total:
         raise ValueError(f"{warmup} steps of warm-up do not fit into {total} steps")
     return with_warmup(SCHEDULES[name](lr, total - warmup), warmup)
+
+
+TRANSFORMER_SCHEDULES = (*SCHEDULES, "inverse-sqrt")
+
+
+def inverse_sqrt(lr: float, warmup: int) -> Callable[[int], float]:
+    """lr · min(t/w, √(w/t)) in step t = 1, 2, … with w = warmup + 1: up in a line to lr, then down
+    with the root (Vaswani et al., 2017, Equation 3, where lr is 1/√(D w))"""
+    w = warmup + 1
+    return lambda step: lr * min((step + 1) / w, (w / (step + 1)) ** 0.5)
+
+
+def learning_rate(name: str, lr: float, total: int, warmup: int = 0) -> Callable[[int], float]:
+    """`make_schedule`, or "inverse-sqrt", of which the warm-up is a part."""
+    if name == "inverse-sqrt":
+        return inverse_sqrt(lr, warmup)
+    return make_schedule(name, lr, total, warmup)
