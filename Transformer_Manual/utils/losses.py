@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-IGNORED = -100  # the label of a place that does not count, as in nn.CrossEntropyLoss
+from common.ragged import IGNORED
+
+
+def count(labels: Tensor) -> int:
+    """How many labels of the batch count."""
+    return int((labels != IGNORED).sum())
 
 
 class TokenCrossEntropy:

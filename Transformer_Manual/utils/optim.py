@@ -5,6 +5,7 @@ moves the parameters in place. θ is a parameter, g its gradient, η the learnin
 weight decay, t the number of the step.
 """
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -93,6 +94,34 @@ class AdamW(Adam):
 
 
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW}
+
+
+class MovingAverage:
+    """A second network whose weights are an average over the steps: a ← ρ a + (1 − ρ) θ after each,
+    from the first step's θ on (Polyak & Juditsky, 1992, here with exponential weights).
+
+    Its state has the names of torch.optim.swa_utils.AveragedModel's.
+    """
+
+    def __init__(self, model, decay: float):
+        self.model, self.decay, self.steps = copy.deepcopy(model), decay, 0
+
+    def update(self, model) -> None:
+        weight = 1 - self.decay if self.steps else 1.0
+        for average, value in zip(
+            self.model.state_dict().values(), model.state_dict().values(), strict=True
+        ):
+            average.lerp_(value, weight)
+        self.steps += 1
+
+    def state_dict(self) -> dict:
+        model = {f"module.{name}": value for name, value in self.model.state_dict().items()}
+        return {"n_averaged": self.steps, **model}
+
+    def load_state_dict(self, state: dict) -> None:
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+        self.steps = state.pop("n_averaged")
+        self.model.load_state_dict(state)
 
 
 def clip_gradients(model, max_norm: float) -> Tensor:

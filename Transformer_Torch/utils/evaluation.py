@@ -3,10 +3,10 @@
 from argparse import Namespace
 
 import torch
-from common.bleu import exact_match
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common.bleu import exact_match
 from common.device import autocast
 from common.metrics import RunningMean
 from common.pairs import source_batches
