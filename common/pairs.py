@@ -11,8 +11,6 @@ from common.errors import UserError
 from common.ragged import IGNORED, Ragged, batch_sizes
 from common.tokenizers import BEGIN, END
 
-JITTER = 3.0  # tokens by which sentences of a batch may differ for the sake of variety
-
 Batch = tuple[tuple[Tensor, Tensor], Tensor]
 
 
@@ -144,17 +142,16 @@ class Pairs:
         """Every pair once, in batches of similar length and of at most `batch_size` tokens of the
         longer side, padding included.
 
-        Pairs are shuffled and sorted by their longer side, and about by the other one; that is cut
-        into batches, and the batches are shuffled: little padding, and yet another composition in
-        every epoch. It depends on (seed, epoch) alone: a resumed run leaves out the first `skip`
-        batches. One of several processes gets its share of every batch; what cannot be dealt out
-        evenly (fewer pairs than there are processes, of the shortest) sits this epoch out.
+        Pairs are shuffled, sorted by their longer side and cut into batches, and the batches are
+        shuffled: little padding, and in every epoch other pairs of equal length come together. It
+        depends on (seed, epoch) alone: a resumed run leaves out the first `skip` batches. One of
+        several processes gets its share of every batch; what cannot be dealt out evenly (fewer
+        pairs than there are processes, of the shortest) sits this epoch out.
         """
         # torch's generator on the CPU takes the lowest 32 bits of a seed alone
         generator = torch.Generator().manual_seed(((seed << 20) + epoch) % (2**32 - 5))
         rank, processes = distributed.rank(), distributed.world_size()
-        both = self.source.lengths.cpu() + self.target.lengths.cpu()
-        order = (both + JITTER * torch.rand(len(self), generator=generator)).argsort()
+        order = torch.randperm(len(self), generator=generator)
         order = order[self.lengths[order].argsort(stable=True)][len(self) % processes :]
         batches = order.split(self.sizes(batch_size))
         for number in torch.randperm(len(batches), generator=generator).tolist()[skip:]:

@@ -20,10 +20,15 @@ METRICS = {  # how each metric is shown: heading, factor, decimals
     "loss": ("loss, nats", 1, 4),
     "perplexity": ("perplexity", 1, 3),
     "bits_per_character": ("bits per character", 1, 3),
+    "bleu": ("BLEU", 1, 2),
+    "chrf": ("chrF", 1, 2),
+    "torchtext_bleu": ("BLEU by torchtext", 1, 2),
+    "exact_match": ("exact match, %", 100, 2),
 }
 ALWAYS = [("test", "accuracy"), ("test", "loss"), ("validation", "accuracy")]
 SHOWN = [  # what a folder's table shows, where its records have it
-    *ALWAYS[:2], ("test", "perplexity"), ("test", "bits_per_character"), *ALWAYS[2:],
+    *ALWAYS[:2], ("test", "perplexity"), ("test", "bits_per_character"), ("test", "bleu"),
+    ("test", "chrf"), ("test", "torchtext_bleu"), ("test", "exact_match"), *ALWAYS[2:],
 ]  # fmt: skip
 
 
@@ -98,6 +103,8 @@ def folder_results(folder: Path) -> str:
         lines.append(
             f"- `{record['command']} --seed S`, S = {seeds} ({machine(record['environment'])})"
         )
+    for metric, signature in sorted({s for r in records for s in r.get("signatures", {}).items()}):
+        lines.append(f"- {METRICS[metric][0]}: `{signature}`")
     return "\n".join(lines)
 
 

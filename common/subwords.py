@@ -39,19 +39,20 @@ class Subwords(Tokenizer):
         """At most `size` pieces with the specials: fewer if the texts have no more of them."""
         from sentencepiece import SentencePieceTrainer
 
-        model = io.BytesIO()
-        try:
-            SentencePieceTrainer.train(
-                sentence_iterator=map(normal, texts), model_writer=model, model_type="bpe",
-                vocab_size=size, hard_vocab_limit=False, character_coverage=1.0,
-                normalization_rule_name="identity", num_threads=1, minloglevel=2,
-                pad_id=PAD, unk_id=UNKNOWN, bos_id=BEGIN, eos_id=END,
-                pad_piece=SPECIALS[PAD], unk_piece=SPECIALS[UNKNOWN], bos_piece=SPECIALS[BEGIN],
-                eos_piece=SPECIALS[END], unk_surface=UNREADABLE,
-            )  # fmt: skip
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[-200:]
-            raise UserError(f"--vocabulary-size {size} does not do: {reason}") from None
+        texts, model = [normal(line) for line in texts], io.BytesIO()
+        single = len(SPECIALS) + len(set("".join(texts)) | {" "})  # which stands for ▁
+        if size < single:
+            raise UserError(
+                f"--vocabulary-size {size} is less than the {single} characters that there are"
+            )
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_writer=model, model_type="bpe",
+            vocab_size=size, hard_vocab_limit=False, character_coverage=1.0,
+            normalization_rule_name="identity", num_threads=1, minloglevel=2,
+            pad_id=PAD, unk_id=UNKNOWN, bos_id=BEGIN, eos_id=END,
+            pad_piece=SPECIALS[PAD], unk_piece=SPECIALS[UNKNOWN], bos_piece=SPECIALS[BEGIN],
+            eos_piece=SPECIALS[END], unk_surface=UNREADABLE,
+        )  # fmt: skip
         return cls(model.getvalue())
 
     @classmethod

@@ -71,8 +71,9 @@ class Windows:
         steps, device = self.num_batches(batch_size), self.labels.device
         # torch's generator on the CPU takes the lowest 32 bits of a seed alone
         generator = torch.Generator().manual_seed(((seed << 20) + epoch) % (2**32 - 5))
-        first = int(torch.randint(self.context, (), generator=generator))
         windows = (len(self) - self.context + 1) // self.context
+        spare = len(self) - windows * self.context
+        first = int(torch.randint(spare + 1, (), generator=generator))
         starts = first + self.context * torch.randperm(windows, generator=generator)
         for step in range(skip, steps):
             rows = starts[step * batch_size : (step + 1) * batch_size]
