@@ -12,7 +12,7 @@ KINDS = {".encoder.": "encoder", "self_attn": "decoder", "multihead_attn": "cros
 
 
 class Looks(NamedTuple):
-    """A picture of attention: the weights (h, T, S) of each layer, what looks, what is looked at."""
+    """A picture of attention: weights (h, T, S) of each layer, what looks, what is looked at."""
 
     title: str
     layers: list[Tensor]
