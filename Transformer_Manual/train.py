@@ -5,6 +5,7 @@ from pathlib import Path
 
 from common import cli, translation
 from common.device import seed_everything, select_device
+from common.errors import UserError
 from common.run import Run
 from Transformer_Manual.dataset import DATASETS, load_training, or_offline
 from Transformer_Manual.model import POSITIONS, LanguageModel, Transformer
@@ -75,6 +76,9 @@ def make_parser() -> cli.Parser:
 
 def build_model(args: Namespace, tokenizer) -> Transformer | LanguageModel:
     """The network that the flags describe, for these tokens."""
+    D, h = args.embed_dim, args.num_heads
+    if D % h:
+        raise UserError(f"--embed-dim {D} cannot be split into {h} equal heads (--num-heads)")
     return (Transformer if args.task == "translate" else LanguageModel)(
         len(tokenizer), args.embed_dim, args.num_heads, args.num_layers, args.feedforward_dim,
         args.dropout, args.activation, args.norm_first, args.positions, args.max_length,

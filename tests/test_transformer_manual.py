@@ -1,17 +1,27 @@
 """Transformer_Manual against PyTorch: attention, layers, networks, losses, schedules, learning."""
 
 import itertools
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
-from common.schedules import learning_rates
+from common import checkpoint, made_pairs
+from common.schedules import learning_rates, moving_average
+from common.tokenizers import BEGIN, END, PAD
+from tests.conftest import user_error
 from tests.gradients import assert_close, check_layer, fixed_seed
+from tests.running import Stop, assert_ended_alike, assert_one_line, call, crash, history
+from Transformer_Manual import generate, train
+from Transformer_Manual import test as evaluation
 from Transformer_Manual.model import LanguageModel, Transformer
+from Transformer_Manual.utils import sampling, search
 from Transformer_Manual.utils.attention import (
     Attention,
     CrossAttention,
@@ -20,17 +30,25 @@ from Transformer_Manual.utils.attention import (
     padding_mask,
 )
 from Transformer_Manual.utils.blocks import DecoderLayer, EncoderLayer
+from Transformer_Manual.utils.cache import CachedDecoder, CachedReader
 from Transformer_Manual.utils.embedding import LearnedPositions, TiedEmbedding, sinusoids
+from Transformer_Manual.utils.evaluation import mean_loss
 from Transformer_Manual.utils.layers import Layer, LayerNorm
+from Transformer_Manual.utils.looks import attention_weights
 from Transformer_Manual.utils.losses import IGNORED, TokenCrossEntropy
 from Transformer_Manual.utils.optim import (
     TRANSFORMER_SCHEDULES,
     Adam,
     AdamW,
+    MovingAverage,
     clip_gradients,
     inverse_sqrt,
     learning_rate,
 )
+from Transformer_Torch import model as native_model
+from Transformer_Torch.utils import attention as native_attention
+from Transformer_Torch.utils import sampling as native_sampling
+from Transformer_Torch.utils import search as native_search
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")  # nn.Transformer's own
 STYLES = list(itertools.product([True, False], ["relu", "gelu"]))  # norm_first, activation
@@ -720,3 +738,296 @@ def test_a_decoder_learns_to_look_at_the_source():
     weights = model.transformer.decoder.layers[0].multihead_attn.weights  # (N, h, T, S)
     places = weights.mean((0, 1)).argmax(1)
     assert places.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_average_is_that_of_torch():
+    model, native = make_pair(LanguageModel, positions="learned")
+    ours, theirs = MovingAverage(model, 0.7), moving_average(native, 0.7)
+    assert isinstance(theirs, AveragedModel)
+    for _ in range(4):
+        for ours_now, theirs_now in zip(
+            model.parameters().values(), native.parameters(), strict=True
+        ):
+            change = torch.randn_like(ours_now)
+            ours_now += change
+            theirs_now.data += change
+        ours.update(model)
+        theirs.update_parameters(native)
+    expected = theirs.state_dict()
+    assert ours.state_dict().keys() == expected.keys() and expected["n_averaged"] == 4
+    for name, value in theirs.module.state_dict().items():
+        torch.testing.assert_close(ours.model.state_dict()[name], value)
+    other = MovingAverage(model, 0.7)
+    other.load_state_dict(ours.state_dict())
+    other.update(model)
+    ours.update(model)
+    for name, value in ours.model.state_dict().items():
+        assert torch.equal(other.model.state_dict()[name], value) and other.steps == 5
+
+
+# ---- decoding: beside the network that reads everything again, and beside the twin's ----
+
+KINDS = [
+    dict(norm_first=True, activation="relu", positions="sinusoidal"),
+    dict(norm_first=False, activation="gelu", positions="learned"),
+]
+
+
+def make_twins(network, **changed):
+    """Ours and Transformer_Torch's in evaluation mode, whose biases and norms have moved, too."""
+    arguments = {**SMALL, "max_length": 12, **changed}
+    model = network(**arguments).to(dtype=torch.float64).eval()
+    for parameter in model.parameters().values():
+        parameter += 0.1 * torch.randn_like(parameter)
+    native = getattr(native_model, network.__name__)(**arguments).double().eval()
+    native.load_state_dict(model.state_dict())
+    return model, native
+
+
+def sentences(N: int, S: int) -> torch.Tensor:
+    """(N, S), of different lengths, the first one S long, the last one a single token."""
+    tokens = torch.randint(END + 1, 9, (N, S))
+    lengths = torch.linspace(S, 1, N).long()
+    return tokens.masked_fill(torch.arange(S) >= lengths[:, None], PAD)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("kind", KINDS)
+def test_cached_decoder_gives_the_logits_of_the_plain_one(kind):
+    model, _ = make_twins(Transformer, **kind)
+    source, tokens = sentences(3, 6), torch.randint(9, (3, 2, 12))  # two beams
+    decoder = CachedDecoder(model, source)
+    for t in range(12):
+        found = decoder.step(tokens[:, :, t])
+        for beam in range(2):
+            expected = model.forward(source, tokens[:, beam, : t + 1])[:, -1]
+            torch.testing.assert_close(found[:, beam], expected, rtol=1e-10, atol=1e-10)
+    with pytest.raises(ValueError, match="13 tokens"):
+        decoder.step(tokens[:, :, 0])
+
+
+def test_selected_beams_go_on_from_their_own_past():
+    model, _ = make_twins(Transformer)
+    source, tokens = sentences(4, 6), torch.randint(9, (4, 3, 1))
+    decoder, going_on = CachedDecoder(model, source), torch.arange(4)
+    for kept in ([0, 1, 2, 3], [1, 3], [0, 1], [1]):
+        decoder.step(tokens[:, :, -1])
+        beams, kept = torch.randint(3, (len(kept), 3)), torch.tensor(kept)
+        decoder.select(kept, beams)
+        going_on = going_on[kept]
+        new = torch.randint(9, (len(kept), 3, 1))
+        tokens = torch.cat([tokens[kept[:, None], beams], new], dim=2)
+    found = decoder.step(tokens[:, :, -1])
+    expected = model.forward(source[going_on].repeat(3, 1), tokens[0])[:, -1]
+    torch.testing.assert_close(found[0], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prompt", [1, 5])
+def test_cached_reader_gives_the_logits_of_the_plain_one(kind, prompt):
+    model, _ = make_twins(LanguageModel, **kind)
+    tokens, reader = torch.randint(9, (3, 12)), CachedReader(model)
+    for start, end in itertools.pairwise([0, *range(prompt, 13)]):
+        found = reader.read(tokens[:, start:end])
+        expected = model.forward(tokens[:, :end])[:, -1]
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def half_train(model) -> None:
+    """To copy what is noisy, so that it hesitates, and ends where it likes."""
+    criterion, optimizer = TokenCrossEntropy(), Adam(model, 1e-2)
+    for _ in range(60):
+        source = sentences(24, 6)
+        noisy = (torch.rand(24, 6) < 0.3) & (source != PAD)
+        words = torch.where(noisy, torch.randint(END, 9, (24, 6)), source)
+        labels = F.pad(words.masked_fill(source == PAD, IGNORED), (0, 1), value=IGNORED)
+        labels[torch.arange(24), (source != PAD).sum(1)] = END
+        criterion.forward(model.forward(source, F.pad(words, (1, 0), value=BEGIN)), labels)
+        model.backward(criterion.backward())
+        optimizer.step()
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("kind", KINDS)
+def test_search_finds_what_the_twin_finds(kind):
+    """Whose search is tested beside brute force."""
+    model, native = make_twins(Transformer, **kind)
+    half_train(model)
+    native.load_state_dict(model.state_dict())
+    source = sentences(9, 6)
+    greedy = search.greedy_search(model, source)
+    assert greedy == native_search.greedy_search(native, source)
+    assert greedy == search.beam_search(model, source, 1) and len(set(map(len, greedy))) > 1
+    for B, alpha in ((3, 0.0), (4, 1.0)):
+        found = search.beam_search(model, source, B, alpha)
+        assert found == native_search.beam_search(native, source, B, alpha)
+
+
+def test_search_is_the_twins_word_for_word():
+    ours, theirs = (Path(module.__file__).read_text("utf-8") for module in (search, native_search))
+    theirs = theirs.replace("Transformer_Torch", "Transformer_Manual")
+    assert ours == theirs.replace("@torch.no_grad()\n", "")
+
+
+def test_search_says_that_weights_have_blown_up():
+    model, _ = make_twins(Transformer)
+    model.embedding.weight[5] = math.nan
+    for search_with in (search.greedy_search, search.beam_search):
+        with user_error("blown up", "--lr"):
+            search_with(model, sentences(2, 4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prompt, most", [(1, 12), (12, 12), (30, 12), (2, 1)])
+def test_writing_is_the_twins(prompt, most, kind):
+    """Also on from where max_length is reached."""
+    model, native = make_twins(LanguageModel, **kind, max_length=most)
+    begun = torch.randint(9, (prompt,))
+    for options in (dict(temperature=0), dict(seed=3), dict(temperature=1.3, top_k=4, top_p=0.8)):
+        written = list(sampling.go_on(model, begun, 20, **options))
+        assert written == list(native_sampling.generate(native, begun, 20, **options))
+
+
+def test_weights_of_every_head_are_the_twins():
+    model, native = make_twins(Transformer)
+    inputs = sentences(3, 5), torch.randint(1, 9, (3, 4))
+    expected = native_attention.attention_weights(native, *inputs)
+    found = attention_weights(model, *inputs)
+    assert {name: len(layers) for name, layers in found.items()} == {
+        name: 2 for name in ("encoder", "decoder", "cross")
+    }
+    for name, layers in found.items():
+        for ours, theirs in zip(layers, expected[name], strict=True):
+            torch.testing.assert_close(ours, theirs)
+    model, native = make_twins(LanguageModel)
+    expected = native_attention.attention_weights(native, inputs[1])["encoder"]
+    found = attention_weights(model, inputs[1])["encoder"]
+    torch.testing.assert_close(found, expected)
+
+
+# ---- runs ----
+
+TINY = ["--embed-dim", "8", "--num-heads", "2", "--num-layers", "1", "--feedforward-dim", "8",
+        "--epochs", "2", "--warmup", "2"]  # fmt: skip
+TEXT = "".join(f"{n} {'abc' * (n % 3)}\n" for n in range(400))
+
+
+@pytest.fixture(scope="module")
+def own_text(tmp_path_factory):
+    """The flags of a run on a small text."""
+    place = tmp_path_factory.mktemp("text")
+    (place / "input.txt").write_text(TEXT)
+    return [*TINY, "--task", "lm", "--dataset", "text", "--data-dir", str(place), "--subset",
+            "900", "--batch-size", "4", "--max-length", "16", "--sample-length", "20"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def few_pairs(monkeypatch):
+    for split, size in (("train", 100), ("validation", 24), ("test", 16)):
+        monkeypatch.setitem(made_pairs.SIZES, split, size)
+
+
+@pytest.fixture
+def no_curves(monkeypatch):
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+
+
+PAIRS = [*TINY, "--dataset", "reverse", "--subset", "48", "--batch-size", "128"]
+
+
+@pytest.mark.parametrize("task", ["translate", "lm"])
+def test_stopped_amid_an_epoch_goes_on_as_never_stopped(
+    task, own_text, tmp_path, monkeypatch, no_curves
+):
+    """With dropout and averaged weights, bit for bit."""
+    flags = [*(PAIRS if task == "translate" else own_text), "--dropout", "0.2", "--ema", "0.8"]
+    train.main([*flags, "--run-dir", str(tmp_path / "whole")])
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash(patch, 3)
+        train.main([*flags, "--run-dir", str(tmp_path / "run")])
+    stopped = checkpoint.load(tmp_path / "run" / "last.safetensors")
+    assert stopped["step"] == stopped["average"]["n_averaged"] == 3 and stopped["batch"] > 0
+    train.main(["--resume", "--run-dir", str(tmp_path / "run")])
+    assert_ended_alike(tmp_path / "run", tmp_path / "whole")
+
+
+def test_translator_is_evaluated_recorded_and_drawn(tmp_path, capsys, monkeypatch, no_curves):
+    monkeypatch.setattr(evaluation, "FOLDER", tmp_path)
+    path = tmp_path / "run"
+    train.main([*PAIRS, "--ema", "0.5", "--run-dir", str(path)])
+    result = call(capsys, evaluation.main, "--run-dir", path, "--record", "--beam", 2)
+    assert (result.code, result.err) == (0, "") and "16 sentences" in result.out
+    drawn = {picture.stem for picture in path.glob("*.png")}
+    kinds = {f"attention_{kind}" for kind in ("encoder", "decoder", "cross")}
+    assert kinds | {"positions", "schedule"} <= drawn
+    record = json.loads((tmp_path / "results" / "reverse.json").read_text())
+    (run,) = record["runs"]
+    assert {"loss", "bleu", "chrf", "exact_match"} <= run["test"].keys()
+    assert "beam 2" in record["signatures"]["bleu"] and record["model"] == "Transformer"
+    assert (path / "translations.txt").read_text().count("  became  ") == 16
+
+    # the averaged weights are those that were evaluated
+    state = checkpoint.load(path / "best.safetensors")
+    weights = {n.removeprefix("module."): w for n, w in state["average"].items() if n[0] == "m"}
+    assert not torch.equal(weights["embedding.weight"], state["model"]["embedding.weight"])
+    result = call(capsys, generate.main, "--run-dir", path)
+    assert_one_line(result, "has learned to translate")
+
+
+def test_writer_is_evaluated_and_writes(own_text, tmp_path, capsys, monkeypatch, no_curves):
+    path = tmp_path / "run"
+    train.main([*own_text, "--run-dir", str(path)])
+    assert (path / "samples.txt").read_text().count("====") == 4
+    monkeypatch.setattr(evaluation, "CHARACTERS", 12)
+    result = call(capsys, evaluation.main, "--run-dir", path)
+    assert (result.code, result.err) == (0, "") and "bits_per_character" in result.out
+    assert {"attention", "positions", "schedule"} <= {p.stem for p in path.glob("*.png")}
+
+    def write(*argv) -> str:
+        result = call(capsys, generate.main, "--run-dir", path, "--length", 30, *argv)
+        assert (result.code, result.err) == (0, "")
+        return result.out
+
+    assert write("--prompt", "ab").startswith("ab") and len(write("--prompt", "ab")) == 2 + 30 + 1
+    assert write("--seed", 1) == write("--seed", 1) != write("--seed", 2)
+    for flags, part in ((["--prompt", "aXb"], "'X'"), (["--top-p", 2], "--top-p")):
+        result = call(capsys, generate.main, "--run-dir", path, *flags)
+        assert_one_line(result, part)
+
+
+def test_mean_loss_counts_every_label_once(own_text):
+    args = train.cli.parse_training(train.make_parser(), train.RECIPES, None, own_text)
+    _, validation = train.load_training(args)
+    model = train.build_model(args, validation.tokenizer).to(dtype=torch.float64).eval()
+    criterion, nats, n = TokenCrossEntropy(), 0.0, 0
+    for inputs, labels in validation.in_order(1):
+        counted = int((labels != IGNORED).sum())
+        nats += criterion.forward(model.forward(*inputs), labels).item() * counted
+        n += counted
+    assert n == len(validation) and mean_loss(model, validation) == pytest.approx(nats / n)
+
+
+@pytest.mark.parametrize(
+    "flags, parts",
+    [
+        (["--num-heads", "3"], ["--embed-dim 8", "3 equal heads"]),
+        (["--max-length", "2"], ["--max-length 2"]),
+        (["--batch-size", "3"], ["--batch-size 3"]),
+        (["--task", "lm"], ["--task lm", "reverse"]),
+        (["--ema", "1"], ["--ema"]),
+        (["--precision", "bfloat16"], ["--precision"]),
+    ],
+)
+def test_bad_flags_are_one_line(flags, parts, tmp_path, capsys):
+    result = call(capsys, train.main, *PAIRS, *flags, "--run-dir", tmp_path / "run")
+    assert_one_line(result, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_dates_are_learned_better_and_better(tmp_path, monkeypatch, no_curves):
+    monkeypatch.setitem(made_pairs.SIZES, "train", 600)
+    flags = "--dataset dates --embed-dim 16 --feedforward-dim 32 --num-layers 1 --batch-size 512 "
+    flags += "--epochs 2 --warmup 5 --lr 0.01 --run-dir"
+    train.main([*flags.split(), str(tmp_path / "run")])
+    first, last = history(tmp_path / "run")
+    assert float(last["validation_loss"]) < float(first["validation_loss"]) < math.log(60)

@@ -1,5 +1,6 @@
 """How good a network is on a split: its loss over every token, and what it translates."""
 
+import math
 from argparse import Namespace
 
 from torch import Tensor
@@ -30,7 +31,7 @@ def mean_loss(model, data) -> float:
 def evaluate(model, data, args: Namespace) -> dict[str, float]:
     """The loss, and where one answer alone is right, the share of right ones (found greedily)."""
     metrics = {"loss": mean_loss(model, data)}
-    if args.dataset in ONE_ANSWER:
+    if args.dataset in ONE_ANSWER and math.isfinite(metrics["loss"]):
         asked, wanted = data.sentences.source[:ANSWERS], data.sentences.target[:ANSWERS]
         metrics["exact_match"] = exact_match(translate(model, data.tokenizer, asked), wanted)
     return metrics

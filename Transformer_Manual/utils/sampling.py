@@ -53,7 +53,7 @@ def go_on(
     for _ in range(length):
         if reader.length == model.max_length:
             new, reader = seen[-max(1, model.max_length // 2) :], CachedReader(model)
-        logits = reader.read(new[None])[0]
+        logits = reader.read(new[None])[0].float()
         if not logits.isfinite().all():
             raise UserError("the network's weights have blown up: train with a smaller --lr")
         p = probabilities(logits, temperature, top_k, top_p).cpu()
