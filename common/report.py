@@ -3,7 +3,7 @@
 Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
 
     results            all of this folder's records; in the root README, every folder's
-    compare            the side-by-side figures of the twins, from results/compare.json
+    compare            the side-by-side figures of the twins, from results/compare*.json
     compare_layers     those of layers, from results/compare_layers.json
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common import cli
 from common.data import ROOT
-from common.tables import compare_layer_results, machine, table
+from common.tables import compare_layer_results, compare_results, machine, table
 
 METRICS = {  # how each metric is shown: heading, factor, decimals
     "accuracy": ("accuracy, %", 100, 2),
@@ -116,33 +116,6 @@ def all_results() -> str:
         for record in load_records(folder)
     ]
     return "\n".join(table([["model", *head(ALWAYS)], *rows])) if rows else "Nothing recorded yet."
-
-
-def compare_results(folder: Path) -> str:
-    """The twins side by side, as common.compare recorded them (in either twin's README)."""
-    for path in sorted(ROOT.glob("*/results/compare.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if folder.name in result["twins"].values():
-            rows = [["", "median time of a training step, ms", "lines of code"]]
-            for twin, name in result["twins"].items():
-                rows.append(
-                    [name, f"{result['step_milliseconds'][twin]}", f"{result['lines'][twin]}"]
-                )
-            difference = result["largest_difference"]
-            return "\n".join(
-                [
-                    *table(rows),
-                    "",
-                    f"Time of the hand-written step over PyTorch's: **{result['step_ratio']:.2f}** "
-                    f"(batches of {result['batch_size']}, {result['steps']} steps in turns, "
-                    f"{machine(result['environment'])}). From the same weights and batches, in "
-                    f"double precision, the losses differ by at most {difference['loss']:.1e} nats "
-                    f"and the gradients by {difference['gradient']:.1e} of the largest one.",
-                    "",
-                    f"`{result['command']}`",
-                ]
-            )
-    return "Nothing recorded yet."
 
 
 def fill(readme: Path) -> str:
