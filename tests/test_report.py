@@ -11,7 +11,7 @@ from common import cli, idx, report
 from common.data import ROOT
 from common.record import environment
 from tests.conftest import user_error
-from tests.running import FOLDERS, WRITERS, assert_one_line, call, script
+from tests.running import FOLDERS, TRANSFORMERS, WRITERS, assert_one_line, call, script
 
 READMES = [
     path for path in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))] if path.exists()
@@ -279,10 +279,10 @@ def test_record_is_complete_and_consistent(path):
         assert 1 <= run["best_epoch"] <= run["epochs"] <= record["hyperparameters"]["epochs"]
         assert run["seconds"] > 0
         for split in ("validation", "test"):
-            assert folder in WRITERS or 0 <= run[split]["accuracy"] <= 1
+            assert folder in WRITERS + TRANSFORMERS or 0 <= run[split]["accuracy"] <= 1
             assert run[split]["loss"] > 0 and math.isfinite(run[split]["loss"])
         # the test split was not chosen on, but is alike: a swapped split or factor would show
-        if folder in WRITERS:
+        if folder in WRITERS + TRANSFORMERS:
             assert abs(run["test"]["loss"] - run["validation"]["loss"]) < 0.2
         else:
             assert abs(run["test"]["accuracy"] - run["validation"]["accuracy"]) < 0.05

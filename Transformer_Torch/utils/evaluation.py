@@ -1,5 +1,6 @@
 """How good a network is on a split: its loss over every token, and what it translates."""
 
+import math
 from argparse import Namespace
 
 import torch
@@ -38,7 +39,7 @@ def mean_loss(model: nn.Module, data, precision: str = "float32") -> float:
 def evaluate(model: nn.Module, data, args: Namespace) -> dict[str, float]:
     """The loss, and where one answer alone is right, the share of right ones (found greedily)."""
     metrics = {"loss": mean_loss(model, data, args.precision)}
-    if args.dataset in ONE_ANSWER:
+    if args.dataset in ONE_ANSWER and math.isfinite(metrics["loss"]):
         asked, wanted = data.sentences.source[:ANSWERS], data.sentences.target[:ANSWERS]
         metrics["exact_match"] = exact_match(translate(model, data.tokenizer, asked), wanted)
     return metrics
