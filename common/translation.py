@@ -13,6 +13,7 @@ from common.pairs import Pairs, Sentences
 from common.subwords import Subwords, learn_once
 from common.tokenizers import Characters, Tokenizer, Words
 
+size = cli.number(int, 5)  # of a vocabulary, with its special tokens
 TOKENIZERS = {kind.kind: kind for kind in (Subwords, Words, Characters)}
 
 
@@ -20,7 +21,7 @@ def add_flags(parser: cli.Parser) -> None:
     """What the data depends on, beside --dataset, --data-dir and --subset."""
     add = parser.add_argument
     add("--tokenizer", choices=TOKENIZERS, help="what sentences are cut into")
-    add("--vocabulary-size", type=cli.number(int, 5), help="different tokens, at most")
+    add("--vocabulary-size", type=size, help="different tokens, at most")
     add("--max-length", type=cli.positive_int, help="tokens of a window, or of the longest pair")
     add("--src", type=os.path.abspath, help="--dataset files: a text, a sentence a line")
     add("--tgt", type=os.path.abspath, help="--dataset files: what it means, line by line")

@@ -41,14 +41,14 @@ SMALL = {
 }  # fmt: skip
 FOLDERS = [
     "CNN_Manual", "CNN_Torch", "LSTM", "MLP_Manual", "MLP_Torch", "RNN_Manual", "ResNet",
-    "Transformer_Torch", "ViT",
+    "Transformer_Manual", "Transformer_Torch", "ViT",
 ]  # fmt: skip
 MLPS = [folder for folder in FOLDERS if folder.startswith("MLP")]
 CNNS = [folder for folder in FOLDERS if folder.startswith("CNN")]
 READERS = ["LSTM"]  # of texts, to say what class they are of
 WRITERS = ["RNN_Manual"]  # language models: a loss and samples, but no accuracy
 TRANSFORMERS = [folder for folder in FOLDERS if folder.startswith("Transformer")]  # nor have these
-TWINS = [MLPS, CNNS]  # hand-written, PyTorch
+TWINS = [MLPS, CNNS, TRANSFORMERS]  # hand-written, PyTorch
 DEADLINE = 120  # seconds that a process may take, on a machine that does much else
 
 

@@ -17,7 +17,8 @@ READMES = [
     path for path in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))] if path.exists()
 ]
 RECORDS = [p for p in sorted(ROOT.glob("*/results/*.json")) if not p.name.startswith("compare")]
-COMPARISONS = sorted(ROOT.glob("*/results/compare.json"))
+COMPARISONS = [path for path in sorted(ROOT.glob("*/results/compare*.json"))
+               if path.name != "compare_layers.json"]  # fmt: skip
 
 
 def name(path) -> str:
