@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from common.ragged import IGNORED
+
 TOKENS = 16  # of the longest sentence
 WINDOW = 128  # characters
 
@@ -36,7 +38,7 @@ def sentences(N: int, model, dtype: torch.dtype, device: torch.device) -> Batch:
         torch.arange(TOKENS) >= torch.randint(TOKENS // 2, TOKENS + 1, (N, 1)) for _ in range(2)
     )
     source, target = source.masked_fill(ended, 0), target.masked_fill(silent, 0)
-    labels = labels.masked_fill(silent, -100)
+    labels = labels.masked_fill(silent, IGNORED)
     return (source.to(device), target.to(device)), labels.to(device)
 
 
