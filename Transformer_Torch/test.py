@@ -31,7 +31,7 @@ def translator_results(model, test, args: Namespace, config: Namespace, run_dir:
     """Metrics, how they were counted, and where the heads look; translations go into `run_dir`."""
     source, target = test.sentences.source, test.sentences.target
     translations = translate(model, test.tokenizer, source, args.beam, args.length_penalty)
-    loss = mean_loss(model, test.up_to(config.max_length), config.precision)
+    loss = mean_loss(model, test.up_to(config.max_length))
     scores, signatures = bleu.score(translations, target)
     how = f"beam {args.beam}, length penalty {args.length_penalty:g}"
     signatures = {name: f"{signature}, {how}" for name, signature in signatures.items()}
@@ -48,7 +48,7 @@ def translator_results(model, test, args: Namespace, config: Namespace, run_dir:
 
 def writer_results(model, test, config: Namespace):
     """A language model's metrics, which need no signatures, and where its heads look."""
-    loss = mean_loss(model, test, config.precision)
+    loss = mean_loss(model, test)
     metrics = {"perplexity": perplexity(loss), "bits_per_character": bits_per_character(loss)}
     tokens = test.stretch.inputs[: min(CHARACTERS, config.max_length)]
     return {"loss": loss, **metrics}, None, over_text(model, test.tokenizer, tokens)

@@ -8,7 +8,7 @@ from torch import nn
 
 from common import cli, distributed, translation
 from common.device import PRECISIONS, autocast, compiled, grad_scaler, seed_everything
-from common.ragged import IGNORED
+from common.errors import UserError
 from common.run import Run
 from common.schedules import TRANSFORMER_SCHEDULES, make_schedule, moving_average
 from Transformer_Torch.dataset import DATASETS, load_training, or_offline
@@ -76,6 +76,8 @@ def make_parser() -> cli.Parser:
 
 def build_model(args: Namespace, tokenizer) -> nn.Module:
     """The network that the flags describe, for these tokens."""
+    if args.embed_dim % args.num_heads:
+        raise UserError(f"--num-heads {args.num_heads} does not divide the width, {args.embed_dim}")
     return (Transformer if args.task == "translate" else LanguageModel)(
         len(tokenizer), args.embed_dim, args.num_heads, args.num_layers, args.feedforward_dim,
         args.dropout, args.activation, args.norm_first, args.positions, args.max_length,
@@ -99,9 +101,8 @@ def train_on(device: torch.device, args: Namespace) -> None:
     model = build_model(args, train.tokenizer).to(device)
     fast_model = distributed.parallel(compiled(model, args.compile))
     average = moving_average(model, args.ema)
-    criterion = nn.CrossEntropyLoss(
-        label_smoothing=args.label_smoothing, ignore_index=IGNORED, reduction="sum"
-    )
+    # what it leaves out by itself are labels of -100, common.ragged.IGNORED
+    criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing, reduction="sum")
     optimizer = OPTIMIZERS[args.optimizer](
         model.parameters(), args.lr, betas=(0.9, args.beta2), weight_decay=args.weight_decay
     )

@@ -206,7 +206,7 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "Transformer": "--optimizer adamw --weight-decay 0.3; --beta2 0.5; --embed-dim 6; "
     "--num-heads 1; --num-layers 2; --feedforward-dim 9; --dropout 0.3; --activation gelu; "
     "--no-norm-first; --positions learned; --tokenizer word --warmup 0; --vocabulary-size 20; "
-    "--max-length 10; --schedule inverse-sqrt; --dataset copy; --ema 0.5; --precision bfloat16",
+    "--max-length 10; --schedule inverse-sqrt; --dataset copy; --ema 0.5",
 }
 PLAIN = {
     "MLP": ["--epochs", 1],

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.bleu import exact_match
-from common.device import autocast
 from common.metrics import RunningMean
 from common.pairs import source_batches
 from common.ragged import IGNORED
@@ -16,29 +15,29 @@ from common.tokenizers import END, PAD, Tokenizer
 from Transformer_Torch.model import Transformer
 from Transformer_Torch.utils.search import beam_search, greedy_search
 
-ANSWERS = (
-    200  # validation sentences that are translated after each epoch, where one answer is right
-)
-ONE_ANSWER = ("dates", "reverse", "copy")
+ANSWERS = 200  # validation sentences that are translated after each epoch, of those data sets
+ONE_ANSWER = ("dates", "reverse", "copy")  # in which one answer alone is right
 TOKENS = 4096  # of the source, in sentences that are translated at the same time
 
 
 @torch.no_grad()
-def mean_loss(model: nn.Module, data, precision: str = "float32") -> float:
-    """Nats per label that counts, of a token or a character, over the split; never smoothed."""
+def mean_loss(model: nn.Module, data) -> float:
+    """Nats per label that counts, of a token or a character, over the split; never smoothed.
+
+    In float32: PyTorch's inference path for encoder layers knows no autocast on a CPU.
+    """
     model.eval()
     loss = RunningMean()
     for inputs, labels in data.in_order():
-        with autocast(labels.device, precision):
-            logits = model(*inputs)
-        nats = F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        logits = model(*inputs)
+        nats = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
         loss.add(nats, int((labels != IGNORED).sum()))
     return loss.gather().value
 
 
 def evaluate(model: nn.Module, data, args: Namespace) -> dict[str, float]:
     """The loss, and where one answer alone is right, the share of right ones (found greedily)."""
-    metrics = {"loss": mean_loss(model, data, args.precision)}
+    metrics = {"loss": mean_loss(model, data)}
     if args.dataset in ONE_ANSWER and math.isfinite(metrics["loss"]):
         asked, wanted = data.sentences.source[:ANSWERS], data.sentences.target[:ANSWERS]
         metrics["exact_match"] = exact_match(translate(model, data.tokenizer, asked), wanted)
