@@ -76,9 +76,8 @@ def make_parser() -> cli.Parser:
 
 def build_model(args: Namespace, tokenizer) -> Transformer | LanguageModel:
     """The network that the flags describe, for these tokens."""
-    D, h = args.embed_dim, args.num_heads
-    if D % h:
-        raise UserError(f"--embed-dim {D} cannot be split into {h} equal heads (--num-heads)")
+    if args.embed_dim % args.num_heads:
+        raise UserError(f"--num-heads {args.num_heads} does not divide the width, {args.embed_dim}")
     return (Transformer if args.task == "translate" else LanguageModel)(
         len(tokenizer), args.embed_dim, args.num_heads, args.num_layers, args.feedforward_dim,
         args.dropout, args.activation, args.norm_first, args.positions, args.max_length,

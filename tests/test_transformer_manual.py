@@ -1010,7 +1010,7 @@ def test_mean_loss_counts_every_label_once(own_text):
 @pytest.mark.parametrize(
     "flags, parts",
     [
-        (["--num-heads", "3"], ["--embed-dim 8", "3 equal heads"]),
+        (["--num-heads", "3"], ["--num-heads 3", "width, 8"]),
         (["--max-length", "2"], ["--max-length 2"]),
         (["--batch-size", "3"], ["--batch-size 3"]),
         (["--task", "lm"], ["--task lm", "reverse"]),
