@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from common import checkpoint, cli
+from common.characters import Vocabulary
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
 from RNN_Manual.train import RECIPES, build_model
-from RNN_Manual.utils.carry import Vocabulary
 from RNN_Manual.utils.sampling import generate
 
 FOLDER = Path(__file__).resolve().parent

@@ -97,12 +97,15 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     """Parse the flags: those given, then the dataset's recipe, or the resumed run's config.json.
 
     `args.given` holds the names of the flags on the command line. On --resume, `args.run_dir` is
-    the run to continue; only --epochs, --device and --data-dir may differ from its config.
+    the run to continue; only --epochs, --device and --data-dir may differ from its config. Where
+    a folder has tasks, each recipe names its own, and --task alone stands for its first dataset.
     """
     blank = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
     given = {k: v for k, v in vars(parser.parse_args(argv, blank)).items() if v is not UNSET}
     if not given.get("resume"):
-        parser.set_defaults(**recipes[given.get("dataset", next(iter(recipes)))])
+        of_task = [n for n, recipe in recipes.items() if recipe.get("task") == given.get("task")]
+        dataset = given.get("dataset", (of_task or list(recipes))[0])
+        parser.set_defaults(dataset=dataset, **recipes[dataset])
         args = parser.parse_args(argv)
         if args.data_dir:  # config.json may be read from another folder
             args.data_dir = os.path.abspath(args.data_dir)

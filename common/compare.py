@@ -2,7 +2,8 @@
 
 Both get the same weights and the same batches, in one process. Printed are the largest differences
 in loss and gradients, the time per training step, and the lines of code. --record writes the
-figures to results/compare.json of the hand-written folder, for its README.
+figures to results/compare.json of the hand-written folder (of a second network, with its name), for
+the README.
 """
 
 import ast
@@ -13,71 +14,23 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from common import checkpoint, cli
+from common.compare_steps import TWINS, ManualStep, TorchStep
 from common.data import ROOT
 from common.device import seed_everything, select_device
 from common.record import environment, git_commit
 
-TWINS = {  # hand-written folder, PyTorch folder, class, shape of one example
-    "MLP": ("MLP_Manual", "MLP_Torch", "MLP", (784,)),
-    "CNN": ("CNN_Manual", "CNN_Torch", "CNN", (1, 28, 28)),
-}
-
-
-class ManualStep:
-    """One training step of a hand-written model, with the folder's own loss and AdamW."""
-
-    def __init__(self, folder: str, model, lr: float):
-        optim = importlib.import_module(f"{folder}.utils.optim")
-        self.model = model
-        self.criterion = importlib.import_module(f"{folder}.utils.losses").CrossEntropy()
-        self.optimizer = optim.AdamW(model, lr, weight_decay=0.05)
-
-    def __call__(self, inputs, labels) -> torch.Tensor:
-        loss = self.criterion.forward(self.model.forward(inputs), labels)
-        self.model.backward(self.criterion.backward())
-        self.optimizer.step()
-        return loss
-
-    def gradients(self) -> dict:
-        return self.model.gradients()
-
-
-class TorchStep:
-    """The same step in PyTorch."""
-
-    def __init__(self, model: nn.Module, lr: float):
-        self.model = model
-        self.criterion = nn.CrossEntropyLoss()
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.05)
-
-    def __call__(self, inputs, labels) -> torch.Tensor:
-        loss = self.criterion(self.model(inputs), labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return loss.detach()
-
-    def gradients(self) -> dict:
-        return {name: parameter.grad for name, parameter in self.model.named_parameters()}
-
 
 def make_pair(name: str, dtype: torch.dtype, device: torch.device, lr: float = 1e-3, **kwargs):
     """A step of each twin, from the same weights. `kwargs` go to both constructors."""
-    manual_folder, torch_folder, class_name, _ = TWINS[name]
+    manual_folder, torch_folder, class_name = TWINS[name][:3]
     manual = getattr(importlib.import_module(f"{manual_folder}.model"), class_name)(**kwargs)
     native = getattr(importlib.import_module(f"{torch_folder}.model"), class_name)(**kwargs)
     native.load_state_dict(manual.state_dict())
     manual.to(device=device, dtype=dtype).train()
     native.to(device=device, dtype=dtype).train()
     return ManualStep(manual_folder, manual, lr), TorchStep(native, lr)
-
-
-def make_batch(name: str, batch_size: int, dtype: torch.dtype, device: torch.device):
-    inputs = torch.randn(batch_size, *TWINS[name][3], dtype=dtype, device=device)
-    return inputs, torch.randint(10, (batch_size,), device=device)
 
 
 def differences(name: str, device: torch.device, batch_size: int, steps: int = 10) -> dict:
@@ -90,11 +43,11 @@ def differences(name: str, device: torch.device, batch_size: int, steps: int = 1
     manual, native = make_pair(name, dtype, device)
     loss_difference = gradient_difference = 0.0
     for step in range(steps):
-        inputs, labels = make_batch(name, batch_size, dtype, device)
+        batch = TWINS[name].make_batch(batch_size, native.model, dtype, device)
         losses = []
         for twin in (manual, native):
             torch.manual_seed(step)
-            losses.append(twin(inputs, labels))
+            losses.append(twin(*batch))
         loss_difference = max(loss_difference, (losses[0] - losses[1]).abs().item())
         expected = native.gradients()
         for key, gradient in manual.gradients().items():
@@ -109,13 +62,13 @@ def differences(name: str, device: torch.device, batch_size: int, steps: int = 1
 def timings(name: str, device: torch.device, batch_size: int, steps: int, warmup: int = 5) -> dict:
     """Seconds of each training step in float32, the twins taking turns."""
     twins = dict(zip(("manual", "torch"), make_pair(name, torch.float32, device), strict=True))
-    inputs, labels = make_batch(name, batch_size, torch.float32, device)
+    batch = TWINS[name].make_batch(batch_size, twins["torch"].model, torch.float32, device)
     seconds = {twin: [] for twin in twins}
     for step in range(warmup + steps):
         for twin, train_step in twins.items():
             synchronize(device)
             start = time.perf_counter()
-            train_step(inputs, labels)
+            train_step(*batch)
             synchronize(device)
             if step >= warmup:
                 seconds[twin].append(time.perf_counter() - start)
@@ -143,9 +96,7 @@ def lines_of_code(folder: str) -> int:
 def main(argv=None):
     parser = cli.Parser(__doc__.splitlines()[0])
     parser.add_argument("twins", choices=TWINS, help="which pair")
-    parser.add_argument(
-        "--batch-size", type=cli.positive_int, default=128, help="examples per step"
-    )
+    parser.add_argument("--batch-size", type=cli.positive_int, help="examples per step")
     parser.add_argument("--steps", type=cli.positive_int, default=20, help="steps to time")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--record", action="store_true", help="write results/compare.json")
@@ -153,15 +104,17 @@ def main(argv=None):
     device = select_device(args.device)
     seed_everything(0)
 
-    manual_folder, torch_folder, *_ = TWINS[args.twins]
-    difference = differences(args.twins, device, args.batch_size)
-    seconds = timings(args.twins, device, args.batch_size, args.steps)
+    manual_folder, torch_folder, network, _, usual_size, examples = TWINS[args.twins]
+    batch_size = args.batch_size or usual_size
+    difference = differences(args.twins, device, batch_size)
+    seconds = timings(args.twins, device, batch_size, args.steps)
     medians = {twin: statistics.median(values) for twin, values in seconds.items()}
     result = {
         "command": f"python -m common.compare {args.twins}",
         "commit": git_commit(),
         "twins": {"manual": manual_folder, "torch": torch_folder},
-        "batch_size": args.batch_size,
+        **({"network": network, "examples": examples} if examples else {}),
+        "batch_size": batch_size,
         "steps": args.steps,
         "step_milliseconds": {twin: round(1e3 * value, 2) for twin, value in medians.items()},
         "step_ratio": round(medians["manual"] / medians["torch"], 3),
@@ -178,7 +131,9 @@ def main(argv=None):
     print(f"largest difference in loss {difference['loss']:.1e}, in gradients "
           f"{difference['gradient']:.1e} (relative)")  # fmt: skip
     if args.record:
-        path = Path(ROOT, manual_folder, "results", "compare.json")
+        is_second = args.twins != manual_folder.split("_")[0]
+        name = f"compare_{network}.json" if is_second else "compare.json"
+        path = Path(ROOT, manual_folder, "results", name)
         path.parent.mkdir(exist_ok=True)
         checkpoint.write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
         print(f"recorded in {path.relative_to(ROOT)}")

@@ -40,11 +40,12 @@ def best_weights(state: dict) -> dict:
 
 def write_record(
     folder: Path, args: Namespace, run_dir: Path, config: Namespace, model, splits: dict,
-    test: dict[str, float],
+    test: dict[str, float], signatures: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
     """With --record: the run's row in results/, and its pictures beside it for the lowest seed.
 
-    `splits` are the Splits by name, whose sizes and checksums the record holds.
+    `splits` are the Splits by name, whose sizes and checksums the record holds;
+    `signatures` say how a metric was counted, where that is a matter of choice.
     """
     name = args.config or folders.dataset_name(vars(config))
     path, is_first = record.write(
@@ -52,7 +53,7 @@ def write_record(
         model=model, parameters=parameter_count(model),
         examples={split: len(data) for split, data in splits.items()},
         checksums={k: v for data in splits.values() for k, v in data.checksums.items()},
-        test=test,
+        test=test, signatures=signatures,
     )  # fmt: skip
     if is_first:
         for picture in sorted(run_dir.glob("*.png")):

@@ -78,6 +78,7 @@ def training_command(folder: Path, config: dict, script: str = "train.py") -> st
 def write(
     folder: Path, name: str, config: dict, state: dict, *, model, parameters: int,
     examples: dict, checksums: dict, test: dict, script: str = "train.py",
+    signatures: dict[str, str] | None = None,
 ) -> tuple[Path, bool]:  # fmt: skip
     """Add the run's row to results/`name`.json; a row of the same seed is replaced.
 
@@ -115,13 +116,15 @@ def write(
         "environment": config["environment"],
         "runs": [row],
     }
+    if signatures:
+        record["signatures"] = signatures
     if path.is_file():
         try:
             previous = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): restore it from git") from None
-        for key in ("dataset", "hyperparameters", "data"):
-            if previous[key] != record[key]:
+        for key in ("dataset", "hyperparameters", "data", "signatures"):
+            if previous.get(key) != record.get(key):
                 raise UserError(f"{path} is of other {key}: name this recipe with --config")
         record["runs"] += [run for run in previous["runs"] if run["seed"] != row["seed"]]
         record["runs"].sort(key=lambda run: run["seed"])

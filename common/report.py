@@ -3,7 +3,7 @@
 Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
 
     results            all of this folder's records; in the root README, every folder's
-    compare            the side-by-side figures of the twins, from results/compare.json
+    compare            the side-by-side figures of the twins, from results/compare*.json
     compare_layers     those of layers, from results/compare_layers.json
 """
 
@@ -13,17 +13,22 @@ from pathlib import Path
 
 from common import cli
 from common.data import ROOT
-from common.tables import compare_layer_results, machine, table
+from common.tables import compare_layer_results, compare_results, machine, table
 
 METRICS = {  # how each metric is shown: heading, factor, decimals
     "accuracy": ("accuracy, %", 100, 2),
     "loss": ("loss, nats", 1, 4),
     "perplexity": ("perplexity", 1, 3),
     "bits_per_character": ("bits per character", 1, 3),
+    "bleu": ("BLEU", 1, 2),
+    "chrf": ("chrF", 1, 2),
+    "torchtext_bleu": ("BLEU by torchtext", 1, 2),
+    "exact_match": ("exact match, %", 100, 2),
 }
 ALWAYS = [("test", "accuracy"), ("test", "loss"), ("validation", "accuracy")]
 SHOWN = [  # what a folder's table shows, where its records have it
-    *ALWAYS[:2], ("test", "perplexity"), ("test", "bits_per_character"), *ALWAYS[2:],
+    *ALWAYS[:2], ("test", "perplexity"), ("test", "bits_per_character"), ("test", "bleu"),
+    ("test", "chrf"), ("test", "torchtext_bleu"), ("test", "exact_match"), *ALWAYS[2:],
 ]  # fmt: skip
 
 
@@ -98,6 +103,8 @@ def folder_results(folder: Path) -> str:
         lines.append(
             f"- `{record['command']} --seed S`, S = {seeds} ({machine(record['environment'])})"
         )
+    for metric, signature in sorted({s for r in records for s in r.get("signatures", {}).items()}):
+        lines.append(f"- {METRICS[metric][0]}: `{signature}`")
     return "\n".join(lines)
 
 
@@ -109,33 +116,6 @@ def all_results() -> str:
         for record in load_records(folder)
     ]
     return "\n".join(table([["model", *head(ALWAYS)], *rows])) if rows else "Nothing recorded yet."
-
-
-def compare_results(folder: Path) -> str:
-    """The twins side by side, as common.compare recorded them (in either twin's README)."""
-    for path in sorted(ROOT.glob("*/results/compare.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if folder.name in result["twins"].values():
-            rows = [["", "median time of a training step, ms", "lines of code"]]
-            for twin, name in result["twins"].items():
-                rows.append(
-                    [name, f"{result['step_milliseconds'][twin]}", f"{result['lines'][twin]}"]
-                )
-            difference = result["largest_difference"]
-            return "\n".join(
-                [
-                    *table(rows),
-                    "",
-                    f"Time of the hand-written step over PyTorch's: **{result['step_ratio']:.2f}** "
-                    f"(batches of {result['batch_size']}, {result['steps']} steps in turns, "
-                    f"{machine(result['environment'])}). From the same weights and batches, in "
-                    f"double precision, the losses differ by at most {difference['loss']:.1e} nats "
-                    f"and the gradients by {difference['gradient']:.1e} of the largest one.",
-                    "",
-                    f"`{result['command']}`",
-                ]
-            )
-    return "Nothing recorded yet."
 
 
 def fill(readme: Path) -> str:

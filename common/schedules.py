@@ -2,6 +2,7 @@
 
 import warnings
 
+import torch
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -26,6 +27,16 @@ def one_cycle(optimizer, lr: float, total: int):
 SCHEDULES = {"constant": constant, "step": step_decay, "cosine": cosine, "one-cycle": one_cycle}
 
 
+TRANSFORMER_SCHEDULES = (*SCHEDULES, "inverse-sqrt")
+
+
+def inverse_sqrt(optimizer, warmup: int):
+    """lr · min(t/w, √(w/t)) in step t = 1, 2, … with w = warmup + 1: up in a line to lr, then down
+    with the root (Vaswani et al., 2017, equation 3, where lr is 1/√(D w))"""
+    w = warmup + 1
+    return lr_scheduler.LambdaLR(optimizer, lambda t: min((t + 1) / w, (w / (t + 1)) ** 0.5))
+
+
 def make_schedule(name: str, optimizer, lr: float, total: int, warmup: int = 0, start: int = 0):
     """A scheduler over `total` steps, `warmup` of them first, that stands at step `start`.
 
@@ -35,8 +46,11 @@ def make_schedule(name: str, optimizer, lr: float, total: int, warmup: int = 0, 
     for group in optimizer.param_groups:
         group["lr"] = lr
         group.pop("initial_lr", None)
-    schedule = SCHEDULES[name](optimizer, lr, total - warmup)
-    if warmup:
+    if name == "inverse-sqrt":  # the warm-up is a part of it
+        schedule = inverse_sqrt(optimizer, warmup)
+    else:
+        schedule = SCHEDULES[name](optimizer, lr, total - warmup)
+    if warmup and name != "inverse-sqrt":
         line = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
         schedule = lr_scheduler.SequentialLR(optimizer, [line, schedule], milestones=[warmup])
     # SequentialLR's own call at the milestone; winding forward before the optimiser's first step
@@ -45,6 +59,16 @@ def make_schedule(name: str, optimizer, lr: float, total: int, warmup: int = 0, 
     for _ in range(start):
         schedule.step()
     return schedule
+
+
+def learning_rates(name: str, lr: float, total: int, warmup: int = 0) -> list[float]:
+    """The rate of every step, for a picture."""
+    nothing = torch.optim.SGD([torch.zeros(1)], lr)
+    schedule, rates = make_schedule(name, nothing, lr, total, warmup), []
+    for _ in range(total):
+        rates.append(schedule.get_last_lr()[0])
+        schedule.step()
+    return rates
 
 
 def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:

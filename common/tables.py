@@ -1,4 +1,4 @@
-"""Tables of the READMEs: how one is written, and the one of hand-written layers."""
+"""Tables of the READMEs: how one is written, and those of twins and of hand-written layers."""
 
 import json
 from pathlib import Path
@@ -39,3 +39,29 @@ def compare_layer_results(folder: Path) -> str:
             f"`{result['command']}`",
         ]
     )
+
+
+def compare_results(folder: Path) -> str:
+    """The twins side by side, as common.compare recorded them (in either twin's README)."""
+    rows, texts = [["", "median time of a training step, ms", "lines of code"]], []
+    for path in sorted(folder.parent.glob("*/results/compare*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if folder.name not in result.get("twins", {}).values():
+            continue
+        network = f": {result['network']}" if "network" in result else ""
+        for twin, name in result["twins"].items():
+            milliseconds, lines = result["step_milliseconds"][twin], result["lines"][twin]
+            rows.append([f"{name}{network}", f"{milliseconds}", f"{lines}"])
+        batches = " ".join(filter(None, [f"{result['batch_size']}", result.get("examples")]))
+        difference = result["largest_difference"]
+        texts += [
+            "",
+            f"Time of the hand-written step over PyTorch's: **{result['step_ratio']:.2f}** "
+            f"(batches of {batches}, {result['steps']} steps in turns, "
+            f"{machine(result['environment'])}). From the same weights and batches, in "
+            f"double precision, the losses differ by at most {difference['loss']:.1e} nats "
+            f"and the gradients by {difference['gradient']:.1e} of the largest one.",
+            "",
+            f"`{result['command']}`",
+        ]
+    return "\n".join([*table(rows), *texts]) if texts else "Nothing recorded yet."

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from common import checkpoint, cli, coloured_shapes, idx, run
+from common import checkpoint, cli, coloured_shapes, idx, made_pairs, run
 from common.data import ROOT
 from LSTM.dataset import templates
 
@@ -34,15 +34,21 @@ SMALL = {
         "--dataset", "anbn", "--subset", "256", "--batch-size", "4", "--window", "8",
         "--hidden-size", "8", "--sample-length", "20",
     ],
+    "Transformer": [
+        "--dataset", "reverse", "--subset", "48", "--batch-size", "128", "--embed-dim", "8",
+        "--num-heads", "2", "--num-layers", "1", "--feedforward-dim", "8", "--warmup", "1",
+    ],
 }  # fmt: skip
 FOLDERS = [
-    "CNN_Manual", "CNN_Torch", "LSTM", "MLP_Manual", "MLP_Torch", "RNN_Manual", "ResNet", "ViT",
+    "CNN_Manual", "CNN_Torch", "LSTM", "MLP_Manual", "MLP_Torch", "RNN_Manual", "ResNet",
+    "Transformer_Manual", "Transformer_Torch", "ViT",
 ]  # fmt: skip
 MLPS = [folder for folder in FOLDERS if folder.startswith("MLP")]
 CNNS = [folder for folder in FOLDERS if folder.startswith("CNN")]
 READERS = ["LSTM"]  # of texts, to say what class they are of
 WRITERS = ["RNN_Manual"]  # language models: a loss and samples, but no accuracy
-TWINS = [MLPS, CNNS]  # hand-written, PyTorch
+TRANSFORMERS = [folder for folder in FOLDERS if folder.startswith("Transformer")]  # nor have these
+TWINS = [MLPS, CNNS, TRANSFORMERS]  # hand-written, PyTorch
 DEADLINE = 120  # seconds that a process may take, on a machine that does much else
 
 
@@ -65,6 +71,7 @@ def few_shapes(monkeypatch) -> None:
     """And few sentences, where no other process has to see the same ones."""
     for split, size in (("train", 100), ("validation", 48), ("test", 32)):
         monkeypatch.setitem(templates.SIZES, split, size)
+        monkeypatch.setitem(made_pairs.SIZES, split, size)
     for split, size in (("train", 80), ("validation", 48), ("test", 32)):
         seed = coloured_shapes.SIZES_SEEDS[split][1]
         monkeypatch.setitem(coloured_shapes.SIZES_SEEDS, split, (size, seed))

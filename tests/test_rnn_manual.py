@@ -9,13 +9,14 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from common import checkpoint, compare_layers, data
+from common import characters, checkpoint, compare_layers, data
+from common.characters import Vocabulary
 from RNN_Manual import echo, generate, train
 from RNN_Manual import test as evaluation
 from RNN_Manual.dataset import load_test, load_training, strings, texts
 from RNN_Manual.dataset.text import Text
 from RNN_Manual.model import CELLS, LanguageModel
-from RNN_Manual.utils.carry import CarriedState, Vocabulary
+from RNN_Manual.utils.carry import CarriedState
 from RNN_Manual.utils.layers import GRU, LSTM, RNN, Embedding, Layer
 from RNN_Manual.utils.losses import SequenceCrossEntropy
 from RNN_Manual.utils.memory import gradient_over_distance
@@ -370,7 +371,7 @@ def test_evaluation_reads_every_character_once(n, most, streams):
 def test_splits_of_a_text_have_the_sizes_of_the_readme(monkeypatch):
     """Of a text as long as tiny-shakespeare."""
     whole = "".join(chr(97 + n % 26) for n in range(1_115_393)) + "!"
-    monkeypatch.setattr(texts, "read", lambda dataset, data_dir: (whole, {"input.txt": "abc"}))
+    monkeypatch.setattr(characters, "read", lambda *_: (whole, {"input.txt": "abc"}))
     train_split, validation = load_training("tiny-shakespeare")
     test = load_test("tiny-shakespeare")
     assert [len(split) for split in (train_split, validation, test)] == [948_093, 55_760, 111_540]
@@ -402,7 +403,7 @@ def test_another_file_does_not_pass_for_tiny_shakespeare(tmp_path, capsys):
 def test_named_text_that_cannot_be_had_is_one_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(data, "ROOT", tmp_path)
     monkeypatch.setattr(texts, "FOLDER", tmp_path / "RNN_Manual")
-    monkeypatch.setattr(texts, "URL", (tmp_path / "absent").as_uri())
+    monkeypatch.setattr(characters, "URL", (tmp_path / "absent").as_uri())
     argv = ["--dataset", "tiny-shakespeare", "--run-dir", tmp_path / "run"]
     result = call(capsys, train.main, *argv)
     assert_one_line(result, "tiny-shakespeare is not in", "could not be downloaded")
@@ -424,15 +425,15 @@ def test_download_is_used_and_checked(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
 
-    monkeypatch.setattr(texts, "download", download)
+    monkeypatch.setattr(characters, "download", download)
     monkeypatch.setattr(data, "ROOT", tmp_path / "root")
     monkeypatch.setattr(texts, "FOLDER", tmp_path / "RNN_Manual")
-    with user_error("not tiny-shakespeare", texts.FILE):
+    with user_error("not tiny-shakespeare", characters.FILE):
         load_training("tiny-shakespeare")
-    monkeypatch.setattr(texts, "SHA256", data.sha256(content))
+    monkeypatch.setattr(characters, "SHA256", data.sha256(content))
     train_split, _ = load_training("tiny-shakespeare")
     assert train_split.checksums == {"input.txt": data.sha256(content)}
-    assert asked == [([texts.URL], texts.MD5)], "what was downloaded is not found again"
+    assert asked == [([characters.URL], characters.MD5)], "what was downloaded is not found again"
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tests.running import (
     FOLDERS,
     MLPS,
     READERS,
+    TRANSFORMERS,
     WRITERS,
     assert_one_line,
     call,
@@ -135,6 +136,7 @@ def test_more_blocks_than_the_image_can_be_halved_is_one_line(folder, tmp_path, 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_absent_data_dir_is_one_line(folder, tmp_path, capsys, monkeypatch):
     wanted = {**dict.fromkeys(READERS, "imdb"), **dict.fromkeys(WRITERS, "tiny-shakespeare")}
+    wanted |= dict.fromkeys(TRANSFORMERS, "multi30k")
     named = ["--dataset", wanted.get(folder, "fashion-mnist")]
     for argv in (["--data-dir", tmp_path / "absent"], named):
         monkeypatch.setenv("PLAYGROUND_DATA", str(tmp_path / "absent"))
@@ -154,6 +156,7 @@ def no_data(tmp_path, monkeypatch):
         for dataset in (datasets.MNIST, datasets.FashionMNIST):
             monkeypatch.setattr(dataset, "mirrors", [url])
         monkeypatch.setattr("LSTM.dataset.imdb.URLS", [url])
+        monkeypatch.setattr("common.multi30k.URLS", [url])
         yield
 
 
@@ -163,6 +166,7 @@ def move(folder: str, monkeypatch, place):
     (moved / "results").mkdir(parents=True)
     reading = "dataset.grey_images" if folder in [*MLPS, *CNNS] else "dataset"
     reading = "dataset.texts" if folder in WRITERS else reading
+    reading = "dataset.sentences" if folder in TRANSFORMERS else reading
     modules = ["train", reading] + ["test"] * (folder in TESTED)
     for module in modules:
         monkeypatch.setattr(script(folder, module), "FOLDER", moved)
@@ -172,7 +176,8 @@ def move(folder: str, monkeypatch, place):
 @pytest.mark.parametrize(
     "folder, dataset",
     [(folder, dataset) for folder in FOLDERS if folder not in WRITERS
-     for dataset in (["imdb"] if folder in READERS else ["mnist", "fashion-mnist"])],
+     for dataset in (["imdb"] if folder in READERS else
+                     ["multi30k"] if folder in TRANSFORMERS else ["mnist", "fashion-mnist"])],
 )  # fmt: skip
 def test_named_dataset_that_cannot_be_had_is_one_line(
     folder, dataset, no_data, tmp_path, capsys, monkeypatch
@@ -321,7 +326,7 @@ def test_record_has_the_keys_of_the_design(folder, trained, recorder, tmp_path):
     assert (result.code, result.err) == (0, "")
     dataset = small(folder)[1]
     record = json.loads((tmp_path / folder / "results" / f"{dataset}.json").read_text())
-    assert list(record) == RECORD_KEYS
+    assert [key for key in record if key != "signatures"] == RECORD_KEYS
     assert hasattr(script(folder, "model"), record["model"]) and record["sample"] is False
     assert record["dataset"] == record["config"] == dataset
     assert set(record["data"]) == {"examples", "sha256"}
@@ -333,7 +338,7 @@ def test_record_has_the_keys_of_the_design(folder, trained, recorder, tmp_path):
     assert list(row) == RUN_KEYS
     assert (row["seed"], row["epochs"]) == (0, 2) and row["seconds"] >= 0
     best = history(trained(folder))[row["best_epoch"] - 1]
-    names = ["loss"] if folder in WRITERS else ["accuracy", "loss"]
+    names = ["loss"] if folder in WRITERS + TRANSFORMERS else ["accuracy", "loss"]
     for name in names:
         assert row["validation"][name] == pytest.approx(float(best[f"validation_{name}"]))
         assert f"{name} {row['test'][name]:.4f}" in result.out

@@ -8,18 +8,26 @@ import pytest
 import torch
 
 from common import cli, compare
+from common.tables import compare_results
 from tests.running import (
     CNNS,
     MLPS,
+    TRANSFORMERS,
     TWINS,
     assert_one_line,
     call,
+    few_shapes,
     history,
     make_digits,
     script,
     small,
 )
 
+SMALL_TRANSFORMER = {
+    "vocab_size": 20, "embed_dim": 12, "num_heads": 3, "num_layers": 2, "feedforward_dim": 10,
+    "max_length": 128,
+}  # fmt: skip
+OTHERWISE = {"norm_first": False, "activation": "gelu", "positions": "learned", "num_layers": 1}
 NETWORKS = {
     "MLP": [
         {},
@@ -32,14 +40,28 @@ NETWORKS = {
         {"in_channels": 3, "image_size": 17, "num_classes": 4, "channels": (5, 2)},
         {"image_size": 3, "channels": [2], "dropout": 0.0},
     ],
+    "Transformer": [SMALL_TRANSFORMER, {**SMALL_TRANSFORMER, **OTHERWISE}],
+    "LanguageModel": [SMALL_TRANSFORMER, {**SMALL_TRANSFORMER, **OTHERWISE}],
 }
 PAIRS = [(name, arguments) for name, rows in NETWORKS.items() for arguments in rows]
 
 
 def networks(name: str) -> list[type]:
     """The hand-written class and its twin."""
-    folders = compare.TWINS[name][:2]
-    return [getattr(importlib.import_module(f"{folder}.model"), name) for folder in folders]
+    *folders, network = compare.TWINS[name][:3]
+    return [getattr(importlib.import_module(f"{folder}.model"), network) for folder in folders]
+
+
+@pytest.fixture
+def small_transformers(monkeypatch):
+    """Where common.compare makes pairs of the recorded networks' size."""
+    make_pair = compare.make_pair
+
+    def make(name, *args):
+        arguments = SMALL_TRANSFORMER if name in ("Transformer", "LanguageModel") else {}
+        return make_pair(name, *args, **arguments)
+
+    monkeypatch.setattr(compare, "make_pair", make)
 
 
 @pytest.mark.smoke
@@ -83,7 +105,7 @@ def test_state_dicts_fit_both_ways(name, arguments):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", NETWORKS)
-def test_losses_and_gradients_are_alike_step_by_step(name):
+def test_losses_and_gradients_are_alike_step_by_step(name, small_transformers):
     torch.manual_seed(0)
     found = compare.differences(name, torch.device("cpu"), batch_size=4)
     assert found["loss"] <= 1e-8 and found["gradient"] <= 1e-8
@@ -98,7 +120,7 @@ def test_differences_find_a_twin_that_learns_otherwise(monkeypatch):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_compare_prints_times_lines_and_differences(name, capsys):
+def test_compare_prints_times_lines_and_differences(name, capsys, small_transformers):
     result = call(capsys, compare.main, name, "--steps", 2, "--batch-size", 4, "--device", "cpu")
     assert (result.code, result.err) == (0, "")
     manual, native, ratio, difference = result.out.splitlines()
@@ -107,6 +129,26 @@ def test_compare_prints_times_lines_and_differences(name, capsys):
     assert re.fullmatch(r"time ratio \d+\.\d\d \(medians of 2 steps\)", ratio)
     numbers = re.findall(r"\d\.\de[-+]\d\d", difference)
     assert len(numbers) == 2 and all(float(number) <= 1e-8 for number in numbers)
+
+
+@pytest.mark.parametrize("name", ["Transformer", "LanguageModel"])
+def test_comparison_of_each_network_is_recorded_and_shown(
+    name, tmp_path, monkeypatch, capsys, small_transformers
+):
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+    (tmp_path / "Transformer_Manual").mkdir()
+    argv = [name, "--steps", 1, "--batch-size", 2, "--device", "cpu", "--record"]
+    assert call(capsys, compare.main, *argv).code == 0
+    (path,) = (tmp_path / "Transformer_Manual" / "results").iterdir()
+    assert path.name == {"Transformer": "compare.json"}.get(name, f"compare_{name}.json")
+    for folder in compare.TWINS[name][:2]:
+        text = compare_results(tmp_path / folder)
+        assert (
+            f"| Transformer_Manual: {name} |" in text
+            and f"`python -m common.compare {name}`" in text
+        )
+        assert f"batches of 2 {compare.TWINS[name].examples}, 1 steps in turns" in text
+    assert compare_results(tmp_path / "MLP_Manual") == "Nothing recorded yet."
 
 
 def test_compare_refuses_what_is_no_pair(capsys):
@@ -144,7 +186,7 @@ def own_flags(folder: str) -> dict:
 @pytest.mark.parametrize("manual, native", TWINS)
 def test_flags_and_recipes_are_the_same_but_for_those_of_pytorch(manual, native):
     ours, theirs = own_flags(manual), own_flags(native)
-    for name in ("compile", "precision", "channels_last", "flip_test"):
+    for name in ("compile", "precision", "accumulate", "channels_last", "flip_test"):
         theirs.pop(name, None)
     assert ours == theirs
     assert script(manual).RECIPES == script(native).RECIPES
@@ -212,6 +254,30 @@ def test_cnn_scripts_learn_the_shapes_alike(schedule, tmp_path, double_precision
         "--dropout", 0.2, "--shift", 0, "--rotation", 0, "--zoom", 0, "--no-flip",
     ]  # fmt: skip
     assert_alike(*histories(CNNS, tmp_path, *argv), tolerance=1e-6)
+
+
+TRANSFORMER_RECIPES = [  # --dataset reverse, and of texts
+    "--schedule inverse-sqrt --dropout 0.2 --label-smoothing 0.1 --ema 0.7 --clip 0.5",
+    "--schedule cosine --optimizer adamw --weight-decay 0.1 --no-norm-first --activation gelu "
+    "--positions learned --beta2 0.9",
+]
+
+
+@pytest.mark.parametrize("task", ["translate", "lm"])
+@pytest.mark.parametrize("recipe", TRANSFORMER_RECIPES)
+def test_transformer_scripts_learn_alike(recipe, task, tmp_path, monkeypatch, double_precision):
+    few_shapes(monkeypatch)
+    argv = small("Transformer")
+    if task == "lm":
+        (tmp_path / "input.txt").write_text("".join(f"{n} {'abc' * (n % 3)}\n" for n in range(300)))
+        data = ["--task", "lm", "--dataset", "text", "--data-dir", tmp_path, "--subset", 900]
+        sizes = ["--batch-size", 4, "--max-length", 16, "--sample-length", 10]
+        argv = [*data, *sizes, *argv[argv.index("--embed-dim") :]]
+    runs = histories(TRANSFORMERS, tmp_path, *argv, "--epochs", 2, "--seed", 3, *recipe.split())
+    assert_alike(*runs, tolerance=1e-6)
+    if task == "lm":
+        texts = [(tmp_path / folder / "samples.txt").read_text() for folder in TRANSFORMERS]
+        assert texts[0] == texts[1]
 
 
 def test_run_of_one_twin_is_no_run_of_the_other(tmp_path, capsys):

@@ -1,7 +1,6 @@
 """Tokenised texts kept beside the data, so that the second run begins at once."""
 
 import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,17 +13,6 @@ from common.ragged import Ragged
 from LSTM.dataset.texts import Corpus
 
 VERSION = 1  # of the reader and the tokenizer: another one makes other words of the same data
-
-
-def place(beside: Path, otherwise: Path, name: str) -> Path:
-    """Where the cache `name` belongs: beside the data, if files may be made there."""
-    return (beside if writable(beside) else otherwise) / name
-
-
-def writable(folder: Path) -> bool:
-    """Whether files may be made there; a folder marked read-only is left alone by root, too."""
-    bits = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-    return bool(os.access(folder, os.W_OK) and folder.stat().st_mode & bits)
 
 
 def load(path: Path, key: str) -> Corpus | None:

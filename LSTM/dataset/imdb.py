@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from common import data
+from common.cache import kept_at
 from common.errors import UserError
 from LSTM.dataset import cache
 from LSTM.dataset.texts import Corpus
@@ -52,7 +53,7 @@ def load(split: str, folder: Path, data_dir: str | None) -> Corpus:
         key = checksum(reviews)
     else:
         reviews, key = None, file_checksum(source)
-    path = cache.place(source.parent, folder / "dataset", f"imdb-{split}-{key[:16]}.safetensors")
+    path = kept_at(source.parent, folder / "dataset", f"imdb-{split}-{key[:16]}.safetensors")
     found = cache.load(path, key)
     if found is not None:
         return found

@@ -166,12 +166,12 @@ class GELU(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         self.x = x
-        self.cdf = (1 + torch.erf(x / math.sqrt(2))) / 2
+        self.cdf = (x / math.sqrt(2)).erf_().add_(1).div_(2)
         return x * self.cdf
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        density = torch.exp(-(self.x**2) / 2) / math.sqrt(2 * math.pi)
-        return grad_output * (self.cdf + self.x * density)
+        density = (self.x * self.x).div_(-2).exp_().div_(math.sqrt(2 * math.pi))
+        return density.mul_(self.x).add_(self.cdf).mul_(grad_output)
 
 
 class Dropout(Layer):

@@ -10,7 +10,8 @@ import math
 
 import torch
 
-from RNN_Manual.dataset.text import Text, split
+from common.characters import Stretch
+from RNN_Manual.dataset.text import Text
 
 MOST = 12  # a in a string of anbn: 1 to 12, all equally likely
 DELAY = 10  # characters of noise
@@ -48,7 +49,7 @@ def make(name: str, split_name: str, **options) -> Text:
         size + 1, torch.Generator().manual_seed(seed), **options
     )
     vocabulary = {"anbn": "\nab", "echo": "?" + CAPITALS + NOISE}[name]
-    return split(text, list(vocabulary), 1, size + 1, {})
+    return Text(*Stretch.cut(text, list(vocabulary), 1, size + 1, {}))
 
 
 def load_training(name: str, data_dir: str | None) -> tuple[Text, Text]:

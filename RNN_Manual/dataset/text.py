@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from common.characters import STREAMS
 from common.errors import UserError
 
-EVALUATION_STREAMS = 16  # at most, and none shorter than
+EVALUATION_STREAMS = STREAMS  # at most, and none shorter than
 SHORTEST_STREAM = 4096  # for each begins without knowing what came before
 
 
@@ -86,13 +87,3 @@ class Text:
         inputs, labels = self.inputs.view(N, -1).T, self.labels.view(N, -1).T
         for start in range(0, len(inputs), window):
             yield inputs[start : start + window], labels[start : start + window]
-
-
-def split(
-    text: str, vocabulary: list[str], start: int, end: int, checksums: dict[str, str]
-) -> Text:
-    """The characters from `start` to `end` of the text as a Text."""
-    index = {character: token for token, character in enumerate(vocabulary)}
-    first = max(start - 1, 0)  # the very first character has none before it, and is no label
-    tokens = torch.tensor([index[character] for character in text[first:end]])
-    return Text(tokens[:-1], tokens[1:], vocabulary, checksums)

@@ -1,7 +1,6 @@
-"""What a run of a language model keeps beside its network: both go into the checkpoints."""
+"""What is carried from one window of a text to the next."""
 
 import torch
-from torch import Tensor
 
 
 class CarriedState:
@@ -25,28 +24,3 @@ class CarriedState:
             self.value = tuple(part.to(self.device) for part in value)
         else:
             self.value = value if value is None else value.to(self.device)
-
-
-class Vocabulary:
-    """The characters in the order of their tokens."""
-
-    def __init__(self, characters: list[str]):
-        self.characters = characters
-        self.tokens = {character: token for token, character in enumerate(characters)}
-
-    def encode(self, text: str) -> Tensor:
-        """(n,) int64. Raises ValueError for an empty text, and naming characters unknown here."""
-        if not text:
-            raise ValueError("it is empty: there is nothing to go on from")
-        unknown = sorted(set(text) - self.tokens.keys())
-        if unknown:
-            raise ValueError(f"not in the vocabulary: {' '.join(map(repr, unknown))}")
-        return torch.tensor([self.tokens[character] for character in text], dtype=torch.int64)
-
-    def state_dict(self) -> dict:
-        return {"characters": "".join(self.characters)}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Raises ValueError for another vocabulary: the weights belong to the characters."""
-        if list(state["characters"]) != self.characters:
-            raise ValueError(f"it has the characters {state['characters']!r}")

@@ -1,0 +1,94 @@
+"""Evaluate a run of a Transformer on the test split, and draw where its heads look."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from common import bleu, checkpoint, cli
+from common.device import select_device
+from common.evaluation import find_trained, load_best, write_record
+from common.metrics import bits_per_character, perplexity
+from Transformer_Manual.dataset import load_test, load_training, restore_tokenizer
+from Transformer_Manual.train import RECIPES, build_model
+from Transformer_Manual.utils.evaluation import mean_loss, shortened, translate
+from Transformer_Manual.utils.looks import over_text, over_translation
+from Transformer_Manual.utils.optim import learning_rate
+from Transformer_Manual.utils.plots import draw_attention, draw_positions, draw_schedule
+
+FOLDER = Path(__file__).resolve().parent
+CHARACTERS = 48  # of a text in the picture of the attention
+TOKENS = 14  # and about so many of a sentence
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.test_parser(__doc__)
+    add = parser.add_argument
+    add("--beam", type=cli.positive_int, default=5, help="translations that compete; 1: greedy")
+    add("--length-penalty", type=cli.non_negative, default=1.0, help="α, in favour of longer ones")
+    return parser
+
+
+def translator_results(model, test, args: Namespace, config: Namespace, run_dir: Path):
+    """Metrics, how they were counted, and where the heads look; translations go into `run_dir`."""
+    source, target = test.sentences.source, test.sentences.target
+    translations = translate(model, test.tokenizer, source, args.beam, args.length_penalty)
+    loss = mean_loss(model, test.up_to(config.max_length))
+    scores, signatures = bleu.score(translations, target)
+    how = f"beam {args.beam}, length penalty {args.length_penalty:g}"
+    signatures = {name: f"{signature}, {how}" for name, signature in signatures.items()}
+    lines = zip(source, target, translations, strict=True)
+    text = "\n".join("{}\n  is      {}\n  became  {}\n".format(*line) for line in lines)
+    checkpoint.write_atomically(run_dir / "translations.txt", f"{how}\n\n{text}".encode())
+
+    row = int((test.lengths - TOKENS).abs().argmin())
+    sentence = shortened(test.source.sequence(row).long()[None], config.max_length)[0]
+    written = test.tokenizer.encode(translations[row])[: config.max_length - 1]
+    looks = over_translation(model, test.tokenizer, sentence, written)
+    return {"loss": loss, "perplexity": perplexity(loss), **scores}, signatures, looks
+
+
+def writer_results(model, test, config: Namespace):
+    """A language model's metrics, which need no signatures, and where its heads look."""
+    loss = mean_loss(model, test)
+    metrics = {"perplexity": perplexity(loss), "bits_per_character": bits_per_character(loss)}
+    tokens = test.stretch.inputs[: min(CHARACTERS, config.max_length)]
+    return {"loss": loss, **metrics}, None, over_text(model, test.tokenizer, tokens)
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    args.device = select_device(args.device)
+    run_dir, config = find_trained(FOLDER, args, RECIPES)
+    config.data_dir = args.data_dir or config.data_dir
+    best = checkpoint.load(run_dir / "best.safetensors")
+    test = load_test(config, restore_tokenizer(config, best["tokenizer"])).to(args.device)
+    model = build_model(config, test.tokenizer).to(device=args.device)
+    load_best(model, run_dir)
+
+    if config.task == "translate":
+        metrics, signatures, looks = translator_results(model, test, args, config, run_dir)
+    else:
+        metrics, signatures, looks = writer_results(model, test, config)
+    unit = "sentences" if config.task == "translate" else "characters"
+    print(f"{run_dir}: test split of {config.dataset}, {len(test):,} {unit}")
+    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print("".join(f"{name}: {how}\n" for name, how in (signatures or {}).items()), end="")
+
+    for name, (title, *weights) in looks.items():
+        draw_attention(run_dir / f"{name}.png", *weights, f"{config.dataset}: {title}")
+    draw_positions(
+        run_dir / "positions.png", model.positions.weight, f"{config.positions} positions"
+    )
+    steps = best["step"] // best["epoch"] * config.epochs
+    schedule = learning_rate(config.schedule, config.lr, steps, config.warmup)
+    rates = [schedule(step) for step in range(steps)]
+    draw_schedule(run_dir / "schedule.png", rates, f"{config.dataset}: learning rate")
+    print(f"pictures in {run_dir}")
+
+    if args.record:
+        train, validation = load_training(config)
+        splits = {"train": train.subset(config.subset), "validation": validation, "test": test}
+        write_record(FOLDER, args, run_dir, config, model, splits, metrics, signatures)
+
+
+if __name__ == "__main__":
+    cli.entry(main)

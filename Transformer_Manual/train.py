@@ -1,0 +1,134 @@
+"""Train a Transformer: to translate German, or with `--task lm` to write like Shakespeare."""
+
+from argparse import BooleanOptionalAction, Namespace
+from pathlib import Path
+
+from common import cli, translation
+from common.device import seed_everything, select_device
+from common.errors import UserError
+from common.run import Run
+from Transformer_Manual.dataset import DATASETS, load_training, or_offline
+from Transformer_Manual.model import POSITIONS, LanguageModel, Transformer
+from Transformer_Manual.utils.blocks import ACTIVATIONS
+from Transformer_Manual.utils.evaluation import evaluate
+from Transformer_Manual.utils.losses import TokenCrossEntropy, count
+from Transformer_Manual.utils.optim import (
+    OPTIMIZERS,
+    TRANSFORMER_SCHEDULES,
+    MovingAverage,
+    clip_gradients,
+    learning_rate,
+)
+from Transformer_Manual.utils.sampling import write_sample
+
+FOLDER = Path(__file__).resolve().parent
+
+MULTI30K = dict(
+    task="translate", epochs=4, batch_size=1024, lr=2e-3, optimizer="adam", beta2=0.98,
+    weight_decay=0.0, schedule="cosine", warmup=200, clip=1.0, patience=0, label_smoothing=0.1,
+    ema=0.0, embed_dim=128, num_heads=4, num_layers=3, feedforward_dim=512, dropout=0.1,
+    activation="relu", norm_first=True, positions="sinusoidal", tokenizer="subword",
+    vocabulary_size=6000, max_length=128, sample_length=0,
+)  # fmt: skip
+DATES = {
+    **MULTI30K, "epochs": 8, "batch_size": 2048, "lr": 3e-3, "label_smoothing": 0.0,
+    "embed_dim": 64, "num_layers": 2, "feedforward_dim": 256, "dropout": 0.0,
+    "tokenizer": "character", "vocabulary_size": 200, "max_length": 64,
+}  # fmt: skip
+SHAKESPEARE = {
+    **MULTI30K, "task": "lm", "epochs": 2, "batch_size": 8, "lr": 3e-3, "optimizer": "adamw",
+    "beta2": 0.99, "weight_decay": 0.01, "label_smoothing": 0.0, "num_layers": 4, "dropout": 0.0,
+    "activation": "gelu", "positions": "learned", "tokenizer": "character", "max_length": 128,
+    "sample_length": 500,
+}  # fmt: skip
+RECIPES = {  # the defaults of each dataset: a few-minute version of what the README records
+    "multi30k": MULTI30K, "dates": DATES, "reverse": DATES, "copy": DATES,
+    "files": {**MULTI30K, "epochs": 10}, "tiny-shakespeare": SHAKESPEARE,
+    "help-topics": SHAKESPEARE, "text": SHAKESPEARE,
+}  # fmt: skip
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.train_parser(__doc__, RECIPES)
+    add = parser.add_argument
+    add("--task", choices=DATASETS, help="translate, or write a text (language model)")
+    translation.add_flags(parser)
+    add("--embed-dim", type=cli.positive_int, help="width of a token's vector")
+    add("--num-heads", type=cli.positive_int, help="attentions side by side")
+    add("--num-layers", type=cli.positive_int, help="layers of the encoder, and of the decoder")
+    add("--feedforward-dim", type=cli.positive_int, help="hidden units between attentions")
+    add("--dropout", type=cli.fraction, help="share of features and of attention dropped")
+    add("--activation", choices=ACTIVATIONS, help="of the hidden units")
+    add("--norm-first", action=BooleanOptionalAction, help="normalise before each part, not after")
+    add("--positions", choices=POSITIONS, help="how a token knows where it stands")
+    add("--label-smoothing", type=cli.fraction, help="share of the target spread over all tokens")
+    add("--optimizer", choices=OPTIMIZERS, help="both written in utils/optim.py")
+    add("--beta2", type=cli.fraction, help="decay of Adam's mean of squares")
+    add("--weight-decay", type=cli.non_negative, help="λ of the optimiser")
+    add("--schedule", choices=TRANSFORMER_SCHEDULES, help="how the learning rate moves")
+    add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
+    add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
+    add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--sample-length", type=cli.natural, help="lm: characters written after each epoch")
+    add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
+    return parser
+
+
+def build_model(args: Namespace, tokenizer) -> Transformer | LanguageModel:
+    """The network that the flags describe, for these tokens."""
+    if args.embed_dim % args.num_heads:
+        raise UserError(f"--num-heads {args.num_heads} does not divide the width, {args.embed_dim}")
+    return (Transformer if args.task == "translate" else LanguageModel)(
+        len(tokenizer), args.embed_dim, args.num_heads, args.num_layers, args.feedforward_dim,
+        args.dropout, args.activation, args.norm_first, args.positions, args.max_length,
+    )  # fmt: skip
+
+
+def main(argv=None):
+    args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
+    device = select_device(args.device)
+    cli.switch_dataset(args, RECIPES, or_offline(args))
+    train, validation = load_training(args)
+    train, validation = train.subset(args.subset).to(device), validation.to(device)
+    num_batches = train.num_batches(args.batch_size)
+    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+
+    seed_everything(args.seed)
+    model = build_model(args, train.tokenizer).to(device=device)
+    average = MovingAverage(model, args.ema) if args.ema else None
+    criterion = TokenCrossEntropy(args.label_smoothing)
+    optimizer = OPTIMIZERS[args.optimizer](
+        model, args.lr, betas=(0.9, args.beta2), weight_decay=args.weight_decay
+    )
+
+    parts = dict(tokenizer=train.tokenizer, average=average)
+    with Run(FOLDER, args, model, optimizer, **parts) as run:
+        schedule = learning_rate(args.schedule, args.lr, total_steps, args.warmup)
+        run.announce(train, validation)
+        for _ in range(run.epoch, args.epochs):
+            if run.should_stop(args.patience):
+                break
+            model.train()
+            batches = train.batches(args.batch_size, args.seed, run.epoch, skip=run.batch)
+            for inputs, labels in run.progress(batches, num_batches):
+                optimizer.lr = schedule(run.step)
+
+                logits = model.forward(*inputs)
+                loss = criterion.forward(logits, labels)
+
+                model.backward(criterion.backward())
+                if args.clip:
+                    clip_gradients(model, args.clip)
+                optimizer.step()
+                if average is not None:
+                    average.update(model)
+                run.log_step(loss, count(labels), lr=optimizer.lr)
+            best = average.model if average else model
+            metrics = evaluate(best, validation, args)
+            write_sample(run, best, train.tokenizer, metrics["loss"])
+            run.log_epoch(**metrics)
+        run.finish()
+
+
+if __name__ == "__main__":
+    cli.entry(main)

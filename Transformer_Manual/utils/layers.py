@@ -1,0 +1,189 @@
+"""The layers of a Transformer that know nothing of attention, forward and backward.
+
+A layer's `forward(x)` keeps what `backward` needs. `backward(grad_output)` takes ∂L/∂y, stores the
+gradients of the layer's own parameters (`weight` -> `grad_weight`), and returns ∂L/∂x: the chain
+rule, one layer at a time. In the formulas g = ∂L/∂y. N is the batch, T tokens, D their width, V
+the vocabulary.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class Layer:
+    """What layers share: naming, moving and switching everything below them.
+
+    A subclass lists its learned tensors in `parameter_names` and those that are only kept in
+    `buffer_names`; layers among its attributes are found by walking them. Names are dotted paths,
+    as in an nn.Module ("layers.0.weight").
+    """
+
+    parameter_names: tuple[str, ...] = ()
+    buffer_names: tuple[str, ...] = ()
+    training = True
+
+    def children(self) -> dict[str, "Layer"]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
+
+    def modules(self, path: str = ""):
+        """Yield (path, layer) for this layer and all below it."""
+        yield path, self
+        for name, child in self.children().items():
+            yield from child.modules(f"{path}{name}.")
+
+    def parameters(self) -> dict[str, Tensor]:
+        return {p + n: getattr(m, n) for p, m in self.modules() for n in m.parameter_names}
+
+    def gradients(self) -> dict[str, Tensor]:
+        """∂L/∂parameter for every name in `parameters()`, as the last backward left them."""
+        return {
+            p + n: getattr(m, "grad_" + n) for p, m in self.modules() for n in m.parameter_names
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers, under the names of the PyTorch twin."""
+        return {
+            p + n: getattr(m, n)
+            for p, m in self.modules()
+            for n in m.parameter_names + m.buffer_names
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Copy `state` in. Raises ValueError when names or shapes differ."""
+        own = self.state_dict()
+        if own.keys() != state.keys():
+            raise ValueError(f"names differ: {', '.join(sorted(own.keys() ^ state.keys()))}")
+        for name, tensor in own.items():
+            if tensor.shape != state[name].shape:
+                shapes = f"{tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+                raise ValueError(f"{name} has shape {shapes}")
+            tensor.copy_(state[name])
+
+    def to(self, device=None, dtype=None):
+        """Move everything; `dtype` is for the floating-point tensors only."""
+        for _, module in self.modules():
+            for name in module.parameter_names + module.buffer_names:
+                tensor = getattr(module, name)
+                floating = tensor.is_floating_point()
+                setattr(module, name, tensor.to(device=device, dtype=dtype if floating else None))
+        return self
+
+    def train(self, mode: bool = True):
+        for _, module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self):
+        return self.train(False)
+
+
+class Linear(Layer):
+    """y = x Wᵀ + b
+
+    ∂L/∂W = gᵀ x    ∂L/∂b = Σₙ gₙ    ∂L/∂x = g W
+
+    A network's first layer may set `needs_grad_input=False`: nobody learns the images, so it
+    returns None instead of ∂L/∂x and saves a third of its work, as autograd does.
+    """
+
+    parameter_names = ("weight", "bias")
+
+    def __init__(self, in_features: int, out_features: int, needs_grad_input: bool = True):
+        bound = in_features**-0.5  # as nn.Linear, so that twins start alike
+        self.weight = torch.empty(out_features, in_features).uniform_(-bound, bound)
+        self.bias = torch.empty(out_features).uniform_(-bound, bound)
+        self.needs_grad_input = needs_grad_input
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, in) -> (N, out)
+        self.x = x
+        return torch.addmm(self.bias, x, self.weight.T)
+
+    def backward(self, grad_output: Tensor) -> Tensor | None:  # (N, out) -> (N, in)
+        self.grad_weight = grad_output.T @ self.x
+        self.grad_bias = grad_output.sum(0)
+        return grad_output @ self.weight if self.needs_grad_input else None
+
+
+class ReLU(Layer):
+    """y = max(x, 0)    ∂L/∂x = g · [x > 0]; at the kink, 0, as PyTorch"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.y = x.clamp(min=0)
+        return self.y
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return grad_output * self.y.sign()  # y >= 0, so its sign is the mask [x > 0], as numbers
+
+
+class GELU(Layer):
+    """y = x Φ(x), Φ the standard normal distribution (Hendrycks & Gimpel, 2016, Section 2)
+
+    Φ(x) = (1 + erf(x/√2)) / 2    φ(x) = e^(−x²/2) / √(2π)    ∂L/∂x = g (Φ(x) + x φ(x))
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.x = x
+        self.cdf = (x / math.sqrt(2)).erf_().add_(1).div_(2)
+        return x * self.cdf
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        density = (self.x * self.x).div_(-2).exp_().div_(math.sqrt(2 * math.pi))
+        return density.mul_(self.x).add_(self.cdf).mul_(grad_output)
+
+
+class Dropout(Layer):
+    """Each value is 0 with probability p, else x / (1 − p), so that E[y] = x (Srivastava et al.,
+    2014, Section 4; "inverted", so that evaluation leaves x as it is).
+
+    ∂L/∂x = g · mask, the same mask
+    """
+
+    def __init__(self, p: float):
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.mask = None
+        if not self.training or self.p == 0:
+            return x
+        # drawn as torch draws it, so that twins with one seed drop the same values
+        self.mask = torch.empty_like(x).bernoulli_(1 - self.p).div_(1 - self.p)
+        return x * self.mask
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return grad_output if self.mask is None else grad_output * self.mask
+
+
+class LayerNorm(Layer):
+    """y = γ x̂ + β,  x̂ = (x − μ) / √(σ² + ε), with μ and σ² (biased) over the D values of each token
+    (Ba et al., 2016, Section 3). γ is `weight`, β is `bias`.
+
+    ∂L/∂γ = Σ g x̂    ∂L/∂β = Σ g, over all tokens
+    With h = g γ = ∂L/∂x̂, and because μ and σ² depend on every x of the token,
+    ∂L/∂x = (h − mean(h) − x̂ · mean(h x̂)) / √(σ² + ε),  means over D
+    """
+
+    parameter_names = ("weight", "bias")
+
+    def __init__(self, num_features: int, eps: float = 1e-5):
+        self.weight = torch.ones(num_features)
+        self.bias = torch.zeros(num_features)
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:  # (…, D) -> (…, D)
+        centred = x - x.mean(-1, keepdim=True)
+        variance = (centred * centred).mean(-1, keepdim=True)
+        self.inverse_std = variance.add_(self.eps).rsqrt_()
+        self.x_hat = centred.mul_(self.inverse_std)
+        return torch.addcmul(self.bias, self.x_hat, self.weight)
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        D, products = grad_output.shape[-1], grad_output * self.x_hat
+        self.grad_weight = products.flatten(0, -2).sum(0)
+        self.grad_bias = grad_output.flatten(0, -2).sum(0)
+        mean = (grad_output @ self.weight).div_(D)[..., None]  # of h, of each token
+        mean_product = (products @ self.weight).div_(D)[..., None]
+        grad = (grad_output * self.weight).sub_(mean)
+        grad.sub_(torch.mul(self.x_hat, mean_product, out=products))
+        return grad.mul_(self.inverse_std)

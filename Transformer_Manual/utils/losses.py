@@ -1,0 +1,63 @@
+"""Losses: `forward(prediction, target)` gives a number, `backward()` its gradient."""
+
+import torch
+from torch import Tensor
+
+from common.ragged import IGNORED
+
+
+def count(labels: Tensor) -> int:
+    """How many labels of the batch count."""
+    return int((labels != IGNORED).sum())
+
+
+class TokenCrossEntropy:
+    """Softmax cross-entropy of every token, the mean over those that count, in nats.
+
+    L = −1/n Σ Σₖ qₖ log pₖ,  log p = z − logsumexp(z), over the n places whose label is not IGNORED
+    q = (1 − s) · one_hot(label) + s/V with label smoothing s (Szegedy et al., 2016, Section 7), so
+    −Σₖ qₖ log pₖ = logsumexp(z) − (1 − s) z[label] − s · mean(z):  no matrix of q is needed
+
+    ∂L/∂z = (p − q) / n where the label counts, else 0
+
+    Of a network with many tokens, logits are the largest tensor. So e^z stays from forward, and
+    backward turns it into the gradient where it is: it can be called once for each forward.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0):
+        self.label_smoothing = label_smoothing
+        self.memory = torch.empty(0)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:  # (N, T, V), (N, T) -> ()
+        self.shape, s = logits.shape, self.label_smoothing
+        logits, labels = logits.flatten(0, 1), labels.flatten()
+        self.counted = (labels != IGNORED)[:, None]  # (N·T, 1)
+        self.labels = labels.clamp(min=0)[:, None]
+        largest = logits.amax(1, keepdim=True)
+        self.exp = torch.sub(logits, largest, out=self.keep(logits)).exp_()
+        self.sums = self.exp.sum(1, keepdim=True)
+        nats = largest + self.sums.log() - (1 - s) * logits.gather(1, self.labels)
+        if s:
+            nats -= s * logits.mean(1, keepdim=True)
+        return nats[self.counted].mean()
+
+    def backward(self) -> Tensor:  # -> (N, T, V)
+        share = self.counted / self.counted.sum().to(self.sums)  # 1/n or 0, of each place
+        V, s = self.shape[-1], self.label_smoothing
+        grad, self.exp = self.exp.mul_(share / self.sums), None
+        if s:
+            grad.sub_(share * (s / V))
+        grad.scatter_add_(1, self.labels, share * (s - 1))
+        return grad.view(self.shape)
+
+    def keep(self, like: Tensor) -> Tensor:
+        """Memory of this shape that stays from step to step: asking the system for fresh pages
+        takes as long as the arithmetic on them."""
+        memory = self.memory
+        if (
+            memory.numel() < like.numel()
+            or (memory.dtype, memory.device) != (like.dtype, like.device)
+            or memory.is_inference() != torch.is_inference_mode_enabled()
+        ):
+            memory = self.memory = torch.empty(like.numel(), dtype=like.dtype, device=like.device)
+        return memory[: like.numel()].view(like.shape)

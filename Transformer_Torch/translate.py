@@ -1,0 +1,82 @@
+"""Translate with a trained network: `python Transformer_Torch/translate.py "Ein Hund schläft."`, or
+line by line from standard input (or a file, --input) to standard output."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from common import checkpoint, cli
+from common.device import select_device
+from common.errors import UserError
+from common.evaluation import find_trained, load_best
+from Transformer_Torch.dataset import restore_tokenizer
+from Transformer_Torch.train import RECIPES, build_model
+from Transformer_Torch.utils.evaluation import translate
+
+FOLDER = Path(__file__).resolve().parent
+BLOCK = 1 << 16  # bytes that are read at once, at most: some 1,000 lines
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("text", nargs="*", help="the sentence; without one, lines of --input or standard input")
+    add("--input", metavar="FILE", help="translate the lines of this file")
+    add("--run-dir", help="the run whose network translates (default: the latest)")
+    add("--beam", type=cli.positive_int, default=5, help="translations that compete; 1: greedy")
+    add("--length-penalty", type=cli.non_negative, default=1.0, help="α, in favour of longer ones")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    return parser
+
+
+def readable(line: bytes) -> str:
+    """Without spaces around it; bytes that are no UTF-8 as �."""
+    return line.decode("utf-8", "replace").strip()
+
+
+def lines_of(stream) -> Iterator[list[str]]:
+    """The lines that are there, as soon as they are: one of somebody who types, many of a file."""
+    rest = b""
+    while block := stream.read1(BLOCK):
+        *lines, rest = (rest + block).split(b"\n")
+        if lines:
+            yield [readable(line) for line in lines]
+    if rest:
+        yield [readable(rest)]
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    device = select_device(args.device)
+    run_dir, config = find_trained(FOLDER, args, RECIPES)
+    if config.task != "translate":
+        raise UserError(f"{run_dir} has learned to write, not to translate: name another --run-dir")
+    state = checkpoint.load(run_dir / "best.safetensors")
+    tokenizer = restore_tokenizer(config, state["tokenizer"])
+    model = build_model(config, tokenizer).to(device)
+    load_best(model, run_dir)
+
+    with ExitStack() as stack:
+        if args.text:
+            blocks = [[readable(os.fsencode(" ".join(args.text)))]]
+        elif args.input:
+            try:
+                blocks = lines_of(stack.enter_context(open(args.input, "rb")))
+            except OSError as error:
+                raise UserError(f"--input {args.input}: {error.strerror}") from None
+        else:
+            if sys.stdin.isatty():
+                print("Type sentences, then Ctrl-D:", file=sys.stderr)
+            blocks = lines_of(sys.stdin.buffer)
+        for lines in blocks:
+            full = [line for line in lines if line]  # an empty line stays one
+            found = iter(translate(model, tokenizer, full, args.beam, args.length_penalty))
+            for line in lines:
+                print(next(found) if line else "")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,71 @@
+"""How good a network is on a split: its loss over every token, and what it translates."""
+
+import math
+from argparse import Namespace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.bleu import exact_match
+from common.metrics import RunningMean
+from common.pairs import source_batches
+from common.ragged import IGNORED
+from common.tokenizers import END, PAD, Tokenizer
+from Transformer_Torch.model import Transformer
+from Transformer_Torch.utils.search import beam_search, greedy_search
+
+ANSWERS = 200  # validation sentences that are translated after each epoch, of those data sets
+ONE_ANSWER = ("dates", "reverse", "copy")  # in which one answer alone is right
+TOKENS = 4096  # of the source, in sentences that are translated at the same time
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, data) -> float:
+    """Nats per label that counts, of a token or a character, over the split; never smoothed.
+
+    In float32: PyTorch's inference path for encoder layers knows no autocast on a CPU.
+    """
+    model.eval()
+    loss = RunningMean()
+    for inputs, labels in data.in_order():
+        logits = model(*inputs)
+        nats = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
+        loss.add(nats, int((labels != IGNORED).sum()))
+    return loss.gather().value
+
+
+def evaluate(model: nn.Module, data, args: Namespace) -> dict[str, float]:
+    """The loss, and where one answer alone is right, the share of right ones (found greedily)."""
+    metrics = {"loss": mean_loss(model, data)}
+    if args.dataset in ONE_ANSWER and math.isfinite(metrics["loss"]):
+        asked, wanted = data.sentences.source[:ANSWERS], data.sentences.target[:ANSWERS]
+        metrics["exact_match"] = exact_match(translate(model, data.tokenizer, asked), wanted)
+    return metrics
+
+
+def translate(
+    model: Transformer, tokenizer: Tokenizer, texts: list[str], beam_size: int = 1,
+    length_penalty: float = 1.0,
+) -> list[str]:  # fmt: skip
+    """The translations in the order of the texts; with a `beam_size` of 1, greedily."""
+    model.eval()
+    translations = [""] * len(texts)
+    for rows, source in source_batches(tokenizer, texts, TOKENS, model.embedding.weight.device):
+        source = shortened(source, model.max_length)
+        if beam_size == 1:
+            found = greedy_search(model, source)
+        else:
+            found = beam_search(model, source, beam_size, length_penalty)
+        for row, tokens in zip(rows.tolist(), found, strict=True):
+            translations[row] = tokenizer.decode(tokens)
+    return translations
+
+
+def shortened(source: Tensor, most: int) -> Tensor:
+    """Sentences (N, S), of those too long for the network the beginning: (N, at most `most`)."""
+    if source.shape[1] <= most:
+        return source
+    source = source[:, :most].clone()
+    source[source[:, -1] != PAD, -1] = END
+    return source

@@ -1,0 +1,88 @@
+"""The datasets of pairs of sentences: finding them, learning a tokenizer from the training split,
+and keeping that beside the data."""
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from common import cli, made_pairs, multi30k, pair_files
+from common.cache import kept_at
+from common.data import DataMissing
+from common.pairs import Pairs, Sentences
+from common.subwords import Subwords, learn_once
+from common.tokenizers import Characters, Tokenizer, Words
+
+size = cli.number(int, 5)  # of a vocabulary, with its special tokens
+TOKENIZERS = {kind.kind: kind for kind in (Subwords, Words, Characters)}
+
+
+def add_flags(parser: cli.Parser) -> None:
+    """What the data depends on, beside --dataset, --data-dir and --subset."""
+    add = parser.add_argument
+    add("--tokenizer", choices=TOKENIZERS, help="what sentences are cut into")
+    add("--vocabulary-size", type=size, help="different tokens, at most")
+    add("--max-length", type=cli.positive_int, help="tokens of a window, or of the longest pair")
+    add("--src", type=os.path.abspath, help="--dataset files: a text, a sentence a line")
+    add("--tgt", type=os.path.abspath, help="--dataset files: what it means, line by line")
+    add("--test-src", type=os.path.abspath, help="--dataset files: to test on, likewise")
+    add("--test-tgt", type=os.path.abspath, help="--dataset files: what that means")
+
+
+def or_dates(dataset: str, named: bool, folder: Path, data_dir: str | None) -> str:
+    """`dataset` if it can be had; else, unless the user named it, "dates", said loudly."""
+    if dataset != "multi30k":
+        return dataset
+    try:
+        multi30k.find(folder, data_dir)
+    except DataMissing as error:
+        if named:
+            raise
+        print(
+            f"\n*** {error}\n*** So this run learns MADE-UP PAIRS instead: written-out dates."
+            "\n*** Its results are not comparable with those of multi30k.\n",
+            file=sys.stderr,
+        )
+        return "dates"
+    return dataset
+
+
+def load(args: Namespace, split: str, folder: Path) -> Sentences:
+    """The "train", "validation" or "test" split as it was read."""
+    if args.dataset == "multi30k":
+        return multi30k.load(split, folder, args.data_dir)
+    if args.dataset == "files":
+        return pair_files.load(args, split)
+    return made_pairs.load(args.dataset, split)
+
+
+def load_training(args: Namespace, folder: Path) -> tuple[Pairs, Pairs]:
+    """The training and validation splits, each without the pairs that --max-length is too short
+    for."""
+    train, validation = (load(args, split, folder) for split in ("train", "validation"))
+    tokenizer = learn(args, train, folder)
+    train, validation = (Pairs.encode(split, tokenizer) for split in (train, validation))
+    return train.up_to(args.max_length), validation.up_to(args.max_length)
+
+
+def load_test(args: Namespace, tokenizer: Tokenizer, folder: Path) -> Pairs:
+    """The test split in the tokens of a trained network; for test.py alone."""
+    return Pairs.encode(load(args, "test", folder), tokenizer)
+
+
+def learn(args: Namespace, sentences: Sentences, folder: Path) -> Tokenizer:
+    """A tokenizer of both languages; subwords are kept beside the data."""
+    texts, size = sentences.source + sentences.target, args.vocabulary_size
+    if args.tokenizer != Subwords.kind:
+        return TOKENIZERS[args.tokenizer].learn(texts, size)
+    beside = folder / "dataset"
+    if args.dataset == "multi30k":
+        beside = multi30k.find(folder, args.data_dir)
+    elif args.dataset == "files":
+        beside = Path(args.src).parent
+    return learn_once(texts, size, kept_at(beside, folder / "dataset", "subwords-{}.safetensors"))
+
+
+def restore(state: dict) -> Tokenizer:
+    """The tokenizer that a checkpoint holds."""
+    return TOKENIZERS[state["kind"]].of(state)
