@@ -31,7 +31,7 @@ MULTI30K = dict(
     vocabulary_size=6000, max_length=128, sample_length=0,
 )  # fmt: skip
 DATES = {
-    **MULTI30K, "epochs": 8, "batch_size": 2048, "lr": 3e-3, "label_smoothing": 0.0,
+    **MULTI30K, "epochs": 10, "lr": 3e-3, "warmup": 100, "label_smoothing": 0.0,
     "embed_dim": 64, "num_layers": 2, "feedforward_dim": 256, "dropout": 0.0,
     "tokenizer": "character", "vocabulary_size": 200, "max_length": 64,
 }  # fmt: skip

@@ -28,7 +28,7 @@ MULTI30K = dict(
     vocabulary_size=6000, max_length=128, sample_length=0,
 )  # fmt: skip
 DATES = {
-    **MULTI30K, "epochs": 8, "batch_size": 2048, "lr": 3e-3, "label_smoothing": 0.0,
+    **MULTI30K, "epochs": 10, "lr": 3e-3, "warmup": 100, "label_smoothing": 0.0,
     "embed_dim": 64, "num_layers": 2, "feedforward_dim": 256, "dropout": 0.0,
     "tokenizer": "character", "vocabulary_size": 200, "max_length": 64,
 }  # fmt: skip
@@ -101,7 +101,6 @@ def train_on(device: torch.device, args: Namespace) -> None:
     model = build_model(args, train.tokenizer).to(device)
     fast_model = distributed.parallel(compiled(model, args.compile))
     average = moving_average(model, args.ema)
-    # what it leaves out by itself are labels of -100, common.ragged.IGNORED
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing, reduction="sum")
     optimizer = OPTIMIZERS[args.optimizer](
         model.parameters(), args.lr, betas=(0.9, args.beta2), weight_decay=args.weight_decay

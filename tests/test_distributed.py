@@ -11,7 +11,7 @@ from common import checkpoint, coloured_shapes, distributed, image_folder
 from common.data import Split
 from common.evaluation import best_weights
 from tests.conftest import user_error
-from tests.running import finish, history, script, start
+from tests.running import finish, history, script, small, start
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
@@ -279,6 +279,25 @@ def test_two_processes_learn_from_texts_as_one_does(tmp_path):
     assert_only_the_first_speaks(torchrun("-m", "LSTM.train", *resume), ["2"])
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     for name in ("train_loss", "validation_loss", "validation_accuracy"):
+        expected = [float(row[name]) for row in one]
+        assert [float(row[name]) for row in two] == pytest.approx(expected, rel=1e-4), name
+
+
+@pytest.mark.parametrize("task", ["translate", "lm"])
+def test_two_processes_learn_to_write_as_one_does(task, tmp_path):
+    """Their shares of a batch have more or fewer tokens, and each token counts the same."""
+    flags = [*small("Transformer_Torch"), "--dropout", 0, "--schedule", "constant"]
+    if task == "lm":
+        (tmp_path / "input.txt").write_text("abcdefgh\n" * 60)
+        flags[:6] = ["--dataset", "text", "--data-dir", tmp_path, "--batch-size", 8]
+        flags += ["--max-length", 8, "--sample-length", 9]
+    for name, more in (("one", []), ("two", ["--accumulate", 2])):
+        where = ["--run-dir", tmp_path / name, "--epochs", 2 if name == "one" else 1]
+        script("Transformer_Torch").main([*map(str, (*flags, *more, *where))])
+    resume = ["--resume", "--run-dir", tmp_path / "two", "--epochs", 2]
+    assert_only_the_first_speaks(torchrun("-m", "Transformer_Torch.train", *resume), ["2"])
+    one, two = history(tmp_path / "one"), history(tmp_path / "two")
+    for name in ("train_loss", "validation_loss"):
         expected = [float(row[name]) for row in one]
         assert [float(row[name]) for row in two] == pytest.approx(expected, rel=1e-4), name
 

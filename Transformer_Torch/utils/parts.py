@@ -9,7 +9,8 @@ from common.ragged import IGNORED
 
 
 def count(labels: Tensor) -> int:
-    """How many labels of the batch count, in all processes together."""
+    """How many labels of the batch count, in all processes together; IGNORED are those that
+    nn.CrossEntropyLoss leaves out by itself."""
     return int(distributed.total((labels != IGNORED).sum()))
 
 
