@@ -1,5 +1,6 @@
 """common/distributed.py: two processes under torchrun do what one does with the whole batch."""
 
+import itertools
 import os
 import socket
 
@@ -291,6 +292,12 @@ def test_two_processes_learn_to_write_as_one_does(task, tmp_path):
         (tmp_path / "input.txt").write_text("abcdefgh\n" * 60)
         flags[:6] = ["--dataset", "text", "--data-dir", tmp_path, "--batch-size", 8]
         flags += ["--max-length", 8, "--sample-length", 9]
+    else:  # sources of one length, so that two processes make the same batches, but not targets
+        words = list(itertools.islice(itertools.permutations("abcdef"), 0, 700, 13))  # 54
+        for side, lines in (("src", words), ("tgt", [w[: n % 6 + 1] for n, w in enumerate(words)])):
+            (tmp_path / side).write_text("\n".join(map(" ".join, lines)) + "\n")
+        flags[:6] = ["--dataset", "files", "--src", tmp_path / "src", "--tgt", tmp_path / "tgt"]
+        flags += ["--tokenizer", "word", "--batch-size", 8 * 7]
     for name, more in (("one", []), ("two", ["--accumulate", 2])):
         where = ["--run-dir", tmp_path / name, "--epochs", 2 if name == "one" else 1]
         script("Transformer_Torch").main([*map(str, (*flags, *more, *where))])

@@ -389,6 +389,16 @@ def test_somebody_who_types_is_answered_at_once(translator):
     assert (result.code, result.out, result.err) == (0, "red dogs\n", "")
 
 
+def test_translations_come_in_the_order_of_the_texts(translator, monkeypatch):
+    model, test = restored(translator)
+    texts = ["zwei rote hunde ein", "ein ein", "", "rote hunde schlafen", "ein ein", "zwei ein"]
+    expected = [measures.translate(model, test.tokenizer, [line], 2)[0] for line in texts]
+    for tokens in (measures.TOKENS, 9, 1):
+        monkeypatch.setattr(measures, "TOKENS", tokens)
+        assert measures.translate(model, test.tokenizer, texts, 2) == expected
+    assert measures.translate(model, test.tokenizer, []) == []
+
+
 def test_sentences_that_are_too_long_end_earlier():
     source = torch.tensor([[4, 5, 6, 7, 3], [4, 5, 3, PAD, PAD]])
     assert shortened(source, 5) is source

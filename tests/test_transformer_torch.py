@@ -19,7 +19,7 @@ from Transformer_Torch.utils import sampling, search
 from Transformer_Torch.utils.attention import attention_weights
 from Transformer_Torch.utils.cache import CachedDecoder, CachedReader
 from Transformer_Torch.utils.sampling import generate, probabilities
-from Transformer_Torch.utils.search import BEGIN, END, beam_search, greedy_search, search_all
+from Transformer_Torch.utils.search import BEGIN, END, beam_search, greedy_search
 
 SMALL = dict(embed_dim=12, num_heads=3, num_layers=2, feedforward_dim=10, max_length=12)
 KINDS = [  # pre- and post-norm, and what else there is to choose
@@ -443,14 +443,12 @@ def test_longer_translations_win_under_a_stronger_penalty():
     assert search.penalty(7, 0.6) == pytest.approx(2**0.6)
 
 
-def test_sentences_are_searched_together_as_alone():
+@pytest.mark.parametrize("B", [1, 4])
+def test_sentences_are_searched_together_as_alone(B):
     model, source = half_trained(), sentences(9, 7)
-    alone = [row[row != PAD] for row in source]
-    mixed = [alone[n] for n in (4, 0, 8, 2, 6, 1, 5, 3, 7)]
-    for B in (1, 4):
-        expected = [search_all(model, [row], B)[0] for row in mixed]
-        assert search_all(model, mixed, B) == search_all(model, mixed, B, sentences=2) == expected
-    assert search_all(model, [], 5) == []
+    expected = [beam_search(model, row[row != PAD][None], B)[0] for row in source]
+    assert beam_search(model, F.pad(source, (0, 2)), B) == expected
+    assert beam_search(model, source.flip(0), B) == expected[::-1]
 
 
 def test_search_says_that_weights_have_blown_up():
