@@ -94,10 +94,10 @@ def predict_all(model: nn.Module, data: Split, args: argparse.Namespace) -> tupl
     for images, batch_labels in data.in_order():
         images = normalize(images)
         with autocast(images.device, args.precision):
-            outputs = model(images)
+            outputs = model(images).float()  # a mean in bfloat16 would make ties
             if args.flip_test:
-                outputs = (outputs + model(images.flip(3))) / 2
-        logits.append(outputs.float())
+                outputs = (outputs + model(images.flip(3)).float()) / 2
+        logits.append(outputs)
         labels.append(batch_labels)
     return torch.cat(logits), torch.cat(labels)
 
