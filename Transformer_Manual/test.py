@@ -9,7 +9,7 @@ from common.evaluation import find_trained, load_best, write_record
 from common.metrics import bits_per_character, perplexity
 from Transformer_Manual.dataset import load_test, load_training, restore_tokenizer
 from Transformer_Manual.train import RECIPES, build_model
-from Transformer_Manual.utils.evaluation import mean_loss, shortened, translate
+from Transformer_Manual.utils.evaluation import ONE_ANSWER, mean_loss, shortened, translate
 from Transformer_Manual.utils.looks import over_text, over_translation
 from Transformer_Manual.utils.optim import learning_rate
 from Transformer_Manual.utils.plots import draw_attention, draw_positions, draw_schedule
@@ -33,6 +33,8 @@ def translator_results(model, test, args: Namespace, config: Namespace, run_dir:
     translations = translate(model, test.tokenizer, source, args.beam, args.length_penalty)
     loss = mean_loss(model, test.up_to(config.max_length))
     scores, signatures = bleu.score(translations, target)
+    if config.dataset in ONE_ANSWER:  # of which n-grams say nothing
+        scores, signatures = {"exact_match": scores["exact_match"]}, {}
     how = f"beam {args.beam}, length penalty {args.length_penalty:g}"
     signatures = {name: f"{signature}, {how}" for name, signature in signatures.items()}
     lines = zip(source, target, translations, strict=True)
@@ -75,9 +77,8 @@ def main(argv=None):
 
     for name, (title, *weights) in looks.items():
         draw_attention(run_dir / f"{name}.png", *weights, f"{config.dataset}: {title}")
-    draw_positions(
-        run_dir / "positions.png", model.positions.weight, f"{config.positions} positions"
-    )
+    title = f"{config.dataset}: {config.positions} positions"
+    draw_positions(run_dir / "positions.png", model.positions.weight, title)
     steps = best["step"] // best["epoch"] * config.epochs
     schedule = learning_rate(config.schedule, config.lr, steps, config.warmup)
     rates = [schedule(step) for step in range(steps)]

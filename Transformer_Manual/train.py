@@ -36,8 +36,8 @@ DATES = {
     "tokenizer": "character", "vocabulary_size": 200, "max_length": 64,
 }  # fmt: skip
 SHAKESPEARE = {
-    **MULTI30K, "task": "lm", "epochs": 2, "batch_size": 8, "lr": 3e-3, "optimizer": "adamw",
-    "beta2": 0.99, "weight_decay": 0.01, "label_smoothing": 0.0, "num_layers": 4, "dropout": 0.0,
+    **MULTI30K, "task": "lm", "epochs": 3, "batch_size": 8, "lr": 3e-3, "optimizer": "adamw",
+    "beta2": 0.99, "weight_decay": 0.01, "label_smoothing": 0.0, "dropout": 0.0,
     "activation": "gelu", "positions": "learned", "tokenizer": "character", "max_length": 128,
     "sample_length": 500,
 }  # fmt: skip

@@ -11,7 +11,7 @@ from common.schedules import learning_rates
 from Transformer_Torch.dataset import load_test, load_training, restore_tokenizer
 from Transformer_Torch.train import RECIPES, build_model
 from Transformer_Torch.utils.attention import over_text, over_translation
-from Transformer_Torch.utils.evaluation import mean_loss, shortened, translate
+from Transformer_Torch.utils.evaluation import ONE_ANSWER, mean_loss, shortened, translate
 from Transformer_Torch.utils.plots import draw_attention, draw_positions, draw_schedule
 
 FOLDER = Path(__file__).resolve().parent
@@ -33,6 +33,8 @@ def translator_results(model, test, args: Namespace, config: Namespace, run_dir:
     translations = translate(model, test.tokenizer, source, args.beam, args.length_penalty)
     loss = mean_loss(model, test.up_to(config.max_length))
     scores, signatures = bleu.score(translations, target)
+    if config.dataset in ONE_ANSWER:  # of which n-grams say nothing
+        scores, signatures = {"exact_match": scores["exact_match"]}, {}
     how = f"beam {args.beam}, length penalty {args.length_penalty:g}"
     signatures = {name: f"{signature}, {how}" for name, signature in signatures.items()}
     lines = zip(source, target, translations, strict=True)
@@ -75,9 +77,8 @@ def main(argv=None):
 
     for name, (title, *weights) in looks.items():
         draw_attention(run_dir / f"{name}.png", *weights, f"{config.dataset}: {title}")
-    draw_positions(
-        run_dir / "positions.png", model.positions.weight, f"{config.positions} positions"
-    )
+    title = f"{config.dataset}: {config.positions} positions"
+    draw_positions(run_dir / "positions.png", model.positions.weight, title)
     steps = best["step"] // best["epoch"] * config.epochs
     rates = learning_rates(config.schedule, config.lr, steps, config.warmup)
     draw_schedule(run_dir / "schedule.png", rates, f"{config.dataset}: learning rate")

@@ -224,8 +224,6 @@ def test_every_flag_has_an_effect_and_the_same_one_each_time(folder, tmp_path, q
     flags, losses = [*EFFECTIVE[""].split("; "), *EFFECTIVE[kind(folder)].split("; ")], {}
     if folder in TRANSFORMERS:  # 8 tokens would be less than a sentence has
         flags[flags.index("--batch-size 8")] = "--batch-size 80"
-    if folder == "Transformer_Manual":
-        flags.remove("--precision bfloat16")
     for flag in ["", "", *flags]:
         path = tmp_path / str(len(list(tmp_path.iterdir())))
         train(folder, path, *PLAIN[kind(folder)], *flag.split())
