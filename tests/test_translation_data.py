@@ -981,11 +981,19 @@ def test_pairs_are_loaded_in_the_tokens_of_the_training_split(dataset, place):
     assert not train.checksums.keys() & test.checksums.keys()
 
 
-def test_only_training_loses_its_long_pairs(dataset, place, capsys):
+def test_training_and_validation_lose_their_long_pairs_and_the_test_split_none(
+    dataset, place, capsys
+):
     args = flags(data_dir=str(place), tokenizer="character", max_length=27)
     train, validation = dataset.load_training(args)
-    assert [len(train), len(validation)] == [1, 2] and "3 of 4 pairs" in capsys.readouterr().out
-    assert int(validation.lengths.max()) > 27
+    out = capsys.readouterr().out
+    assert [len(train), len(validation)] == [1, 1]
+    assert "3 of 4 pairs" in out and "1 of 2 pairs" in out
+    assert int(train.lengths.max()) <= 27 and int(validation.lengths.max()) <= 27
+
+    args.max_length = 5
+    test = dataset.load_test(args, train.tokenizer)
+    assert len(test) == 1 and int(test.lengths.max()) > 5
 
 
 @pytest.mark.parametrize("name", ["dates", "reverse", "copy"])
