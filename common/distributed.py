@@ -5,6 +5,7 @@ the process of rank 0 alone prints and writes. Without torchrun nothing here doe
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 
@@ -36,6 +37,9 @@ def processes(device: str) -> Iterator[torch.device]:
                 stack.enter_context(redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
             yield chosen
     finally:
+        # gloo's threads may be letting go of the last tensors, for which they need the interpreter;
+        # destroy_process_group() would wait for them and not give it to them
+        time.sleep(0.5)
         distributed.destroy_process_group()
 
 
