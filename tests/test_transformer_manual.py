@@ -962,8 +962,13 @@ def test_translator_is_evaluated_recorded_and_drawn(tmp_path, capsys, monkeypatc
     assert kinds | {"positions", "schedule"} <= drawn
     record = json.loads((tmp_path / "results" / "reverse.json").read_text())
     (run,) = record["runs"]
-    assert {"loss", "bleu", "chrf", "exact_match"} <= run["test"].keys()
-    assert "beam 2" in record["signatures"]["bleu"] and record["model"] == "Transformer"
+    assert run["test"].keys() == {"loss", "perplexity", "exact_match"}
+    assert record["model"] == "Transformer" and "signatures" not in record
+    monkeypatch.setattr(evaluation, "ONE_ANSWER", ())  # as of sentences, with many right answers
+    call(capsys, evaluation.main, "--run-dir", path, "--record", "--beam", 2, "--config", "many")
+    record = json.loads((tmp_path / "results" / "many.json").read_text())
+    assert {"loss", "bleu", "chrf", "exact_match"} <= record["runs"][0]["test"].keys()
+    assert "beam 2" in record["signatures"]["bleu"]
     assert (path / "translations.txt").read_text().count("  became  ") == 16
 
     # the averaged weights are those that were evaluated
