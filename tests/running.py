@@ -49,6 +49,8 @@ READERS = ["LSTM"]  # of texts, to say what class they are of
 WRITERS = ["RNN_Manual"]  # language models: a loss and samples, but no accuracy
 TRANSFORMERS = [folder for folder in FOLDERS if folder.startswith("Transformer")]  # nor have these
 TWINS = [MLPS, CNNS, TRANSFORMERS]  # hand-written, PyTorch
+# newer attention of PyTorch's draws what it drops in another way than a mask of its own does
+SAME_DROPOUT = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5)
 DEADLINE = 120  # seconds that a process may take, on a machine that does much else
 
 

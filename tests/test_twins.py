@@ -12,6 +12,7 @@ from common.tables import compare_results
 from tests.running import (
     CNNS,
     MLPS,
+    SAME_DROPOUT,
     TRANSFORMERS,
     TWINS,
     assert_one_line,
@@ -25,7 +26,7 @@ from tests.running import (
 
 SMALL_TRANSFORMER = {
     "vocab_size": 20, "embed_dim": 12, "num_heads": 3, "num_layers": 2, "feedforward_dim": 10,
-    "max_length": 128,
+    "max_length": 128, "dropout": 0.1 * SAME_DROPOUT,
 }  # fmt: skip
 OTHERWISE = {"norm_first": False, "activation": "gelu", "positions": "learned", "num_layers": 1}
 NETWORKS = {
