@@ -51,7 +51,7 @@ class Transformer(Tokens):
     """An encoder reads the source, a decoder writes the target: source (N, S), target (N, T) ->
     logits (N, T, V) of the token after each of the target.
 
-    Without arguments, the network of the README's result on Multi30k.
+    Without arguments, the README's larger network for Multi30k.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class LanguageModel(Tokens):
 
     Without a source there is no cross-attention, so its layers are called those of an encoder, as
     in PyTorch; with the causal mask they are a decoder's (Radford et al., 2018: GPT). Without
-    arguments, the network of the README's result on tiny-shakespeare.
+    arguments, the README's larger network for tiny-shakespeare.
     """
 
     def __init__(

@@ -88,7 +88,7 @@ class Transformer(Tokens):
     logits (N, T, V) of the token after each of the target.
 
     Every attention is PyTorch's fused `scaled_dot_product_attention`, which nn.MultiheadAttention
-    uses when nobody asks for its weights. Without arguments, the network of the README's result on
+    uses when nobody asks for its weights. Without arguments, the README's larger network for
     Multi30k.
     """
 
@@ -146,7 +146,7 @@ class LanguageModel(Tokens):
 
     Without a source there is no cross-attention, so PyTorch calls its layers those of an encoder;
     with the causal mask they are a decoder's (Radford et al., 2018: GPT). Without arguments, the
-    network of the README's result on tiny-shakespeare.
+    README's larger network for tiny-shakespeare.
     """
 
     def __init__(

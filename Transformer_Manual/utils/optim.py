@@ -100,7 +100,7 @@ class MovingAverage:
     """A second network whose weights are an average over the steps: a ← ρ a + (1 − ρ) θ after each,
     from the first step's θ on (Polyak & Juditsky, 1992, here with exponential weights).
 
-    Its state has the names of torch.optim.swa_utils.AveragedModel's.
+    Its state has the same names as the twin's.
     """
 
     def __init__(self, model, decay: float):
