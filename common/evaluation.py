@@ -56,6 +56,6 @@ def write_record(
         test=test, signatures=signatures,
     )  # fmt: skip
     if is_first:
-        for picture in sorted(run_dir.glob("*.png")):
+        for picture in sorted([*run_dir.glob("*.png"), *run_dir.glob("*.gif")]):
             shutil.copyfile(picture, folder / "results" / f"{name}_{picture.name}")
     print(f"recorded in {path}")
