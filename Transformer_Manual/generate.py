@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from common import checkpoint, cli
+from common import checkpoint, cli, writing
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
@@ -13,23 +13,8 @@ from Transformer_Manual.utils.sampling import beginning, go_on
 FOLDER = Path(__file__).resolve().parent
 
 
-def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
-    add = parser.add_argument
-    add("--run-dir", help="the run whose network writes (default: the latest)")
-    add("--prompt", help="what it goes on from (default: the beginning of a line)")
-    add("--length", type=cli.natural, default=500, help="characters to write")
-    add("--temperature", type=cli.non_negative, default=0.8, help="below 1 bolder; 0: no chance")
-    add("--top-k", type=cli.natural, default=0, help="draw from the k likeliest alone; 0: all")
-    add("--top-p", type=cli.number(float, 0, 1.0001), default=1.0,
-        help="draw from the likeliest that have this probability together")  # fmt: skip
-    add("--seed", type=cli.number(int, 0, 2**32), default=0, help="the same seed, the same text")
-    add("--device", default="auto", help="auto, cpu, cuda or mps")
-    return parser
-
-
 def main(argv=None):
-    args = make_parser().parse_args(argv)
+    args = writing.make_parser(__doc__).parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, RECIPES)
     if config.task != "lm":

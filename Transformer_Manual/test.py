@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from common import bleu, checkpoint, cli
+from common.attention_plots import draw_attention, draw_positions, draw_schedule
 from common.device import select_device
 from common.evaluation import find_trained, load_best, write_record
 from common.metrics import bits_per_character, perplexity
@@ -12,7 +13,6 @@ from Transformer_Manual.train import RECIPES, build_model
 from Transformer_Manual.utils.evaluation import ONE_ANSWER, mean_loss, shortened, translate
 from Transformer_Manual.utils.looks import over_text, over_translation
 from Transformer_Manual.utils.optim import learning_rate
-from Transformer_Manual.utils.plots import draw_attention, draw_positions, draw_schedule
 
 FOLDER = Path(__file__).resolve().parent
 CHARACTERS = 48  # of a text in the picture of the attention

@@ -1,4 +1,4 @@
-"""This folder's pictures: where every head looks, positions, and the learning rate."""
+"""Pictures of Transformers: where every head looks, positions, and the learning rate."""
 
 from pathlib import Path
 
