@@ -1,5 +1,6 @@
 """Evaluate a run of a Transformer on the test split, and draw where its heads look."""
 
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -30,7 +31,9 @@ def make_parser() -> cli.Parser:
 def translator_results(model, test, args: Namespace, config: Namespace, run_dir: Path):
     """Metrics, how they were counted, and where the heads look; translations go into `run_dir`."""
     source, target = test.sentences.source, test.sentences.target
+    start = time.perf_counter()
     translations = translate(model, test.tokenizer, source, args.beam, args.length_penalty)
+    seconds = time.perf_counter() - start
     loss = mean_loss(model, test.up_to(config.max_length))
     scores, signatures = bleu.score(translations, target)
     if config.dataset in ONE_ANSWER:  # of which n-grams say nothing
@@ -45,7 +48,8 @@ def translator_results(model, test, args: Namespace, config: Namespace, run_dir:
     sentence = shortened(test.source.sequence(row).long()[None], config.max_length)[0]
     written = test.tokenizer.encode(translations[row])[: config.max_length - 1]
     looks = over_translation(model, test.tokenizer, sentence, written)
-    return {"loss": loss, "perplexity": perplexity(loss), **scores}, signatures, looks
+    metrics = {"loss": loss, "perplexity": perplexity(loss), **scores}
+    return {**metrics, "translation_seconds": round(seconds, 2)}, signatures, looks
 
 
 def writer_results(model, test, config: Namespace):

@@ -24,11 +24,13 @@ METRICS = {  # how each metric is shown: heading, factor, decimals
     "chrf": ("chrF", 1, 2),
     "torchtext_bleu": ("BLEU by torchtext", 1, 2),
     "exact_match": ("exact match, %", 100, 2),
+    "translation_seconds": ("seconds to translate", 1, 1),
 }
 ALWAYS = [("test", "accuracy"), ("test", "loss"), ("validation", "accuracy")]
 SHOWN = [  # what a folder's table shows, where its records have it
     *ALWAYS[:2], ("test", "perplexity"), ("test", "bits_per_character"), ("test", "bleu"),
-    ("test", "chrf"), ("test", "torchtext_bleu"), ("test", "exact_match"), *ALWAYS[2:],
+    ("test", "chrf"), ("test", "torchtext_bleu"), ("test", "exact_match"),
+    ("test", "translation_seconds"), *ALWAYS[2:],
 ]  # fmt: skip
 
 

@@ -970,7 +970,8 @@ def test_translator_is_evaluated_recorded_and_drawn(tmp_path, capsys, monkeypatc
     assert kinds | {"positions", "schedule"} <= drawn
     record = json.loads((tmp_path / "results" / "reverse.json").read_text())
     (run,) = record["runs"]
-    assert run["test"].keys() == {"loss", "perplexity", "exact_match"}
+    assert run["test"].keys() == {"loss", "perplexity", "exact_match", "translation_seconds"}
+    assert run["test"]["translation_seconds"] > 0
     assert record["model"] == "Transformer" and "signatures" not in record
     monkeypatch.setattr(evaluation, "ONE_ANSWER", ())  # as of sentences, with many right answers
     call(capsys, evaluation.main, "--run-dir", path, "--record", "--beam", 2, "--config", "many")
