@@ -59,10 +59,13 @@ class Pairs:
     its labels are w1 w2 … END and IGNORED where the sentence has ended.
     """
 
-    def __init__(self, sentences: Sentences, tokenizer, source: Ragged, target: Ragged):
+    def __init__(
+        self, sentences: Sentences, tokenizer, source: Ragged, target: Ragged, dropout: float = 0.0
+    ):
         self.sentences, self.tokenizer = sentences, tokenizer
         self.source, self.target = source, target
         self.checksums, self.labels = sentences.checksums, target.values
+        self.dropout = dropout  # of subwords, in training batches alone
 
     @classmethod
     def encode(cls, sentences: Sentences, tokenizer) -> "Pairs":
@@ -81,12 +84,13 @@ class Pairs:
 
     def to(self, device: torch.device) -> "Pairs":
         source, target = self.source.to(device), self.target.to(device)
-        return Pairs(self.sentences, self.tokenizer, source, target)
+        return Pairs(self.sentences, self.tokenizer, source, target, self.dropout)
 
     def take(self, rows: Tensor) -> "Pairs":
         sentences = self.sentences.take(rows.tolist())
         rows = rows.to(self.labels.device)
-        return Pairs(sentences, self.tokenizer, self.source.take(rows), self.target.take(rows))
+        source, target = self.source.take(rows), self.target.take(rows)
+        return Pairs(sentences, self.tokenizer, source, target, self.dropout)
 
     def subset(self, size: int | None) -> "Pairs":
         """The first `size` pairs in a fixed shuffled order; everything for None."""
@@ -117,6 +121,25 @@ class Pairs:
         labels = target[:, 1:].masked_fill(place >= lengths[:, None], IGNORED)
         return (source, target[:, :-1]), labels
 
+    def recut(self, seed: int) -> "Pairs":
+        """These pairs in subwords some of which are cut further (BPE-dropout), as `seed` will have
+        it. None becomes longer than the longest was: those that would stay as they are."""
+        if not self.dropout:
+            return self
+        sides, longest = (self.sentences.source, self.sentences.target), int(self.lengths.max())
+        cut = [
+            self.tokenizer.encode_randomly(texts, self.dropout, 2 * seed + side)
+            for side, texts in enumerate(sides)
+        ]
+        for row, (source, target) in enumerate(zip(*cut, strict=True)):
+            if max(len(source), len(target)) >= longest:  # and END
+                cut[0][row], cut[1][row] = map(
+                    self.tokenizer.encode, (sides[0][row], sides[1][row])
+                )
+        source = ragged([[*tokens, END] for tokens in cut[0]])
+        target = ragged([[BEGIN, *tokens, END] for tokens in cut[1]])
+        return Pairs(self.sentences, self.tokenizer, source, target).to(self.labels.device)
+
     def sizes(self, batch_size: int) -> list[int]:
         """How many pairs the training batches have, from the shortest to the longest pairs.
 
@@ -146,16 +169,19 @@ class Pairs:
         shuffled: little padding, and in every epoch other pairs of equal length come together. It
         depends on (seed, epoch) alone: a resumed run leaves out the first `skip` batches. One of
         several processes gets its share of every batch; what cannot be dealt out evenly (fewer
-        pairs than there are processes, of the shortest) sits this epoch out.
+        pairs than there are processes, of the shortest) sits this epoch out. With subword dropout,
+        batches have as many pairs as without, and so more tokens.
         """
         # torch's generator on the CPU takes the lowest 32 bits of a seed alone
-        generator = torch.Generator().manual_seed(((seed << 20) + epoch) % (2**32 - 5))
+        chance = ((seed << 20) + epoch) % (2**32 - 5)
+        generator = torch.Generator().manual_seed(chance)
+        cut = self.recut(chance)
         rank, processes = distributed.rank(), distributed.world_size()
         order = torch.randperm(len(self), generator=generator)
-        order = order[self.lengths[order].argsort(stable=True)][len(self) % processes :]
+        order = order[cut.lengths[order].argsort(stable=True)][len(self) % processes :]
         batches = order.split(self.sizes(batch_size))
         for number in torch.randperm(len(batches), generator=generator).tolist()[skip:]:
-            yield self.batch(batches[number][rank::processes])
+            yield cut.batch(batches[number][rank::processes])
 
     def in_order(self, batch_size: int = 4096) -> Iterator[Batch]:
         """Every pair once, the longest first, at most `batch_size` tokens a batch (a pair that has

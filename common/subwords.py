@@ -65,6 +65,20 @@ class Subwords(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self.processor.encode(normal(text))
 
+    def encode_randomly(self, texts: list[str], dropout: float, seed: int) -> list[list[int]]:
+        """BPE-dropout (Provilkov et al., 2020, arXiv:1910.13267): each merge of each word is left
+        out with this probability, so that a word is read in other parts every time.
+
+        The same seed leaves out the same: sentencepiece's threads begin with it, so there is one.
+        """
+        import sentencepiece
+
+        sentencepiece.set_random_generator_seed(seed % 2**32)
+        return self.processor.encode(
+            [normal(text) for text in texts],
+            enable_sampling=True, alpha=dropout, nbest_size=-1, num_threads=1,
+        )  # fmt: skip
+
     def pieces(self, numbers: Iterable[int]) -> list[str]:
         return self.processor.id_to_piece(list(numbers))
 

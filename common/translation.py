@@ -9,6 +9,7 @@ from pathlib import Path
 from common import cli, made_pairs, multi30k, pair_files
 from common.cache import kept_at
 from common.data import DataMissing
+from common.errors import UserError
 from common.pairs import Pairs, Sentences
 from common.subwords import Subwords, learn_once
 from common.tokenizers import Characters, Tokenizer, Words
@@ -22,6 +23,7 @@ def add_flags(parser: cli.Parser) -> None:
     add = parser.add_argument
     add("--tokenizer", choices=TOKENIZERS, help="what sentences are cut into")
     add("--vocabulary-size", type=size, help="different tokens, at most")
+    add("--subword-dropout", type=cli.fraction, help="share of merges that training leaves out")
     add("--max-length", type=cli.positive_int, help="tokens of a window, or of the longest pair")
     add("--src", type=os.path.abspath, help="--dataset files: a text, a sentence a line")
     add("--tgt", type=os.path.abspath, help="--dataset files: what it means, line by line")
@@ -58,10 +60,13 @@ def load(args: Namespace, split: str, folder: Path) -> Sentences:
 
 def load_training(args: Namespace, folder: Path) -> tuple[Pairs, Pairs]:
     """The training and validation splits, each without the pairs that --max-length is too short
-    for."""
+    for. Raises UserError where there are no subwords to drop."""
+    if args.subword_dropout and args.tokenizer != Subwords.kind:
+        raise UserError(f"--subword-dropout needs --tokenizer subword, not {args.tokenizer}")
     train, validation = (load(args, split, folder) for split in ("train", "validation"))
     tokenizer = learn(args, train, folder)
     train, validation = (Pairs.encode(split, tokenizer) for split in (train, validation))
+    train.dropout = args.subword_dropout
     return train.up_to(args.max_length), validation.up_to(args.max_length)
 
 

@@ -234,6 +234,19 @@ def test_stopped_anywhere_and_resumed_is_as_never_stopped(how, step, tmp_path, m
     assert_ended_alike(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.parametrize("step", [1, 4])
+def test_stopped_and_resumed_the_subwords_are_cut_alike(step, tmp_path, monkeypatch):
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+    flags = [*small("Transformer"), "--tokenizer", "subword", "--vocabulary-size", 40,
+             "--subword-dropout", 0.3, "--epochs", 2]  # fmt: skip
+    run(train.main, *flags, "--run-dir", tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash(patch, step)
+        run(train.main, *flags, "--run-dir", tmp_path / "run")
+    run(train.main, "--resume", "--run-dir", tmp_path / "run")
+    assert_ended_alike(tmp_path / "run", tmp_path / "whole")
+
+
 @pytest.mark.parametrize("step", [3, 45])  # of epochs of 35
 def test_stopped_language_model_goes_on_with_its_samples(step, tmp_path, monkeypatch):
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)

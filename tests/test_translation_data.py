@@ -72,8 +72,8 @@ def flags(**changes) -> Namespace:
     """What train.py's flags say of the data."""
     args = dict(
         task="translate", dataset="multi30k", data_dir=None, tokenizer="subword", max_length=64,
-        vocabulary_size=120, src=None, tgt=None, test_src=None, test_tgt=None, subset=None,
-        resume=False, given=[],
+        vocabulary_size=120, subword_dropout=0.0, src=None, tgt=None, test_src=None, test_tgt=None,
+        subset=None, resume=False, given=[],
     )  # fmt: skip
     return Namespace(**args | changes)
 
@@ -276,6 +276,32 @@ def test_common_words_are_whole_and_rare_ones_in_parts():
     learned = Subwords.learn(["the dog and the cat"] * 50 + ["the xylophone"], 32)
     pieces = learned.pieces(learned.encode("the xylophone"))
     assert pieces[0] == "▁the" and len(pieces) > 2 and "".join(pieces) == "▁the▁xylophone"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("dropout", [0.1, 0.4, 0.8])
+def test_each_merge_is_left_out_with_the_probability_given(dropout):
+    """▁a needs one merge. ▁bc needs two; one of ▁b and bc, both of them pieces, comes first, and
+    if it is left out, the other one may come: (1 − p)² + p (1 − p)²."""
+    subwords, p, n = Subwords.learn(["a a a a a bc bc bc bc bc"] * 9, 100), dropout, 4_000
+    pieces = set(subwords.pieces(range(len(subwords))))
+    assert {"▁a", "▁b", "bc", "▁bc"} <= pieces
+    for word, expected in (("a", 1 - p), ("bc", (1 - p) ** 2 * (1 + p))):
+        cuts = subwords.encode_randomly([word] * n, p, seed=3)
+        whole = sum(len(tokens) == 1 for tokens in cuts) / n
+        assert abs(whole - expected) < 4.5 * math.sqrt(expected * (1 - expected) / n)
+
+
+def test_subwords_cut_further_are_the_same_text():
+    subwords, lines = tokenizer("subword"), LINES["de"] + LINES["en"]
+    usual = [subwords.encode(line) for line in lines]
+    cut = subwords.encode_randomly(lines, 0.3, seed=1)
+    assert [subwords.decode(tokens) for tokens in cut] == [subwords.decode(t) for t in usual]
+    assert sum(map(len, cut)) > sum(map(len, usual))
+    assert cut == subwords.encode_randomly(lines, 0.3, seed=1)
+    assert cut != subwords.encode_randomly(lines, 0.3, seed=2)
+    single = subwords.encode_randomly(lines, 1 - 1e-9, seed=0)
+    assert max(len(piece) for tokens in single for piece in subwords.pieces(tokens)) == 1
 
 
 def test_vocabulary_that_cannot_hold_the_characters_is_refused():
@@ -756,6 +782,51 @@ def test_skipping_finds_the_place_again(skip):
         assert ours[1].equal(theirs[1])
 
 
+def cut_further(dropout: float = 0.3) -> Pairs:
+    """Pairs of numbers, each with its double, in subwords some merges of which are left out."""
+    sides = [f"{'pair ' * (k % 9)}{k}" for k in range(300)], [f"twice {2 * k}" for k in range(300)]
+    data = Pairs.encode(Sentences(*sides, {}), Subwords.learn(sum(sides, []), 80))
+    data.dropout = dropout
+    return data
+
+
+def test_subword_dropout_changes_the_cut_of_every_epoch_and_nothing_else():
+    data = cut_further()
+    seen, longest = set(), int(data.lengths.max())
+    for epoch in range(2):
+        batches = list(data.batches(400, seed=1, epoch=epoch))
+        assert len(batches) == data.num_batches(400)
+        assert sorted(sum(numbers(data, batches), [])) == list(range(300)), "every pair once"
+        tokens = 0
+        for (source, target), labels in batches:
+            assert max(source.shape[1], target.shape[1]) <= longest
+            for row in range(len(source)):
+                spoken = [n for n in labels[row].tolist() if n != IGNORED]
+                k = number_of(data, source[row])
+                assert spoken[-1] == END and data.tokenizer.decode(spoken) == f"twice {2 * k}"
+            tokens += int((source != PAD).sum())
+        assert tokens > 1.05 * int(data.source.lengths.sum())
+        seen |= {tuple(batches[0][0][0].flatten().tolist())}
+    assert len(seen) == 2
+    for part in (data.to("cpu"), data.take(torch.arange(20)), data.subset(20)):
+        assert part.dropout == data.dropout
+
+
+@pytest.mark.parametrize("skip", [1, 9])
+def test_skipping_finds_the_same_cut_again(skip):
+    data = cut_further()
+    whole = list(data.batches(400, seed=3, epoch=1))
+    for ours, theirs in zip(data.batches(400, 3, 1, skip=skip), whole[skip:], strict=True):
+        assert ours[0][0].equal(theirs[0][0]) and ours[0][1].equal(theirs[0][1])
+        assert ours[1].equal(theirs[1])
+
+
+def test_evaluation_knows_no_subword_dropout():
+    data = cut_further()
+    words = sum(int((labels != IGNORED).sum()) for _, labels in data.in_order(400))
+    assert words == int((data.target.lengths - 1).sum())
+
+
 def share(monkeypatch, rank: int, processes: int) -> None:
     monkeypatch.setattr(distributed, "rank", lambda: rank)
     monkeypatch.setattr(distributed, "world_size", lambda: processes)
@@ -994,6 +1065,20 @@ def test_training_and_validation_lose_their_long_pairs_and_the_test_split_none(
     args.max_length = 5
     test = dataset.load_test(args, train.tokenizer)
     assert len(test) == 1 and int(test.lengths.max()) > 5
+
+
+def test_subword_dropout_is_of_the_training_split_alone(dataset, place):
+    args = flags(data_dir=str(place), subword_dropout=0.2)
+    train, validation = dataset.load_training(args)
+    assert (train.dropout, validation.dropout) == (0.2, 0.0)
+    assert dataset.load_test(args, train.tokenizer).dropout == 0.0
+
+
+@pytest.mark.parametrize("kind", ["word", "character"])
+def test_subword_dropout_without_subwords_is_refused(kind, dataset):
+    args = flags(dataset="copy", tokenizer=kind, subword_dropout=0.1)
+    with user_error(f"--subword-dropout needs --tokenizer subword, not {kind}"):
+        dataset.load_training(args)
 
 
 @pytest.mark.parametrize("name", ["dates", "reverse", "copy"])
