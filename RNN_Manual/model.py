@@ -25,9 +25,10 @@ class LanguageModel(Layer):
         num_layers: int = 2,
         cell: str = "lstm",
         dropout: float = 0.5,
+        weight_dropout: float = 0.0,
     ):
         self.embedding = Embedding(vocab_size, embed_dim)
-        self.recurrent = CELLS[cell](embed_dim, hidden_size, num_layers, dropout)
+        self.recurrent = CELLS[cell](embed_dim, hidden_size, num_layers, dropout, weight_dropout)
         self.dropout = Dropout(dropout)
         self.linear = Linear(hidden_size, vocab_size)
 

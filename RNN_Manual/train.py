@@ -21,8 +21,8 @@ FOLDER = Path(__file__).resolve().parent
 
 SHAKESPEARE = dict(
     epochs=4, batch_size=32, lr=5e-3, window=64, cell="lstm", embed_dim=64, hidden_size=256,
-    num_layers=1, dropout=0.0, optimizer="adam", weight_decay=0.0, schedule="one-cycle", warmup=0,
-    clip=1.0, patience=0, label_smoothing=0.0, sample_length=500,
+    num_layers=1, dropout=0.0, weight_dropout=0.0, optimizer="adam", weight_decay=0.0,
+    schedule="one-cycle", warmup=0, clip=1.0, patience=0, label_smoothing=0.0, sample_length=500,
 )  # fmt: skip
 CONTROLLED = {**SHAKESPEARE, "epochs": 10, "lr": 1e-2, "embed_dim": 16, "hidden_size": 64,
               "sample_length": 200}  # fmt: skip
@@ -44,6 +44,7 @@ def make_parser() -> cli.Parser:
     add("--hidden-size", type=cli.positive_int, help="units of each recurrent layer")
     add("--num-layers", type=cli.positive_int, help="recurrent layers on top of each other")
     add("--dropout", type=cli.fraction, help="share of each layer's outputs dropped")
+    add("--weight-dropout", type=cli.fraction, help="share of W_hh left out, anew in each window")
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
     add("--optimizer", choices=OPTIMIZERS, help="all written in utils/optim.py")
     add("--weight-decay", type=cli.non_negative, help="λ of the optimiser")
@@ -59,7 +60,7 @@ def build_model(args, classes: list[str]) -> LanguageModel:
     """The network that the flags describe, for these characters."""
     return LanguageModel(
         len(classes), args.embed_dim, args.hidden_size, args.num_layers, args.cell,
-        args.dropout,
+        args.dropout, args.weight_dropout,
     )  # fmt: skip
 
 

@@ -159,6 +159,45 @@ def test_dropout_is_between_the_layers_as_in_torch(cell, training):
 
 
 @pytest.mark.smoke
+@pytest.mark.parametrize("cell", NATIVE)
+def test_weight_dropout_is_the_layer_of_torch_with_the_weights_that_are_left(cell):
+    """Autograd through W_hh m, with the masks that were drawn."""
+    layer = cell(3, 6, 2, weight_dropout=0.4).train()
+    native = NATIVE[cell](3, 6, 2).double()
+    whole = Whole(layer, 2, with_state=True).to(dtype=torch.float64)
+    x, unmasked = random_doubles(5, 2, 3), whole.reference(native)
+    grad_output = torch.randn_like(evaluate(whole, x))
+    gradients = layer_gradients(whole, x, grad_output, needs_grad_input=True)
+    masks = [dropout.mask for dropout in layer.weight_dropouts]
+    for mask in masks:
+        assert mask.shape == layer.weight_hh_l0.shape and set(mask.unique().tolist()) <= {
+            0,
+            1 / 0.6,
+        }
+        assert 0.2 < (mask == 0).double().mean() < 0.6
+
+    def reference(x, **parameters):
+        for k, mask in enumerate(masks):
+            parameters[f"layer.weight_hh_l{k}"] = parameters[f"layer.weight_hh_l{k}"] * mask
+        return unmasked(x, **parameters)
+
+    _, expected = autograd_gradients(whole, reference, x, grad_output)
+    assert gradients.keys() == expected.keys()
+    for name, gradient in gradients.items():
+        assert_close(gradient, expected[name], 1e-8, name)
+        if "weight_hh" in name:
+            assert (gradient[masks[int(name[-1])] == 0] == 0).all()
+
+    layer.eval()
+    assert_close(layer.forward(x)[0], native_output(native, layer, x), 1e-12, "all weights")
+
+
+def native_output(native, layer, x):
+    native.load_state_dict(layer.state_dict())
+    return native(x)[0].detach()
+
+
+@pytest.mark.smoke
 @pytest.mark.parametrize("D, H, layers", [(3, 5, 1), (1, 2, 3)])
 @pytest.mark.parametrize("cell", NATIVE)
 def test_state_dict_and_first_weights_are_those_of_torch(cell, D, H, layers):

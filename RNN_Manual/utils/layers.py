@@ -162,7 +162,11 @@ class Recurrent(Layer):
     ∂L/∂W_ih = Σ_t (∂L/∂a_t)ᵀ x_t    ∂L/∂W_hh = Σ_t (∂L/∂a_t)ᵀ h_{t-1}    ∂L/∂b = Σ_t Σ_n ∂L/∂a_t
     ∂L/∂x_t = ∂L/∂a_t W_ih
 
-    Dropout is between the layers, not between the steps (Zaremba et al., 2014, Section 3.1).
+    Dropout is between the layers, not between the steps (Zaremba et al., 2014, Section 3.1): drawn
+    anew at every step, it would wear down what is to be remembered. Weight dropout does act on the
+    steps, but with one mask for the whole window: it leaves out single weights of W_hh, the same
+    ones at every step (DropConnect; Merity et al., 2018, arXiv:1708.02182, Section 2). With the
+    mask m, W_hh m stands for W_hh, and ∂L/∂W_hh = m Σ_t (∂L/∂a_t)ᵀ h_{t-1}.
     """
 
     num_gates = 1
@@ -170,7 +174,12 @@ class Recurrent(Layer):
     gate_names: tuple[str, ...] = ()  # of the rows of the weights, for pictures
 
     def __init__(
-        self, input_size: int, hidden_size: int, num_layers: int = 1, dropout: float = 0.0
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        weight_dropout: float = 0.0,
     ):
         self.hidden_size, self.num_layers = hidden_size, num_layers
         rows, bound = self.num_gates * hidden_size, hidden_size**-0.5
@@ -187,10 +196,12 @@ class Recurrent(Layer):
                 setattr(self, names[-1], torch.empty(shape).uniform_(-bound, bound))
         self.parameter_names = tuple(names)
         self.dropouts = [Dropout(dropout) for _ in range(num_layers - 1)]
+        self.weight_dropouts = [Dropout(weight_dropout) for _ in range(num_layers)]
         self.memory: dict[str, Tensor] = {}
 
     def children(self) -> dict[str, Layer]:
-        return {f"dropouts.{k}": dropout for k, dropout in enumerate(self.dropouts)}
+        both = {"dropouts": self.dropouts, "weight_dropouts": self.weight_dropouts}
+        return {f"{name}.{k}": child for name, of in both.items() for k, child in enumerate(of)}
 
     def parameter(self, name: str, layer: int) -> Tensor:
         return getattr(self, f"{name}_l{layer}")
@@ -204,11 +215,13 @@ class Recurrent(Layer):
             state = x.new_zeros(self.num_states, self.num_layers, x.shape[1], self.hidden_size)
         elif self.num_states == 1:
             state = (state,)
-        self.inputs, self.saved, final = [], [], []
+        self.inputs, self.saved, self.recurrent_weights, final = [], [], [], []
         for layer in range(self.num_layers):
             if layer:
                 x = self.dropouts[layer - 1].forward(x)
             self.inputs.append(x)
+            weight = self.parameter("weight_hh", layer)
+            self.recurrent_weights.append(self.weight_dropouts[layer].forward(weight))
             a = self.project(x, layer)  # (T, N, gates·H)
             x, last, saved = self.run(layer, a, *(part[layer] for part in state))
             self.saved.append(saved)
@@ -236,7 +249,8 @@ class Recurrent(Layer):
             x = self.inputs[layer].flatten(0, 1)  # (T·N, D)
             grad_a, grad_hh = grad_a.flatten(0, 1), grad_hh.flatten(0, 1)  # (T·N, gates·H)
             setattr(self, f"grad_weight_ih_l{layer}", grad_a.T @ x)
-            setattr(self, f"grad_weight_hh_l{layer}", grad_hh.T @ previous.flatten(0, 1))
+            grad_weight = self.weight_dropouts[layer].backward(grad_hh.T @ previous.flatten(0, 1))
+            setattr(self, f"grad_weight_hh_l{layer}", grad_weight)
             setattr(self, f"grad_bias_ih_l{layer}", grad_a.sum(0))
             setattr(self, f"grad_bias_hh_l{layer}", grad_hh.sum(0))
             grad = (grad_a @ self.parameter("weight_ih", layer)).view(self.inputs[layer].shape)
@@ -299,7 +313,7 @@ class RNN(Recurrent):
 
     def run(self, layer, a, h):
         T, N, H = a.shape
-        weight = self.parameter("weight_hh", layer).T
+        weight = self.recurrent_weights[layer].T
         hidden = a.new_empty(T + 1, N, H)  # hidden[t] is before step t, hidden[t + 1] after it
         hidden[0] = h
         for t in range(T):
@@ -308,7 +322,7 @@ class RNN(Recurrent):
 
     def run_back(self, layer, grad_output, grad_h):
         a, hidden = self.saved[layer]
-        weight = self.parameter("weight_hh", layer)
+        weight = self.recurrent_weights[layer]
         grad_a = a  # is no longer needed: its memory is used again
         for t in reversed(range(len(a))):
             grad_h.add_(grad_output[t])
@@ -346,7 +360,7 @@ class GRU(Recurrent):
 
     def run(self, layer, a, h):
         T, N, H = *a.shape[:2], self.hidden_size
-        weight, bias = self.parameter("weight_hh", layer).T, self.parameter("bias_hh", layer)
+        weight, bias = self.recurrent_weights[layer].T, self.parameter("bias_hh", layer)
         b = self.keep(f"b{layer}", (T, N, 3 * H), a)  # W_hh h' + b_hh
         hidden = a.new_empty(T + 1, N, H)
         hidden[0] = h
@@ -360,7 +374,7 @@ class GRU(Recurrent):
 
     def run_back(self, layer, grad_output, grad_h):
         a, b, hidden = self.saved[layer]
-        weight, H = self.parameter("weight_hh", layer), self.hidden_size
+        weight, H = self.recurrent_weights[layer], self.hidden_size
         for t in reversed(range(len(a))):
             grad_h.add_(grad_output[t])
             r, z, n = a[t].chunk(3, dim=1)
@@ -399,7 +413,7 @@ class LSTM(Recurrent):
 
     def run(self, layer, a, h, c):
         T, N, H = *a.shape[:2], self.hidden_size
-        weight = self.parameter("weight_hh", layer).T
+        weight = self.recurrent_weights[layer].T
         hidden = a.new_empty(T + 1, N, H)
         cells = self.keep(f"cells{layer}", (T + 1, N, H), a)
         tanh_cells = self.keep(f"tanh_cells{layer}", (T, N, H), a)
@@ -417,7 +431,7 @@ class LSTM(Recurrent):
 
     def run_back(self, layer, grad_output, grad_h, grad_c):
         a, hidden, cells, tanh_cells = self.saved[layer]
-        weight = self.parameter("weight_hh", layer)
+        weight = self.recurrent_weights[layer]
         for t in reversed(range(len(a))):
             i, f, g, o = a[t].chunk(4, dim=1)
             tanh_c = tanh_cells[t]
