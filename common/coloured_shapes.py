@@ -32,6 +32,11 @@ def inside(shapes: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 def make(split: str) -> Split:
     """uint8 images (N, 3, 32, 32) and their labels (N,); the same every time."""
+    return make_with_factors(split)[0]
+
+
+def make_with_factors(split: str) -> tuple[Split, dict[str, Tensor]]:
+    """The images, and what each was made from: every factor (N,), by name."""
     N, seed = SIZES_SEEDS[split]
     generator = torch.Generator().manual_seed(seed)
 
@@ -50,4 +55,7 @@ def make(split: str) -> Split:
     background = uniform(0.3, 0.6, 1, 1, 1) + uniform(-0.08, 0.08, 3, 1, 1)
     images = torch.where(shape, colours[:, :, None, None], background)
     images = images + NOISE * torch.randn(images.shape, generator=generator)
-    return Split(images.clamp(0, 1).mul(255).round().to(torch.uint8), labels, CLASSES, {})
+    factors = {"shape": labels % len(SHAPES), "colour": labels // len(SHAPES),
+               "size": radius.flatten(), "angle": angle.flatten(),
+               "column": center_x.flatten(), "row": center_y.flatten()}  # fmt: skip
+    return Split(images.clamp(0, 1).mul(255).round().to(torch.uint8), labels, CLASSES, {}), factors

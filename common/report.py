@@ -25,12 +25,20 @@ METRICS = {  # how each metric is shown: heading, factor, decimals
     "torchtext_bleu": ("BLEU by torchtext", 1, 2),
     "exact_match": ("exact match, %", 100, 2),
     "translation_seconds": ("seconds to translate", 1, 1),
+    "log_likelihood": ("log-likelihood, nats", 1, 2),
+    "elbo": ("ELBO, nats", 1, 2),
+    "reconstruction": ("reconstruction, nats", 1, 2),
+    "kl": ("KL, nats", 1, 2),
+    "active_units": ("active units", 1, 1),
+    "mig": ("mutual information gap", 1, 3),
 }
 ALWAYS = [("test", "accuracy"), ("test", "loss"), ("validation", "accuracy")]
 SHOWN = [  # what a folder's table shows, where its records have it
     *ALWAYS[:2], ("test", "perplexity"), ("test", "bits_per_character"), ("test", "bleu"),
     ("test", "chrf"), ("test", "torchtext_bleu"), ("test", "exact_match"),
-    ("test", "translation_seconds"), *ALWAYS[2:],
+    ("test", "translation_seconds"),
+    ("test", "log_likelihood"), ("test", "elbo"), ("test", "reconstruction"), ("test", "kl"),
+    ("test", "active_units"), ("test", "mig"), *ALWAYS[2:],
 ]  # fmt: skip
 
 

@@ -38,16 +38,21 @@ SMALL = {
         "--dataset", "reverse", "--subset", "48", "--batch-size", "128", "--embed-dim", "8",
         "--num-heads", "2", "--num-layers", "1", "--feedforward-dim", "8", "--warmup", "1",
     ],
+    "VAE": [
+        "--dataset", "shapes", "--subset", "64", "--batch-size", "16", "--network", "mlp",
+        "--hidden-sizes", "8", "--no-batch-norm",
+    ],
 }  # fmt: skip
 FOLDERS = [
     "CNN_Manual", "CNN_Torch", "LSTM", "MLP_Manual", "MLP_Torch", "RNN_Manual", "ResNet",
-    "Transformer_Manual", "Transformer_Torch", "ViT",
+    "Transformer_Manual", "Transformer_Torch", "VAE", "ViT",
 ]  # fmt: skip
 MLPS = [folder for folder in FOLDERS if folder.startswith("MLP")]
 CNNS = [folder for folder in FOLDERS if folder.startswith("CNN")]
 READERS = ["LSTM"]  # of texts, to say what class they are of
 WRITERS = ["RNN_Manual"]  # language models: a loss and samples, but no accuracy
 TRANSFORMERS = [folder for folder in FOLDERS if folder.startswith("Transformer")]  # nor have these
+AUTOENCODERS = ["VAE"]  # a loss, what it is made of, and no accuracy
 TWINS = [MLPS, CNNS, TRANSFORMERS]  # hand-written, PyTorch
 # newer attention of PyTorch's draws what it drops in another way than a mask of its own does
 SAME_DROPOUT = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5)

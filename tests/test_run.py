@@ -15,6 +15,7 @@ import torch
 from common import checkpoint, run
 from common.data import ROOT, Split
 from tests.running import (
+    AUTOENCODERS,
     CNNS,
     FOLDERS,
     MLPS,
@@ -99,19 +100,24 @@ def test_run_leaves_its_files(folder, tmp_path, capsys):
     )
     assert (result.code, result.err) == (0, "")
     written = folder in WRITERS
-    assert sorted(file.name for file in path.iterdir()) == FILES + ["samples.txt"] * written
+    filmed = folder in AUTOENCODERS
+    more = ["samples.txt"] * written + ["frames.safetensors"] * filmed
+    assert sorted(file.name for file in path.iterdir()) == sorted(FILES + more)
     rows = history(path)
     translated = folder in TRANSFORMERS
     share = "validation_exact_match" if translated else "validation_accuracy"
     columns = [share if name == "validation_accuracy" else name for name in COLUMNS]
-    columns = [name for name in columns if name != share or not written]
+    columns = [name for name in columns if name != share or not (written or filmed)]
+    if filmed:
+        place = columns.index("validation_loss") + 1
+        columns[place:place] = ["validation_reconstruction", "validation_kl"]
     assert [list(row) for row in rows] == [columns] * 3
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     seconds = [float(row["seconds"]) for row in rows]
     assert 0 < seconds[0] <= seconds[1] <= seconds[2]
     for row in rows:
         assert row["dataset"] == small(folder)[1]
-        assert written or 0 <= float(row[share]) <= 1
+        assert written or filmed or 0 <= float(row[share]) <= 1
         assert float(row["train_loss"]) > 0 and float(row["validation_loss"]) > 0
 
     config = json.loads((path / "config.json").read_text())
@@ -119,7 +125,7 @@ def test_run_leaves_its_files(folder, tmp_path, capsys):
     assert (path / "curves.png").read_bytes().startswith(b"\x89PNG")
     last, best = (checkpoint.load(path / f"{name}.safetensors") for name in ("last", "best"))
     assert (last["epoch"], last["batch"]) == (3, 0)
-    if written or translated:
+    if written or translated or filmed:
         scores = [-float(row["validation_loss"]) for row in rows]
     else:
         scores = [float(row["validation_accuracy"]) for row in rows]
@@ -207,6 +213,10 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "--num-heads 1; --num-layers 2; --feedforward-dim 9; --dropout 0.3; --activation gelu; "
     "--no-norm-first; --positions learned; --tokenizer word --warmup 0; --vocabulary-size 20; "
     "--max-length 10; --schedule inverse-sqrt; --dataset copy; --ema 0.5",
+    "VAE": "--model ae; --model iwae; --model iwae --samples 3; --model iwae --samples 3 --dreg; "
+    "--model cvae; --beta 3; --beta-warmup 1; --samples 2; --latent-dim 3; --likelihood grey; "
+    "--likelihood bernoulli; --network conv; --hidden-sizes 9; --activation tanh; --batch-norm; "
+    "--ema 0.5; --precision bfloat16",
 }
 PLAIN = {
     "MLP": ["--epochs", 1],
@@ -216,6 +226,7 @@ PLAIN = {
     "LSTM": ["--epochs", 1],
     "RNN": ["--epochs", 1],
     "Transformer": ["--epochs", 1],
+    "VAE": ["--epochs", 1],
 }
 
 
@@ -224,6 +235,8 @@ def test_every_flag_has_an_effect_and_the_same_one_each_time(folder, tmp_path, q
     flags, losses = [*EFFECTIVE[""].split("; "), *EFFECTIVE[kind(folder)].split("; ")], {}
     if folder in TRANSFORMERS:  # 8 tokens would be less than a sentence has
         flags[flags.index("--batch-size 8")] = "--batch-size 80"
+    if folder in AUTOENCODERS:  # they have neither
+        flags = [f for f in flags if f.split()[0] not in ("--label-smoothing", "--weight-decay")]
     for flag in ["", "", *flags]:
         path = tmp_path / str(len(list(tmp_path.iterdir())))
         train(folder, path, *PLAIN[kind(folder)], *flag.split())
@@ -549,6 +562,7 @@ EXPLOSIVE = {
     "LSTM": ["--optimizer", "nesterov", "--clip", 0],
     "RNN": ["--optimizer", "sgd", "--clip", 0, "--weight-decay", 1e30],  # its units only saturate
     "Transformer": ["--clip", 0],
+    "VAE": [],
 }
 
 

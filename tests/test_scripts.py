@@ -16,6 +16,7 @@ from torchvision import datasets
 from common import checkpoint, cli, compare, data, idx, report
 from common.data import ROOT
 from tests.running import (
+    AUTOENCODERS,
     CNNS,
     FOLDERS,
     MLPS,
@@ -338,7 +339,7 @@ def test_record_has_the_keys_of_the_design(folder, trained, recorder, tmp_path):
     assert list(row) == RUN_KEYS
     assert (row["seed"], row["epochs"]) == (0, 2) and row["seconds"] >= 0
     best = history(trained(folder))[row["best_epoch"] - 1]
-    names = ["loss"] if folder in WRITERS + TRANSFORMERS else ["accuracy", "loss"]
+    names = ["loss"] if folder in WRITERS + TRANSFORMERS + AUTOENCODERS else ["accuracy", "loss"]
     for name in names:
         assert row["validation"][name] == pytest.approx(float(best[f"validation_{name}"]))
         assert f"{name} {row['test'][name]:.4f}" in result.out

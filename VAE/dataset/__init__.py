@@ -1,0 +1,33 @@
+"""The datasets that this folder learns, as bytes; what is downloaded lies here too."""
+
+from pathlib import Path
+
+import torch
+
+from common import coloured_shapes, idx, vision
+from common.data import Split
+
+FOLDER = Path(__file__).resolve().parent.parent
+
+
+def load_training(name: str, data_dir: str | None = None) -> tuple[Split, Split]:
+    """The training and validation splits: uint8 images (N, C, H, W), labels (N,) int64."""
+    if name == "shapes":
+        return coloured_shapes.make("train"), coloured_shapes.make("validation")
+    train, validation = idx.load_training(name, FOLDER, data_dir)
+    return vision.of_digits(train, name), vision.of_digits(validation, name)
+
+
+def load_test(name: str, data_dir: str | None = None) -> Split:
+    """The test split, for test.py alone."""
+    if name == "shapes":
+        return coloured_shapes.make("test")
+    return vision.of_digits(idx.load_test(name, FOLDER, data_dir), name)
+
+
+def no_images(name: str) -> Split:
+    """What a network is built for: the shape and classes of a dataset, and no images."""
+    if name == "shapes":
+        return coloured_shapes.make("test").take(torch.arange(0))
+    images = torch.empty(0, 1, 28, 28, dtype=torch.uint8)
+    return Split(images, torch.empty(0, dtype=torch.int64), idx.CLASSES[name], {})

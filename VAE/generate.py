@@ -1,0 +1,124 @@
+"""Images from a trained model: `python VAE/generate.py`, or with `interpolation` or `walk`."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common import cli
+from common.data import Split
+from common.errors import UserError
+from VAE.dataset import load_training, no_images
+from VAE.model import VAE, Autoencoder
+from VAE.utils.pictures import COLUMNS, column_labels, draw_codes, draw_sheet, encode_all
+from VAE.utils.trained import load_trained
+
+FOLDER = Path(__file__).resolve().parent
+KINDS = {
+    "samples": "new images", "interpolation": "from one image to another",
+    "walk": "an attribute changes, --from a class (or a word of classes' names) --to another",
+}  # fmt: skip
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    kinds = "; ".join(f"{name}: {text}" for name, text in KINDS.items())
+    add("kind", nargs="?", choices=KINDS, default="samples", help=kinds)
+    add("--run-dir", help="the run whose network draws (default: the latest)")
+    add("--number", type=cli.positive_int, help="of samples (default: 80), or of rows (8)")
+    add("--label", help="cvae: the class of all samples (default: one in each column)")
+    add("--from", dest="source", help="walk: what the images are")
+    add("--to", dest="target", help="walk: what they become")
+    add("--seed", type=cli.number(int, 0, 2**32), default=0, help="the same seed, the same images")
+    add("--out", help="the PNG (default: in the run's folder, below generated/)")
+    add("--data-dir", help="where the data lies; before $PLAYGROUND_DATA")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    return parser
+
+
+def matching(classes: list[str], name: str | None, flag: str) -> list[int]:
+    """The class of this name, or all that have this word in their name."""
+    if name in classes:
+        return [classes.index(name)]
+    found = [n for n, words in enumerate(classes) if name in words.split()]
+    if not found:
+        raise UserError(f"{flag} {name}: the classes are {', '.join(classes)}")
+    return found
+
+
+def mixtures(first: Tensor, last: Tensor, steps: int = COLUMNS) -> Tensor:
+    """(n, F), (n, F) -> (n·steps, F): in each row from the first to the last, in equal steps"""
+    t = torch.linspace(0, 1, steps, device=first.device)[None, :, None]
+    return ((1 - t) * first[:, None] + t * last[:, None]).flatten(0, 1)
+
+
+def interpolate(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
+    """Between the codes of two held-out images, and of a conditional model, between the classes."""
+    rows = torch.randint(len(data), (2 * args.number,), generator=generator)
+    some = data.take(rows.to(data.labels.device))
+    mu, _ = encode_all(model, some)
+    one_hot = F.one_hot(some.labels, len(data.classes)).float()
+    ends = [(codes[: args.number], codes[args.number :]) for codes in (mu, one_hot)]
+    return model.pictures(*(mixtures(*end) for end in ends))
+
+
+def walk(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
+    """From held-out images along mean code of --to − mean code of --from (Larsen et al., 2015);
+    of a conditional model, the code stays and the class changes."""
+    if args.source is None or args.target is None:
+        raise UserError("walk needs --from and --to: classes, or words of classes' names")
+    source = matching(data.classes, args.source, "--from")
+    target = matching(data.classes, args.target, "--to")
+    if model.num_classes and len(source) != len(target):
+        raise UserError(
+            f"--from {args.source} is {len(source)} classes and --to {args.target} {len(target)}: "
+            "a conditional model needs as many"
+        )
+    mu, _ = encode_all(model, data)
+    means = [mu[torch.isin(data.labels.cpu(), torch.tensor(c))].mean(0) for c in (source, target)]
+    there = torch.isin(data.labels.cpu(), torch.tensor(source)).nonzero().squeeze(1)
+    rows = there[torch.randperm(len(there), generator=generator)[: args.number]]
+    rows = rows.to(data.labels.device)
+    before, labels = mu[rows], data.labels[rows]
+    after = before if model.num_classes else before + means[1] - means[0]
+    become = torch.tensor([target[source.index(n) % len(target)] for n in labels.tolist()])
+    become = become.to(labels.device)
+    one_hot = [F.one_hot(n, len(data.classes)).float() for n in (labels, become)]
+    return model.pictures(mixtures(before, after), mixtures(*one_hot))
+
+
+@torch.no_grad()
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    args.number = args.number or (80 if args.kind == "samples" else 8)
+    run_dir, config, model = load_trained(FOLDER, args)
+    generator = torch.Generator().manual_seed(args.seed)
+    columns, data = COLUMNS, no_images(config.dataset)
+    if args.kind != "samples" or not isinstance(model, VAE):
+        data = load_training(config.dataset, config.data_dir)[1].to(config.device)
+    if args.kind == "samples":
+        columns = model.num_classes or COLUMNS
+        seen = None if isinstance(model, VAE) else encode_all(model, data)[0]
+        z = draw_codes(model, args.number, generator, seen)
+        labels = column_labels(model, args.number, columns)
+        if args.label is not None:
+            if not model.num_classes:
+                raise UserError(f"--label needs a conditional model, and {run_dir} is none")
+            label = matching(data.classes, args.label, "--label")[0]
+            columns, labels = COLUMNS, torch.full_like(labels, label)
+        pictures = model.pictures(z, labels)
+    else:
+        pictures = {"interpolation": interpolate, "walk": walk}[args.kind](
+            model, data, args, generator
+        )
+    path = Path(args.out or run_dir / "generated" / f"{args.kind}-{args.seed}.png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_sheet(path, pictures, columns)
+    print(f"{config.model} of {run_dir}: {len(pictures)} images in {path}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,95 @@
+"""This folder's diagrams: where codes lie, and which latent numbers say something."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from torch import Tensor
+
+from common.plots import save
+from VAE.model import VAE, Autoencoder
+from VAE.utils.pictures import draw_sheet
+
+MOST_POINTS = 5_000
+
+
+def plane(mu: Tensor) -> tuple[Tensor, str]:
+    """Codes (N, L) as points (N, 2): themselves, or their two first principal components."""
+    if mu.shape[1] <= 2:
+        return torch.nn.functional.pad(mu, (0, 2 - mu.shape[1])), "latent number"
+    _, _, directions = torch.linalg.svd(mu - mu.mean(0), full_matrices=False)
+    return (mu - mu.mean(0)) @ directions[:2].T, "principal component"
+
+
+def draw_scatter(path: Path, mu: Tensor, labels: Tensor, classes: list[str], title: str) -> None:
+    """The codes (N, L), coloured by their class (N,)."""
+    points, what = plane(mu.cpu().float())
+    points, labels = points[:MOST_POINTS], labels[:MOST_POINTS].cpu()
+    figure, axis = plt.subplots(figsize=(6.5, 5.5))
+    colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
+    for label, name in enumerate(classes):
+        own = points[labels == label].numpy()
+        axis.scatter(own[:, 0], own[:, 1], s=4, color=colours(label), label=name, alpha=0.7)
+    axis.legend(bbox_to_anchor=(1.01, 1), loc="upper left", markerscale=3, fontsize=8)
+    axis.set(title=title, xlabel=f"{what} 1", ylabel=f"{what} 2", aspect="equal")
+    save(figure, path)
+
+
+def draw_latent_grid(path: Path, model: Autoencoder, mu: Tensor, side: int = 20) -> None:
+    """What a latent plane looks like: steps of equal probability under the prior, as in figure 4 of
+    Kingma & Welling (2013). The plain autoencoder has no prior: over its own codes (N, 2)."""
+    shares = torch.linspace(0.5 / side, 1 - 0.5 / side, side, device=mu.device)
+    steps = [torch.quantile(mu[:, n].float(), shares) for n in (0, 1)]
+    if isinstance(model, VAE):
+        steps = [torch.special.ndtri(shares)] * 2
+    y, x = torch.meshgrid(steps[1].flip(0), steps[0], indexing="ij")
+    z = torch.stack([x, y], dim=2).view(-1, 2)
+    labels = torch.zeros(len(z), dtype=torch.int64, device=z.device)
+    draw_sheet(path, model.pictures(z, labels), side, scale=1)
+
+
+def draw_traversals(
+    path: Path, model: Autoencoder, z: Tensor, kl: Tensor, title: str, most: int = 10
+) -> None:
+    """One image's code z (1, L), with one latent number changed in each row: those with the largest
+    KL (L,), from -2.5 to 2.5."""
+    units = kl.argsort(descending=True)[:most]
+    values = torch.linspace(-2.5, 2.5, 11, device=z.device)
+    figure, axes = plt.subplots(
+        len(units), 1, figsize=(6.5, 0.62 * len(units) + 0.5), squeeze=False, layout="constrained"
+    )
+    for axis, unit in zip(axes[:, 0], units, strict=True):
+        row = z.repeat(len(values), 1)
+        row[:, unit] = values
+        labels = torch.zeros(len(row), dtype=torch.int64, device=z.device)
+        pictures = model.pictures(row, labels).permute(2, 0, 3, 1).flatten(1, 2).squeeze(2).cpu()
+        axis.imshow(pictures.numpy(), cmap="gray", vmin=0, vmax=1)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.set_ylabel(f"{int(unit)}: {kl[unit]:.1f} nats", rotation=0, ha="right", va="center",
+                        fontsize=8)  # fmt: skip
+    figure.suptitle(f"{title}: one latent number changed in each row, -2.5 to 2.5", fontsize=10)
+    save(figure, path)
+
+
+def draw_units(path: Path, kl: Tensor, active: Tensor, title: str) -> None:
+    """The mean KL of every latent number (L,), largest first, and which are active (L,)."""
+    order = kl.argsort(descending=True).cpu()
+    kl, active = kl.cpu()[order], active.cpu()[order]
+    figure, axis = plt.subplots(figsize=(7, 3.2))
+    colours = ["C0" if used else "0.7" for used in active]
+    axis.bar(range(len(kl)), kl.numpy(), color=colours)
+    axis.set(xlabel="latent number, sorted", ylabel="KL, nats",
+             title=f"{title}: {int(active.sum())} of {len(kl)} are active")  # fmt: skip
+    axis.grid(alpha=0.3, axis="y")
+    save(figure, path)
+
+
+def draw_factors(path: Path, shares: Tensor, names: list[str], title: str) -> None:
+    """What share of each factor's entropy each latent number knows: (L, F)"""
+    figure, axis = plt.subplots(figsize=(1.5 + 0.75 * len(names), 1.4 + 0.3 * len(shares)))
+    picture = axis.imshow(shares.numpy(), cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(names)), names)
+    axis.set(ylabel="latent number", title=title)
+    figure.colorbar(picture, label="mutual information / entropy")
+    save(figure, path)
