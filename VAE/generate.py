@@ -12,7 +12,7 @@ from common.data import Split
 from common.errors import UserError
 from VAE.dataset import load_training, no_images
 from VAE.model import VAE, Autoencoder
-from VAE.utils.pictures import COLUMNS, column_labels, draw_codes, draw_sheet, encode_all
+from VAE.utils.pictures import COLUMNS, column_labels, draw_sheet, encode_all, sample_codes
 from VAE.utils.trained import load_trained
 
 FOLDER = Path(__file__).resolve().parent
@@ -102,7 +102,7 @@ def main(argv=None):
     if args.kind == "samples":
         columns = model.num_classes or COLUMNS
         seen = None if isinstance(model, VAE) else encode_all(model, data)[0]
-        z = draw_codes(model, args.number, generator, seen)
+        z = sample_codes(model, args.number, generator, seen)
         labels = column_labels(model, args.number, columns)
         if args.label is not None:
             if not model.num_classes:

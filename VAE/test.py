@@ -15,11 +15,11 @@ from VAE.utils.pictures import (
     COLUMNS,
     ROWS,
     column_labels,
-    draw_codes,
     draw_film,
     draw_reconstructions,
     draw_sheet,
     encode_all,
+    sample_codes,
 )
 from VAE.utils.plots import (
     draw_factors,
@@ -68,7 +68,7 @@ def main(argv=None):
     print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
     columns = model.num_classes or COLUMNS
-    z = draw_codes(model, ROWS * columns, torch.Generator().manual_seed(0), seen=mu)
+    z = sample_codes(model, ROWS * columns, torch.Generator().manual_seed(0), seen=mu)
     pictures = model.pictures(z, column_labels(model, len(z), columns))
     draw_sheet(run_dir / "samples.png", pictures, columns)
     draw_reconstructions(run_dir / "reconstructions.png", model, test)

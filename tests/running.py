@@ -82,6 +82,7 @@ def few_shapes(monkeypatch) -> None:
     for split, size in (("train", 80), ("validation", 48), ("test", 32)):
         seed = coloured_shapes.SIZES_SEEDS[split][1]
         monkeypatch.setitem(coloured_shapes.SIZES_SEEDS, split, (size, seed))
+    monkeypatch.setattr("VAE.test.SAMPLES", 20)
 
 
 def short_strings(monkeypatch) -> None:

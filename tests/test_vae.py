@@ -39,7 +39,7 @@ from VAE.utils.factors import binned, information, mutual_information, mutual_in
 from VAE.utils.importance import estimate, estimate_split
 from VAE.utils.likelihoods import LIKELIHOODS, BernoulliLogProb, Gaussian
 from VAE.utils.networks import ConvDecoder, ConvEncoder
-from VAE.utils.pictures import FRAMES, draw_codes, is_filmed
+from VAE.utils.pictures import FRAMES, is_filmed, sample_codes
 
 
 @pytest.fixture(autouse=True)
@@ -600,12 +600,12 @@ def test_conditional_model_draws_the_class_that_it_is_told():
 def test_codes_of_the_plain_autoencoder_are_drawn_like_those_it_has_seen():
     model = Autoencoder((1, 2, 2), 3)
     seen = torch.randn(5_000, 3) @ torch.tensor([[2.0, 1, 0], [0, 0.5, 0], [0, 0, 0.01]]) + 5
-    drawn = draw_codes(model, 20_000, torch.Generator().manual_seed(0), seen)
+    drawn = sample_codes(model, 20_000, torch.Generator().manual_seed(0), seen)
     torch.testing.assert_close(drawn.mean(0), seen.mean(0), rtol=0, atol=0.08)
     torch.testing.assert_close(drawn.T.cov(), seen.T.cov(), rtol=0.1, atol=0.05)
-    prior = draw_codes(VAE((1, 2, 2), 3), 20_000, torch.Generator().manual_seed(0))
+    prior = sample_codes(VAE((1, 2, 2), 3), 20_000, torch.Generator().manual_seed(0))
     torch.testing.assert_close(prior.T.cov(), torch.eye(3), rtol=0, atol=0.05)
-    one = draw_codes(Autoencoder((1, 2, 2), 1), 100, None, torch.randn(50, 1))
+    one = sample_codes(Autoencoder((1, 2, 2), 1), 100, None, torch.randn(50, 1))
     assert one.shape == (100, 1)
 
 

@@ -42,7 +42,7 @@ def encode_all(model: Autoencoder, data: Split) -> tuple[Tensor, Tensor | None]:
     return torch.cat(mu), None if logvar[0] is None else torch.cat(logvar)
 
 
-def draw_codes(model: Autoencoder, count: int, generator, seen: Tensor | None = None) -> Tensor:
+def sample_codes(model: Autoencoder, count: int, generator, seen: Tensor | None = None) -> Tensor:
     """(count, L) from the prior N(0, 1). The plain autoencoder has none: its codes are drawn from
     the normal distribution that has the mean and covariance of the codes `seen` (N, L)."""
     device = next(model.parameters()).device
@@ -97,7 +97,7 @@ def film(run_dir: Path, epoch: int, model: Autoencoder, validation: Split) -> No
     generator = torch.Generator().manual_seed(0)
     columns = model.num_classes or COLUMNS
     if isinstance(model, VAE):
-        z = draw_codes(model, ROWS * columns, generator)
+        z = sample_codes(model, ROWS * columns, generator)
     else:
         some = validation.take(torch.arange(min(ROWS * columns, len(validation))))
         z, _ = encode_all(model, some)
