@@ -107,8 +107,10 @@ def main(argv=None):
         if args.label is not None:
             if not model.num_classes:
                 raise UserError(f"--label needs a conditional model, and {run_dir} is none")
-            label = matching(data.classes, args.label, "--label")[0]
-            columns, labels = COLUMNS, torch.full_like(labels, label)
+            found = matching(data.classes, args.label, "--label")
+            if len(found) > 1:
+                raise UserError(f"--label {args.label}: {len(found)} classes have it, name one")
+            columns, labels = COLUMNS, torch.full_like(labels, found[0])
         pictures = model.pictures(z, labels)
     else:
         pictures = {"interpolation": interpolate, "walk": walk}[args.kind](

@@ -59,7 +59,7 @@ def main(argv=None):
         kl, active = kl_to_prior(mu, logvar).mean(0), active_units(mu)
         metrics["active_units"] = int(active.sum())
         draw_units(run_dir / "units.png", kl, active, title)
-        draw_traversals(run_dir / "traversals.png", model, mu[:1], kl, title)
+        draw_traversals(run_dir / "traversals.png", model, mu[:1], test.labels[:1], kl, title)
     if config.dataset == "shapes":
         _, factors = coloured_shapes.make_with_factors("test")
         shares = information(mu, factors)

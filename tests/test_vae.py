@@ -839,6 +839,7 @@ def test_walk_of_a_code_goes_from_one_class_mean_to_the_other(quick, trained, ca
         ("vae", "walk --from red --to pink", ["--to pink", "red disc"]),
         ("vae", "--label red", ["--label", "conditional"]),
         ("cvae", "--label pink", ["--label pink"]),
+        ("cvae", "--label red", ["--label red", "4 classes"]),
         ("cvae", "walk --from red --to cross", []),
         ("cvae", "walk --from red --to disc", []),
         ("cvae", "walk --from red --to", ["--to"]),

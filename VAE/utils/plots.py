@@ -49,10 +49,10 @@ def draw_latent_grid(path: Path, model: Autoencoder, mu: Tensor, side: int = 20)
 
 
 def draw_traversals(
-    path: Path, model: Autoencoder, z: Tensor, kl: Tensor, title: str, most: int = 10
+    path: Path, model: Autoencoder, z: Tensor, label: Tensor, kl: Tensor, title: str, most: int = 10
 ) -> None:
-    """One image's code z (1, L), with one latent number changed in each row: those with the largest
-    KL (L,), from -2.5 to 2.5."""
+    """One image's code z (1, L) and label (1,), with one latent number changed in each row: those
+    with the largest KL (L,), from -2.5 to 2.5."""
     units = kl.argsort(descending=True)[:most]
     values = torch.linspace(-2.5, 2.5, 11, device=z.device)
     figure, axes = plt.subplots(
@@ -61,8 +61,13 @@ def draw_traversals(
     for axis, unit in zip(axes[:, 0], units, strict=True):
         row = z.repeat(len(values), 1)
         row[:, unit] = values
-        labels = torch.zeros(len(row), dtype=torch.int64, device=z.device)
-        pictures = model.pictures(row, labels).permute(2, 0, 3, 1).flatten(1, 2).squeeze(2).cpu()
+        pictures = (
+            model.pictures(row, label.expand(len(row)))
+            .permute(2, 0, 3, 1)
+            .flatten(1, 2)
+            .squeeze(2)
+            .cpu()
+        )
         axis.imshow(pictures.numpy(), cmap="gray", vmin=0, vmax=1)
         axis.set_xticks([])
         axis.set_yticks([])
