@@ -31,7 +31,7 @@ DIGITS = dict(
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset: a few-minute version of what the README records
     "mnist": DIGITS,
-    "mnist-sample": {**DIGITS, "epochs": 50, "batch_size": 64, "latent_dim": 20},
+    "mnist-sample": {**DIGITS, "epochs": 50, "batch_size": 64, "latent_dim": 10},
     "fashion-mnist": DIGITS,
     "shapes": {
         **DIGITS, "epochs": 30, "batch_size": 64, "latent_dim": 10, "likelihood": "gaussian",
