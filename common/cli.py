@@ -22,6 +22,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.ArgumentDefaultsHelpFormatter(prog, width=100),
         )
+        self.models: dict[str, dict] = {}  # defaults that come with a --model of one's own choice
 
     def error(self, message: str):
         self.exit(2, f"error: {message} (--help lists the flags)\n")
@@ -105,7 +106,10 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     if not given.get("resume"):
         of_task = [n for n, recipe in recipes.items() if recipe.get("task") == given.get("task")]
         dataset = given.get("dataset", (of_task or list(recipes))[0])
-        parser.set_defaults(dataset=dataset, **recipes[dataset])
+        recipe = recipes[dataset]
+        if given.get("model", recipe.get("model")) != recipe.get("model"):
+            recipe = {**recipe, **parser.models.get(given["model"], {})}
+        parser.set_defaults(dataset=dataset, **recipe)
         args = parser.parse_args(argv)
         if args.data_dir:  # config.json may be read from another folder
             args.data_dir = os.path.abspath(args.data_dir)

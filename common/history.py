@@ -5,8 +5,10 @@ import io
 
 
 def best_row(history: list[dict]) -> dict:
-    """The best epoch: the highest validation accuracy where there is one, then the lowest loss."""
-    return max(history, key=lambda r: (r.get("validation_accuracy", 0), -r["validation_loss"]))
+    """The best epoch: the highest validation accuracy where there is one, then the lowest loss, or
+    of a GAN, whose losses do not say how good it is, the lowest Fréchet distance."""
+    lowest = "validation_loss" if "validation_loss" in history[0] else "validation_frechet_distance"
+    return max(history, key=lambda r: (r.get("validation_accuracy", 0), -r[lowest]))
 
 
 def validation_metrics(row: dict) -> dict[str, float]:

@@ -33,7 +33,9 @@ def draw_curves(path: Path, history: list[dict]) -> None:
         ("train_loss", "training (as regularised)"),
         ("validation_loss", "validation"),
     ):
-        axes[0, 0].plot(epochs, [row[name] for row in history], marker=marker, ms=3, label=label)
+        if name in history[0]:
+            values = [row[name] for row in history]
+            axes[0, 0].plot(epochs, values, marker=marker, ms=3, label=label)
     axes[0, 0].set(xlabel="epoch", ylabel="loss", title=f"{history[0]['dataset']}: loss")
     axes[0, 0].legend()
     for axis, name in zip(axes[0, 1:], others, strict=True):

@@ -31,14 +31,27 @@ METRICS = {  # how each metric is shown: heading, factor, decimals
     "kl": ("KL, nats", 1, 2),
     "active_units": ("active units", 1, 1),
     "mig": ("mutual information gap", 1, 3),
+    "frechet_distance": ("Fréchet distance", 1, 3),
+    "frechet_floor": ("Fréchet distance, real to real", 1, 3),
+    "frechet_ratio": ("ratio of the two", 1, 2),
+    "precision": ("precision, %", 100, 1),
+    "recall": ("recall, %", 100, 1),
+    "confident_share": ("classified with ≥ 0.9, %", 100, 2),
+    "real_confident_share": ("the same of real ones, %", 100, 2),
+    "class_deviation": ("largest deviation of a class, points", 100, 2),
+    "as_asked": ("of the class asked for, %", 100, 2),
+    "modes": ("modes of 8", 1, 0),
+    "high_quality": ("high quality, %", 100, 2),
 }
+GENERATED = list(METRICS)[list(METRICS).index("frechet_distance") :]
 ALWAYS = [("test", "accuracy"), ("test", "loss"), ("validation", "accuracy")]
 SHOWN = [  # what a folder's table shows, where its records have it
     *ALWAYS[:2], ("test", "perplexity"), ("test", "bits_per_character"), ("test", "bleu"),
     ("test", "chrf"), ("test", "torchtext_bleu"), ("test", "exact_match"),
     ("test", "translation_seconds"),
     ("test", "log_likelihood"), ("test", "elbo"), ("test", "reconstruction"), ("test", "kl"),
-    ("test", "active_units"), ("test", "mig"), *ALWAYS[2:],
+    ("test", "active_units"), ("test", "mig"),
+    *(("test", name) for name in GENERATED), *ALWAYS[2:],
 ]  # fmt: skip
 
 
@@ -70,7 +83,10 @@ def columns(records: list[dict]) -> list[tuple[str, str]]:
     """The (split, metric) pairs of a folder's table; the validation loss where it was chosen by."""
     runs = [run for record in records for run in record["runs"]]
     found = [(split, name) for split, name in SHOWN if any(name in run[split] for run in runs)]
-    return found if ("validation", "accuracy") in found else [*found, ("validation", "loss")]
+    if ("validation", "accuracy") in found:
+        return found
+    games = runs and all("frechet_distance" in run["validation"] for run in runs)
+    return [*found, ("validation", "frechet_distance" if games else "loss")]
 
 
 def head(shown: list[tuple[str, str]]) -> list[str]:

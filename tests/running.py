@@ -17,6 +17,7 @@ import torch
 
 from common import checkpoint, cli, coloured_shapes, idx, made_pairs, run
 from common.data import ROOT
+from GAN.dataset import ring
 from LSTM.dataset import templates
 
 # a run of a fraction of a second: the controlled dataset, and a network that need not be good
@@ -42,9 +43,12 @@ SMALL = {
         "--dataset", "shapes", "--subset", "64", "--batch-size", "16", "--network", "mlp",
         "--hidden-sizes", "8", "--no-batch-norm",
     ],
+    "GAN": [
+        "--dataset", "ring", "--subset", "256", "--batch-size", "32", "--hidden-sizes", "8",
+    ],
 }  # fmt: skip
 FOLDERS = [
-    "CNN_Manual", "CNN_Torch", "LSTM", "MLP_Manual", "MLP_Torch", "RNN_Manual", "ResNet",
+    "CNN_Manual", "CNN_Torch", "GAN", "LSTM", "MLP_Manual", "MLP_Torch", "RNN_Manual", "ResNet",
     "Transformer_Manual", "Transformer_Torch", "VAE", "ViT",
 ]  # fmt: skip
 MLPS = [folder for folder in FOLDERS if folder.startswith("MLP")]
@@ -53,6 +57,7 @@ READERS = ["LSTM"]  # of texts, to say what class they are of
 WRITERS = ["RNN_Manual"]  # language models: a loss and samples, but no accuracy
 TRANSFORMERS = [folder for folder in FOLDERS if folder.startswith("Transformer")]  # nor have these
 AUTOENCODERS = ["VAE"]  # a loss, what it is made of, and no accuracy
+GAMES = ["GAN"]  # measured by how far samples are from data: neither loss nor accuracy
 TWINS = [MLPS, CNNS, TRANSFORMERS]  # hand-written, PyTorch
 # newer attention of PyTorch's draws what it drops in another way than a mask of its own does
 SAME_DROPOUT = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5)
@@ -79,6 +84,7 @@ def few_shapes(monkeypatch) -> None:
     for split, size in (("train", 100), ("validation", 48), ("test", 32)):
         monkeypatch.setitem(templates.SIZES, split, size)
         monkeypatch.setitem(made_pairs.SIZES, split, size)
+        monkeypatch.setitem(ring.SIZES_SEEDS, split, (5 * size, ring.SIZES_SEEDS[split][1]))
     for split, size in (("train", 80), ("validation", 48), ("test", 32)):
         seed = coloured_shapes.SIZES_SEEDS[split][1]
         monkeypatch.setitem(coloured_shapes.SIZES_SEEDS, split, (size, seed))

@@ -14,6 +14,7 @@ from tests.conftest import user_error
 from tests.running import (
     AUTOENCODERS,
     FOLDERS,
+    GAMES,
     TRANSFORMERS,
     WRITERS,
     assert_one_line,
@@ -292,10 +293,15 @@ def test_record_is_complete_and_consistent(path):
             assert abs(test - validation) < 0.05 * abs(validation)
             continue
         for split in ("validation", "test"):
+            if folder in GAMES:
+                assert 0 <= run[split]["frechet_distance"] < math.inf
+                continue
             assert folder in WRITERS + TRANSFORMERS or 0 <= run[split]["accuracy"] <= 1
             assert run[split]["loss"] > 0 and math.isfinite(run[split]["loss"])
         # the test split was not chosen on, but is alike: a swapped split or factor would show
-        if folder in WRITERS + TRANSFORMERS:
+        if folder in GAMES:  # whose distances depend on the size of the split
+            assert run["test"]["frechet_floor"] > 0
+        elif folder in WRITERS + TRANSFORMERS:
             assert abs(run["test"]["loss"] - run["validation"]["loss"]) < 0.2
         else:
             assert abs(run["test"]["accuracy"] - run["validation"]["accuracy"]) < 0.05

@@ -19,6 +19,7 @@ from tests.running import (
     AUTOENCODERS,
     CNNS,
     FOLDERS,
+    GAMES,
     MLPS,
     READERS,
     TRANSFORMERS,
@@ -340,6 +341,7 @@ def test_record_has_the_keys_of_the_design(folder, trained, recorder, tmp_path):
     assert (row["seed"], row["epochs"]) == (0, 2) and row["seconds"] >= 0
     best = history(trained(folder))[row["best_epoch"] - 1]
     names = ["loss"] if folder in WRITERS + TRANSFORMERS + AUTOENCODERS else ["accuracy", "loss"]
+    names = ["frechet_distance"] if folder in GAMES else names
     for name in names:
         assert row["validation"][name] == pytest.approx(float(best[f"validation_{name}"]))
         assert f"{name} {row['test'][name]:.4f}" in result.out

@@ -1,0 +1,47 @@
+"""The datasets that this folder learns; what is downloaded lies here too.
+
+The reading itself is in `common/`; the ring is this folder's own.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+from torch import Tensor
+
+from common import idx, image_folder
+from common.data import Split
+from common.vision import of_digits
+from GAN.dataset import ring
+
+FOLDER = Path(__file__).resolve().parent.parent
+
+
+def load_training(args: Namespace) -> tuple[Split, Split]:
+    """The training and validation splits: uint8 images (N, C, H, W) or points (N, 2)."""
+    if args.dataset == "ring":
+        return ring.make("train"), ring.make("validation")
+    if args.dataset == "folder":
+        return image_folder.load_training(args.data_dir, args.image_size)
+    train, validation = idx.load_training(args.dataset, FOLDER, args.data_dir)
+    return of_digits(train, args.dataset), of_digits(validation, args.dataset)
+
+
+def load_test(args: Namespace) -> Split:
+    """The test split, for test.py alone."""
+    if args.dataset == "ring":
+        return ring.make("test")
+    if args.dataset == "folder":
+        return image_folder.load_test(args.data_dir, args.image_size)
+    return of_digits(idx.load_test(args.dataset, FOLDER, args.data_dir), args.dataset)
+
+
+def scaled(data: Tensor) -> Tensor:
+    """Pixels 0 … 255 -> [-1, 1], where tanh ends; points stay as they are."""
+    return data.float() / 127.5 - 1 if data.dim() == 4 else data
+
+
+def as_data(samples: Tensor) -> Tensor:
+    """The inverse of `scaled`: pixels are rounded to bytes, as those of real images are."""
+    if samples.dim() == 4:
+        return ((samples.float() + 1) * 127.5).round().clamp(0, 255).byte()
+    return samples.float()

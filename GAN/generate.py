@@ -1,0 +1,79 @@
+"""Draw with a trained generator: `python GAN/generate.py --count 100`, or `--interpolate 6`."""
+
+from pathlib import Path
+
+import torch
+
+from common import cli
+from common.errors import UserError
+from common.mosaic import mosaic, to_picture
+from GAN.train import MODELS, RECIPES
+from GAN.utils.film import pictures, scatter
+from GAN.utils.judge import even_labels, latents, sample
+from GAN.utils.loading import interpolations, load_trained
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--run-dir", help="the run whose generator draws (default: the latest)")
+    add("--count", type=cli.positive_int, default=100, help="samples, in one grid")
+    add("--columns", type=cli.positive_int, default=10, help="of the grid, or steps of a way")
+    add("--interpolate", type=cli.positive_int, metavar="LINES", help="ways between two samples")
+    add("--label", help="draw this class alone, by name or number (--model cgan)")
+    add("--single", action="store_true", help="a file for each image as well")
+    add("--scale", type=cli.positive_int, default=2, help="pixels of the file for one of the image")
+    add("--output", help="folder for the files (default: generated/ in the run's folder)")
+    add("--seed", type=cli.number(int, 0, 2**32), default=0, help="the same seed, the same images")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    return parser
+
+
+def number_of(label: str | None, classes: list[str], conditional: bool) -> int | None:
+    """The class that --label means. Raises UserError where there is none such."""
+    if label is None:
+        return None
+    if not conditional:
+        raise UserError("--label: this run's model knows no classes; train one with --model cgan")
+    if label in classes:
+        return classes.index(label)
+    if label.isdecimal() and int(label) < len(classes):
+        return int(label)
+    raise UserError(f"--label {label}: choose from {', '.join(classes)}")
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    run_dir, _, kind, model = load_trained(FOLDER, args, RECIPES, MODELS)
+    generator = model.generator
+    label = number_of(args.label, kind.classes, generator.num_classes > 0)
+    if args.single and len(kind.shape) == 1:
+        raise UserError("--single is of images: this run's data are points")
+
+    if args.interpolate:
+        z, labels = interpolations(generator, args.interpolate, args.columns, args.seed, label)
+    else:
+        z = latents(args.count, generator, args.seed)
+        labels = even_labels(args.count, generator)
+        if label is not None:
+            labels = torch.full((args.count,), label)
+    samples = sample(generator, z, labels)
+
+    output = Path(args.output) if args.output else run_dir / "generated"
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be made ({error.strerror})") from None
+    grid = scatter(samples) if len(kind.shape) == 1 else mosaic(pictures(samples), args.columns)
+    to_picture(grid, args.scale).save(output / "grid.png")
+    print(output / "grid.png")
+    if args.single:
+        for number, picture in enumerate(pictures(samples)):
+            to_picture(picture, args.scale).save(output / f"{number:05d}.png")
+        print(f"{len(samples)} single images in {output}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)

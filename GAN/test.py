@@ -1,0 +1,58 @@
+"""Evaluate a run of a GAN beside the test split, and draw what it makes."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from common import cli
+from common.data import Split
+from common.evaluation import write_record
+from common.folders import dataset_name
+from common.mosaic import mosaic, to_picture
+from GAN.dataset import load_test, load_training
+from GAN.model import Generator
+from GAN.train import MODELS, RECIPES
+from GAN.utils.film import pictures, sheet
+from GAN.utils.judge import even_labels, latents, make_judge, sample
+from GAN.utils.loading import interpolations, load_trained
+from GAN.utils.plots import draw_ring
+
+FOLDER = Path(__file__).resolve().parent
+STEPS, LINES = 10, 6  # of interpolation.png
+
+
+def draw_samples(run_dir: Path, generator: Generator, config: Namespace, test: Split) -> None:
+    """samples.png and, of images, interpolation.png; of points, ring.png."""
+    if config.dataset == "ring":
+        labels = even_labels(len(test) // 4, generator)
+        points = sample(generator, latents(len(labels), generator, config.seed), labels)
+        draw_ring(run_dir / "ring.png", test.inputs[: len(labels)], points, config.model)
+        return
+    to_picture(sheet(generator, rows=10)).save(run_dir / "samples.png")
+    z, labels = interpolations(generator, LINES, STEPS, config.seed)
+    lines = mosaic(pictures(sample(generator, z, labels)), STEPS)
+    to_picture(lines).save(run_dir / "interpolation.png")
+
+
+def main(argv=None):
+    args = cli.test_parser(__doc__).parse_args(argv)
+    run_dir, config, _, model = load_trained(FOLDER, args, RECIPES, MODELS)
+    config.data_dir = args.data_dir or config.data_dir
+    device = next(model.parameters()).device
+    train, validation, test = (s.to(device) for s in (*load_training(config), load_test(config)))
+    judge = make_judge(config, train, validation, real=test)
+    metrics = judge.test(model.generator)
+    name = dataset_name(vars(config))
+    print(f"{run_dir}: test split of {name}, {len(test):,} examples")
+    print("  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
+    print(f"Fréchet distance: {judge.signature}")
+    draw_samples(run_dir, model.generator, config, test)
+    print(f"pictures in {run_dir}")
+
+    if args.record:
+        splits = {"train": train.subset(config.subset), "validation": validation, "test": test}
+        signatures = {"frechet_distance": judge.signature}
+        write_record(FOLDER, args, run_dir, config, model, splits, metrics, signatures)
+
+
+if __name__ == "__main__":
+    cli.entry(main)

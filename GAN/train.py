@@ -1,0 +1,145 @@
+"""Train a GAN: `python GAN/train.py` learns to draw digits in some minutes."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from common import cli, idx
+from common.device import seed_everything, select_device
+from common.errors import UserError
+from common.folders import dataset_name
+from common.run import Run
+from common.schedules import SCHEDULES, make_schedule, moving_average
+from GAN.dataset import load_training, scaled
+from GAN.model import NORMS
+from GAN.utils.augmentation import CHANGES, Augmentation
+from GAN.utils.build import build_model
+from GAN.utils.diary import Diary
+from GAN.utils.film import make_film, save_frame, sheet
+from GAN.utils.judge import make_judge
+from GAN.utils.loading import Kind
+from GAN.utils.losses import LOSSES
+from GAN.utils.plots import draw_players
+from GAN.utils.turns import discriminator_step, generator_step
+
+FOLDER = Path(__file__).resolve().parent
+
+ADAM = dict(lr=2e-4, betas=[0.5, 0.999])  # DCGAN's, section 4
+PLAIN = dict(loss="non-saturating", penalty=0.0, critic_steps=1, **ADAM)
+MODELS = {  # what each is known for
+    "gan": dict(**PLAIN, norm="none"),
+    "dcgan": dict(**PLAIN, norm="batch"),
+    "wgan-gp": dict(
+        loss="wasserstein", penalty=10.0, critic_steps=5, lr=2e-4, betas=[0.0, 0.9], norm="none"
+    ),
+    "cgan": {**PLAIN, "loss": "hinge", "norm": "spectral"},
+}
+IMAGES = dict(
+    model="dcgan", **MODELS["dcgan"], epochs=40, batch_size=64, schedule="constant", warmup=0,
+    ema=0.999, latent_dim=64, channels=64, hidden_sizes=[256, 512], augment=[], image_size=None,
+)  # fmt: skip
+RECIPES = {  # the defaults of each dataset
+    "mnist": IMAGES,
+    "mnist-sample": {**IMAGES, "epochs": 20, "channels": 32, "ema": 0.99},
+    "fashion-mnist": IMAGES,
+    "folder": IMAGES,
+    "ring": {
+        **IMAGES, "model": "wgan-gp", **MODELS["wgan-gp"], "penalty": 0.1, "lr": 1e-3,
+        "betas": [0.5, 0.9], "epochs": 100, "batch_size": 256, "schedule": "cosine",
+        "ema": 0.99, "latent_dim": 8, "hidden_sizes": [128, 128, 128],
+    },
+}  # fmt: skip
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.train_parser(__doc__, RECIPES)
+    parser.models = MODELS
+    add = parser.add_argument
+    add("--model", choices=MODELS, help="brings its loss, norm, penalty, steps, --lr and --betas")
+    add("--loss", choices=LOSSES, help="what the players minimise")
+    add("--norm", choices=NORMS, help="in the discriminator")
+    add("--penalty", type=cli.non_negative, help="λ of the gradient penalty")
+    add(
+        "--critic-steps", type=cli.positive_int, help="discriminator's steps for one of generator's"
+    )
+    add("--betas", type=cli.fraction, nargs=2, help="of Adam")
+    add("--schedule", choices=SCHEDULES, help="how the learning rate of both moves")
+    add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
+    add("--ema", type=cli.fraction, help="decay of the moving average of the generator; 0: none")
+    add("--latent-dim", type=cli.positive_int, help="numbers that a sample is made from")
+    add("--channels", type=cli.positive_int, help="of the largest feature maps")
+    add("--hidden-sizes", type=cli.positive_int, nargs="+", help="layers of dense players")
+    add("--augment", choices=CHANGES, nargs="*", help="changes to real and generated images alike")
+    add("--image-size", type=cli.positive_int, help="pixels of a folder's images; default: theirs")
+    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of both (AMP)")
+    return parser
+
+
+def main(argv=None):
+    args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
+    device = select_device(args.device)
+    named = args.resume or "dataset" in args.given
+    dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    if dataset != args.dataset:  # a sample of it, with its own recipe
+        argv = [*(sys.argv[1:] if argv is None else argv), "--dataset", dataset]
+        args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
+    if args.penalty and args.norm == "batch":
+        raise UserError("--penalty is of each example alone: it needs --norm none or spectral")
+    whole, validation = (split.to(device) for split in load_training(args))
+    train = whole.subset(args.subset)
+    if args.norm == "batch":
+        cli.check_batch_norm(min(args.batch_size, len(train)))
+    num_batches = train.num_batches(args.batch_size)
+    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+    judge = make_judge(args, whole, validation, real=validation)
+
+    seed_everything(args.seed)
+    model = build_model(args, train).to(device=device, memory_format=torch.channels_last)
+    augment = Augmentation(args.augment, train.shape)
+    average = moving_average(model.generator, args.ema)
+    optimizers = [
+        torch.optim.Adam(player.parameters(), lr=args.lr, betas=args.betas)
+        for player in (model.generator, model.discriminator)
+    ]
+    diary = Diary()
+
+    parts = dict(kind=Kind(train.shape, train.classes), diary=diary, average=average)
+    parts["discriminator_optimizer"] = optimizers[1]
+    with Run(FOLDER, args, model, optimizers[0], **parts) as run:
+        schedules = [
+            make_schedule(args.schedule, optimizer, args.lr, total_steps, args.warmup, run.step)
+            for optimizer in optimizers
+        ]
+        run.announce(train, validation)
+        for _ in range(run.epoch, args.epochs):
+            model.train()
+            batches = train.batches(args.batch_size, args.seed, run.epoch, skip=run.batch)
+            for inputs, labels in run.progress(batches, num_batches):
+                lr, step = schedules[0].get_last_lr()[0], run.step + 1
+
+                loss, norm = discriminator_step(
+                    model, optimizers[1], scaled(inputs), labels, args, augment
+                )
+                finite = diary.add("discriminator", step, loss, norm)
+                if finite and step % args.critic_steps == 0:
+                    g_loss, norm = generator_step(model, optimizers[0], labels, args, augment)
+                    finite = diary.add("generator", step, g_loss, norm)
+                    if average is not None:
+                        average.update_parameters(model.generator)
+                if not finite:
+                    run.step, run.lr = step, lr
+                    run.stop_not_finite()
+                for schedule in schedules:
+                    schedule.step()
+                run.log_step(loss, len(labels), lr=lr)
+            generator = average.module if average else model.generator
+            save_frame(run.path, run.epoch + 1, sheet(generator))
+            run.log_epoch(**judge.validate(generator))
+        run.finish()
+        draw_players(run.path / "players.png", diary, dataset_name(vars(args)))
+        make_film(run.path)
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,25 @@
+"""From flags to networks."""
+
+from argparse import Namespace
+
+from common.errors import UserError
+from GAN.model import GAN, ConvDiscriminator, ConvGenerator, DenseDiscriminator, DenseGenerator
+
+
+def build_model(args: Namespace, data) -> GAN:
+    """The players that the flags describe, for a split or `Kind` of data: its shape and classes."""
+    K = len(data.classes) if args.model == "cgan" else 0
+    if args.model == "dcgan" and len(data.shape) == 1:
+        raise UserError("--model dcgan is of images: the ring has points")
+    if args.model == "gan" or len(data.shape) == 1:  # points have no neighbours to convolve with
+        return GAN(
+            DenseGenerator(data.shape, args.latent_dim, args.hidden_sizes, K),
+            DenseDiscriminator(data.shape, args.hidden_sizes[::-1], args.norm, K),
+        )
+    try:
+        return GAN(
+            ConvGenerator(data.shape, args.latent_dim, args.channels, K),
+            ConvDiscriminator(data.shape, args.channels, args.norm, K),
+        )
+    except ValueError as error:
+        raise UserError(f"--image-size: {error}") from None

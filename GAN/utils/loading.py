@@ -1,0 +1,72 @@
+"""A trained generator, out of a run's best checkpoint."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common import checkpoint
+from common.device import select_device
+from common.errors import UserError
+from common.evaluation import best_weights, find_trained
+from GAN.model import Generator
+from GAN.utils.build import build_model
+from GAN.utils.judge import even_labels, latents
+
+
+class Kind:
+    """What a run's data is like: the `shape` of an example, the `classes`. A part of the run, so
+    that a generator can be built where the data is not at hand."""
+
+    def __init__(self, shape: tuple[int, ...], classes: list[str]):
+        self.shape, self.classes = tuple(shape), list(classes)
+
+    def state_dict(self) -> dict:
+        return {"shape": list(self.shape), "classes": self.classes}
+
+    def load_state_dict(self, state: dict) -> None:
+        if state != self.state_dict():
+            raise ValueError(f"it was trained on data of shape {state['shape']}")
+
+
+def load_trained(folder: Path, args: Namespace, recipes: dict, models: dict):
+    """The run that `args` name (default: the latest), its flags, its kind of data, and its players;
+    the generator with its best weights (their moving average where the run kept one), in evaluation
+    mode. Raises UserError for a run of another folder.
+    """
+    run_dir, config = find_trained(folder, args, recipes)
+    if config.model not in models:
+        known = ", ".join(models)
+        raise UserError(f"{run_dir} is of another folder: its model is {config.model}, not {known}")
+    path = run_dir / "best.safetensors"
+    state = checkpoint.load(path)
+    if "kind" not in state:
+        raise UserError(f"{path} is no checkpoint of a GAN: name a --run-dir of this folder's")
+    kind = Kind(**state["kind"])
+    model = build_model(config, kind)
+    checkpoint.restore(model, state["model"], path, "network")
+    if state.get("average"):
+        checkpoint.restore(model.generator, best_weights(state), path, "generator")
+    model.eval().to(device=select_device(args.device), memory_format=torch.channels_last)
+    return run_dir, config, kind, model
+
+
+def interpolations(
+    generator: Generator, lines: int, steps: int, seed: int, label: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Latents (lines · steps, Z) on the way from one random z to another, and their labels: each
+    line keeps its class.
+
+    On the great circle, sin((1 - t)ω) z₀ + sin(tω) z₁ over sin ω, with ω the angle between them
+    (White, 2016, arXiv:1609.04468): on the straight line the middle would be shorter than any z
+    that the generator has seen.
+    """
+    ends = latents(2 * lines, generator, seed)
+    start, end = ends[:lines, None], ends[lines:, None]  # (lines, 1, Z)
+    t = torch.linspace(0, 1, steps)[:, None]
+    cosine = torch.cosine_similarity(start, end, dim=2)[..., None].clamp(-0.9999, 0.9999)
+    angle = cosine.acos()
+    z = (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()
+    numbers = even_labels(lines, generator) if label is None else torch.full((lines,), label)
+    return z.flatten(0, 1), numbers.repeat_interleave(steps)
