@@ -19,9 +19,9 @@ NORMS = ("batch", "spectral", "none")
 class Generator(nn.Module):
     """z (N, Z), labels (N,) -> made-up data (N, *shape); images are in [-1, 1]."""
 
-    def __init__(self, latent_dim: int, num_classes: int):
+    def __init__(self, shape: tuple[int, ...], latent_dim: int, num_classes: int):
         super().__init__()
-        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.shape, self.latent_dim, self.num_classes = shape, latent_dim, num_classes
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.num_classes:
@@ -65,7 +65,7 @@ class DenseGenerator(Generator):
     def __init__(
         self, shape: tuple[int, ...], latent_dim: int, hidden_sizes: list[int], num_classes: int = 0
     ):
-        super().__init__(latent_dim, num_classes)
+        super().__init__(shape, latent_dim, num_classes)
         sizes = [latent_dim + num_classes, *hidden_sizes]
         layers = []
         for before, size in zip(sizes, sizes[1:], strict=False):
@@ -126,7 +126,7 @@ class ConvGenerator(Generator):
     def __init__(
         self, shape: tuple[int, int, int], latent_dim: int, channels: int, num_classes: int = 0
     ):
-        super().__init__(latent_dim, num_classes)
+        super().__init__(shape, latent_dim, num_classes)
         times, start = halvings(shape[1])
         widths = [channels * 2**k for k in reversed(range(times))]
         layers = [

@@ -19,11 +19,13 @@ COLUMNS, ROWS, POINTS, MOST_FRAMES, SEED = 10, 4, 2_000, 24, 0
 PAPER, WIDTH = 3.0, 200  # of a picture of points: from -3 to 3, in so many pixels
 
 
-def sheet(generator: Generator, columns: int = COLUMNS, rows: int = ROWS, seed: int = SEED):
+def sheet(
+    generator: Generator, columns: int = COLUMNS, rows: int = ROWS, seed: int = SEED
+) -> Tensor:
     """A grid of samples, of a conditional generator a column for each of the first classes; of
     points, a map of them. In [0, 1]: (H', W') or, in colour, (H', W', 3)."""
     generator.eval()
-    points = not any(isinstance(layer, torch.nn.Tanh) for layer in generator.layers)
+    points = len(generator.shape) == 1
     number = POINTS if points else columns * rows
     labels = even_labels(number, generator)
     if generator.num_classes and not points:

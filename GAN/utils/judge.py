@@ -97,7 +97,7 @@ class Judge:
         metrics["precision"], metrics["recall"] = pairs.mean(0).tolist()
         metrics["real_precision"], metrics["real_recall"] = precision_recall(*real, NEIGHBOURS)
         if isinstance(self.observer, ring.Modes):
-            return metrics | ring.covered(samples)
+            return metrics | ring.covered(samples.cpu())
         if self.num_classes > 1:
             metrics |= self.classified(features, labels if generator.num_classes else None)
             others = self.classified(self.real)

@@ -35,6 +35,7 @@ def load_trained(folder: Path, args: Namespace, recipes: dict, models: dict):
     the generator with its best weights (their moving average where the run kept one), in evaluation
     mode. Raises UserError for a run of another folder.
     """
+    device = select_device(args.device)
     run_dir, config = find_trained(folder, args, recipes)
     if config.model not in models:
         known = ", ".join(models)
@@ -48,7 +49,7 @@ def load_trained(folder: Path, args: Namespace, recipes: dict, models: dict):
     checkpoint.restore(model, state["model"], path, "network")
     if state.get("average"):
         checkpoint.restore(model.generator, best_weights(state), path, "generator")
-    model.eval().to(device=select_device(args.device), memory_format=torch.channels_last)
+    model.eval().to(device=device, memory_format=torch.channels_last)
     return run_dir, config, kind, model
 
 
