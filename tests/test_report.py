@@ -107,6 +107,20 @@ def test_table_holds_mean_and_sample_standard_deviation(root):
     }  # fmt: skip
 
 
+def test_a_game_s_table_has_distances_instead_of_a_loss(root):
+    game = make_record("mnist", [0.9])
+    test = {"frechet_distance": 4.0, "frechet_floor": 2.5, "frechet_ratio": 1.6}
+    game["runs"][0] |= {"validation": {"frechet_distance": 3.0}, "test": test}
+    put(root, game)
+    head, _, row = rows(report.fill(root / "MLP" / "README.md"))
+    assert dict(zip(head, row, strict=True)) == {
+        "dataset": "mnist", "test Fréchet distance": "4.000",
+        "test Fréchet distance, real to real": "2.500", "test ratio of the two": "1.60",
+        "validation Fréchet distance": "3.000", "seeds": "1", "epochs": "20", "seconds": "60",
+        "parameters": "1,234,567",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "values, expected",
     [([0.5], "50.00"), ([0.1, 0.3], "20.00 ± 14.14"), ([0.2] * 4, "20.00 ± 0.00")],
