@@ -41,17 +41,6 @@ def encode_sources(tokenizer, sentences: list[str]) -> Ragged:
     return ragged([[*tokenizer.encode(text), END] for text in sentences])
 
 
-def source_batches(
-    tokenizer, sentences: list[str], batch_size: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every sentence once, the longest first, at most `batch_size` tokens a batch (a sentence that
-    has more comes alone): rows (N,), source (N, S) filled up with PAD."""
-    sources = encode_sources(tokenizer, sentences)
-    order = sources.lengths.argsort(descending=True, stable=True)
-    for rows in order.split(batch_sizes(sources.lengths[order], batch_size)):
-        yield rows, sources[rows][0].to(device)
-
-
 class Pairs:
     """Pairs of sentences in the tokens of `tokenizer`, padded batch by batch.
 

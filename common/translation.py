@@ -4,13 +4,18 @@ and keeping that beside the data."""
 import os
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from common import cli, made_pairs, multi30k, pair_files
 from common.cache import kept_at
 from common.data import DataMissing
 from common.errors import UserError
-from common.pairs import Pairs, Sentences
+from common.pairs import Pairs, Sentences, encode_sources
+from common.ragged import batch_sizes
 from common.subwords import Subwords, learn_once
 from common.tokenizers import Characters, Tokenizer, Words
 
@@ -91,3 +96,14 @@ def learn(args: Namespace, sentences: Sentences, folder: Path) -> Tokenizer:
 def restore(state: dict) -> Tokenizer:
     """The tokenizer that a checkpoint holds."""
     return TOKENIZERS[state["kind"]].of(state)
+
+
+def source_batches(
+    tokenizer, sentences: list[str], batch_size: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every sentence once, the longest first, at most `batch_size` tokens a batch (a sentence that
+    has more comes alone): rows (N,), source (N, S) filled up with PAD."""
+    sources = encode_sources(tokenizer, sentences)
+    order = sources.lengths.argsort(descending=True, stable=True)
+    for rows in order.split(batch_sizes(sources.lengths[order], batch_size)):
+        yield rows, sources[rows][0].to(device)

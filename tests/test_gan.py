@@ -55,9 +55,13 @@ DIGIT = (1, 28, 28)
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Bit for bit is promised for equal conditions."""
+def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Bit for bit is promised for equal conditions; so it holds for runs that tests share, too."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

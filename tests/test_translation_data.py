@@ -36,7 +36,7 @@ from common import (
     translation,
 )
 from common.data import DataMissing
-from common.pairs import Pairs, Sentences, encode_sources, source_batches
+from common.pairs import Pairs, Sentences, encode_sources
 from common.ragged import IGNORED, batch_sizes
 from common.subwords import Subwords
 from common.tokenizers import BEGIN, END, PAD, SPECIALS, UNKNOWN, Characters, Words
@@ -921,7 +921,7 @@ def test_batch_sizes_are_as_large_as_they_may_be():
 def test_sentences_to_translate_come_with_their_places():
     tokens = tokenizer("subword")
     lines = [*LINES["de"], ""]
-    batches = list(source_batches(tokens, lines, 40, torch.device("cpu")))
+    batches = list(translation.source_batches(tokens, lines, 40, torch.device("cpu")))
     rows = torch.cat([rows for rows, _ in batches]).tolist()
     assert sorted(rows) == list(range(8)) and rows[-1] == 7, "the longest first"
     for rows, source in batches:
@@ -929,7 +929,7 @@ def test_sentences_to_translate_come_with_their_places():
         for row, numbers_ in zip(rows.tolist(), source.tolist(), strict=True):
             kept = [n for n in numbers_ if n != PAD]
             assert kept == [*tokens.encode(lines[row]), END]
-    assert list(source_batches(tokens, [], 40, torch.device("cpu"))) == []
+    assert list(translation.source_batches(tokens, [], 40, torch.device("cpu"))) == []
     assert encode_sources(tokens, ["Hund"]).sequence(0).tolist() == [*tokens.encode("Hund"), END]
 
 

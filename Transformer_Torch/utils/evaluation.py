@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from common.bleu import exact_match
 from common.metrics import RunningMean
-from common.pairs import source_batches
 from common.ragged import IGNORED
 from common.tokenizers import END, PAD, Tokenizer
+from common.translation import source_batches
 from Transformer_Torch.model import Transformer
 from Transformer_Torch.utils.search import beam_search, greedy_search
 
