@@ -18,6 +18,7 @@ from tests.running import (
     AUTOENCODERS,
     CNNS,
     FOLDERS,
+    GAMES,
     MLPS,
     READERS,
     TRANSFORMERS,
@@ -99,15 +100,19 @@ def test_run_leaves_its_files(folder, tmp_path, capsys):
         capsys, script(folder).main, *small(folder), "--epochs", 3, "--run-dir", path, "--seed", 5
     )
     assert (result.code, result.err) == (0, "")
-    written = folder in WRITERS
+    written, game = folder in WRITERS, folder in GAMES
     filmed = folder in AUTOENCODERS
     more = ["samples.txt"] * written + ["frames.safetensors"] * filmed
+    more += ["frames", "players.png", "samples.gif"] * game
     assert sorted(file.name for file in path.iterdir()) == sorted(FILES + more)
     rows = history(path)
     translated = folder in TRANSFORMERS
     share = "validation_exact_match" if translated else "validation_accuracy"
     columns = [share if name == "validation_accuracy" else name for name in COLUMNS]
     columns = [name for name in columns if name != share or not (written or filmed)]
+    if game:
+        columns[columns.index("validation_loss")] = "validation_frechet_distance"
+        columns.remove(share)
     if filmed:
         place = columns.index("validation_loss") + 1
         columns[place:place] = ["validation_reconstruction", "validation_kl"]
@@ -117,15 +122,18 @@ def test_run_leaves_its_files(folder, tmp_path, capsys):
     assert 0 < seconds[0] <= seconds[1] <= seconds[2]
     for row in rows:
         assert row["dataset"] == small(folder)[1]
-        assert written or filmed or 0 <= float(row[share]) <= 1
-        assert float(row["train_loss"]) > 0 and float(row["validation_loss"]) > 0
+        assert written or filmed or game or 0 <= float(row[share]) <= 1
+        assert game or float(row["train_loss"]) > 0  # a critic's may have either sign
+        assert float(row["validation_frechet_distance" if game else "validation_loss"]) > 0
 
     config = json.loads((path / "config.json").read_text())
     assert (config["epochs"], config["seed"], config["subset"]) == (3, 5, int(small(folder)[3]))
     assert (path / "curves.png").read_bytes().startswith(b"\x89PNG")
     last, best = (checkpoint.load(path / f"{name}.safetensors") for name in ("last", "best"))
     assert (last["epoch"], last["batch"]) == (3, 0)
-    if written or translated or filmed:
+    if game:
+        scores = [-float(row["validation_frechet_distance"]) for row in rows]
+    elif written or translated or filmed:
         scores = [-float(row["validation_loss"]) for row in rows]
     else:
         scores = [float(row["validation_accuracy"]) for row in rows]
@@ -160,10 +168,15 @@ def test_new_runs_get_new_folders(tmp_path, monkeypatch, no_pictures):
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_used_folder_is_refused_without_resume(folder, tmp_path, capsys, quick):
     train(folder, tmp_path / "run", "--epochs", 1)
-    before = {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    before = contents(tmp_path / "run")
     argv = [*small(folder), "--run-dir", tmp_path / "run"]
     assert_one_line(call(capsys, script(folder).main, *argv), tmp_path / "run", "--resume")
-    assert {file.name: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+    assert contents(tmp_path / "run") == before and len(before) >= len(FILES) - 1
+
+
+def contents(path) -> dict:
+    """What lies in a folder and in those below it."""
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 def test_folder_that_holds_something_else_is_used(tmp_path, no_pictures):
@@ -217,6 +230,8 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "--model cvae; --beta 3; --beta-warmup 1; --samples 2; --latent-dim 3; --likelihood grey; "
     "--likelihood bernoulli; --network conv; --hidden-sizes 9; --activation tanh; --batch-norm; "
     "--ema 0.5; --precision bfloat16",
+    "GAN": "--model gan; --loss non-saturating; --norm spectral; --penalty 3; --critic-steps 2; "
+    "--ema 0; --betas 0.1 0.9; --latent-dim 3; --hidden-sizes 9; --precision bfloat16",
 }
 PLAIN = {
     "MLP": ["--epochs", 1],
@@ -227,6 +242,7 @@ PLAIN = {
     "RNN": ["--epochs", 1],
     "Transformer": ["--epochs", 1],
     "VAE": ["--epochs", 1],
+    "GAN": ["--epochs", 1, "--critic-steps", 1],
 }
 
 
@@ -237,10 +253,14 @@ def test_every_flag_has_an_effect_and_the_same_one_each_time(folder, tmp_path, q
         flags[flags.index("--batch-size 8")] = "--batch-size 80"
     if folder in AUTOENCODERS:  # they have neither
         flags = [f for f in flags if f.split()[0] not in ("--label-smoothing", "--weight-decay")]
+    if folder in GAMES:
+        unknown = ("--label-smoothing", "--weight-decay", "--clip")
+        flags = [f for f in flags if f.split()[0] not in unknown]
+    measured = "validation_frechet_distance" if folder in GAMES else "validation_loss"
     for flag in ["", "", *flags]:
         path = tmp_path / str(len(list(tmp_path.iterdir())))
         train(folder, path, *PLAIN[kind(folder)], *flag.split())
-        losses.setdefault(history(path)[0]["validation_loss"], set()).add(flag)
+        losses.setdefault(history(path)[0][measured], set()).add(flag)
     assert [flags for flags in losses.values() if len(flags) > 1] == []
     assert len(losses) == 1 + len(flags)
 
@@ -563,6 +583,7 @@ EXPLOSIVE = {
     "RNN": ["--optimizer", "sgd", "--clip", 0, "--weight-decay", 1e30],  # its units only saturate
     "Transformer": ["--clip", 0],
     "VAE": [],
+    "GAN": ["--critic-steps", 1],
 }
 
 
