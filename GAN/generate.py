@@ -6,11 +6,12 @@ import torch
 
 from common import cli
 from common.errors import UserError
-from common.mosaic import mosaic, to_picture
+from common.mosaic import mosaic, save_png
+from common.vision import to_float
 from GAN.train import MODELS, RECIPES
-from GAN.utils.film import pictures, scatter
 from GAN.utils.judge import even_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
+from GAN.utils.sheets import scatter
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -66,12 +67,13 @@ def main(argv=None):
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {output} cannot be made ({error.strerror})") from None
-    grid = scatter(samples) if len(kind.shape) == 1 else mosaic(pictures(samples), args.columns)
-    to_picture(grid, args.scale).save(output / "grid.png")
+    points = len(kind.shape) == 1
+    grid = scatter(samples) if points else mosaic(to_float(samples), args.columns)
+    save_png(output / "grid.png", grid, args.scale)
     print(output / "grid.png")
     if args.single:
-        for number, picture in enumerate(pictures(samples)):
-            to_picture(picture, args.scale).save(output / f"{number:05d}.png")
+        for number, image in enumerate(to_float(samples)):
+            save_png(output / f"{number:05d}.png", mosaic(image[None], 1), args.scale)
         print(f"{len(samples)} single images in {output}")
 
 

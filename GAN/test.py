@@ -7,14 +7,15 @@ from common import cli
 from common.data import Split
 from common.evaluation import write_record
 from common.folders import dataset_name
-from common.mosaic import mosaic, to_picture
+from common.mosaic import mosaic, save_png
+from common.vision import to_float
 from GAN.dataset import load_test, load_training
 from GAN.model import Generator
 from GAN.train import MODELS, RECIPES
-from GAN.utils.film import pictures, sheet
 from GAN.utils.judge import even_labels, latents, make_judge, sample
 from GAN.utils.loading import interpolations, load_trained
 from GAN.utils.plots import draw_ring
+from GAN.utils.sheets import sheet
 
 FOLDER = Path(__file__).resolve().parent
 STEPS, LINES = 10, 6  # of interpolation.png
@@ -27,10 +28,10 @@ def draw_samples(run_dir: Path, generator: Generator, config: Namespace, test: S
         points = sample(generator, latents(len(labels), generator, config.seed), labels)
         draw_ring(run_dir / "ring.png", test.inputs[: len(labels)], points, config.model)
         return
-    to_picture(sheet(generator, rows=10)).save(run_dir / "samples.png")
+    save_png(run_dir / "samples.png", sheet(generator, rows=10))
     z, labels = interpolations(generator, LINES, STEPS, config.seed)
-    lines = mosaic(pictures(sample(generator, z, labels)), STEPS)
-    to_picture(lines).save(run_dir / "interpolation.png")
+    lines = mosaic(to_float(sample(generator, z, labels)), STEPS)
+    save_png(run_dir / "interpolation.png", lines)
 
 
 def main(argv=None):

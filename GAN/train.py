@@ -1,6 +1,5 @@
 """Train a GAN: `python GAN/train.py` learns to draw digits in about ten minutes."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from common import cli, idx
 from common.device import seed_everything, select_device
 from common.errors import UserError
+from common.film import keep_frame, make_film
 from common.folders import dataset_name
 from common.run import Run
 from common.schedules import SCHEDULES, make_schedule, moving_average
@@ -16,11 +16,11 @@ from GAN.model import NORMS
 from GAN.utils.augmentation import CHANGES, Augmentation
 from GAN.utils.build import build_model
 from GAN.utils.diary import Diary
-from GAN.utils.film import make_film, save_frame, sheet
 from GAN.utils.judge import make_judge
 from GAN.utils.loading import Kind
 from GAN.utils.losses import LOSSES
 from GAN.utils.plots import draw_players
+from GAN.utils.sheets import sheet
 from GAN.utils.turns import discriminator_step, generator_step
 
 FOLDER = Path(__file__).resolve().parent
@@ -53,8 +53,7 @@ RECIPES = {  # the defaults of each dataset; on images, short versions of the re
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.train_parser(__doc__, RECIPES)
-    parser.models = MODELS
+    parser = cli.train_parser(__doc__, RECIPES, MODELS)
     add = parser.add_argument
     add("--model", choices=MODELS, help="brings its loss, norm, penalty, steps, --lr and --betas")
     add("--loss", choices=LOSSES, help="what the players minimise")
@@ -81,9 +80,7 @@ def main(argv=None):
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
     dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
-    if dataset != args.dataset:  # a sample of it, with its own recipe
-        argv = [*(sys.argv[1:] if argv is None else argv), "--dataset", dataset]
-        args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
+    cli.switch_dataset(args, RECIPES, dataset, MODELS)
     if args.penalty and args.norm == "batch":
         raise UserError("--penalty is of each example alone: it needs --norm none or spectral")
     whole, validation = (split.to(device) for split in load_training(args))
@@ -134,7 +131,7 @@ def main(argv=None):
                     schedule.step()
                 run.log_step(loss, len(labels), lr=lr)
             generator = average.module if average else model.generator
-            save_frame(run.path, run.epoch + 1, sheet(generator))
+            keep_frame(run.path, run.epoch + 1, sheet(generator))
             run.log_epoch(**judge.validate(generator))
         run.finish()
         draw_players(run.path / "players.png", diary, dataset_name(vars(args)))

@@ -55,6 +55,21 @@ def mixtures(first: Tensor, last: Tensor, steps: int = COLUMNS) -> Tensor:
     return ((1 - t) * first[:, None] + t * last[:, None]).flatten(0, 1)
 
 
+def draw(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
+    """New images; of a conditional model a class in each column, or --label alone."""
+    seen = None if isinstance(model, VAE) else encode_all(model, data)[0]
+    z = sample_codes(model, args.number, generator, seen)
+    labels = column_labels(model, args.number, model.num_classes or COLUMNS)
+    if args.label is not None:
+        if not model.num_classes:
+            raise UserError("--label needs a conditional model, and this run's is none")
+        found = matching(data.classes, args.label, "--label")
+        if len(found) > 1:
+            raise UserError(f"--label {args.label}: {len(found)} classes have it, name one")
+        labels = torch.full_like(labels, found[0])
+    return model.pictures(z, labels)
+
+
 def interpolate(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
     """Between the codes of two held-out images, and of a conditional model, between the classes."""
     rows = torch.randint(len(data), (2 * args.number,), generator=generator)
@@ -96,26 +111,13 @@ def main(argv=None):
     args.number = args.number or (80 if args.kind == "samples" else 8)
     run_dir, config, model = load_trained(FOLDER, args)
     generator = torch.Generator().manual_seed(args.seed)
-    columns, data = COLUMNS, no_images(config.dataset)
+    data = no_images(config.dataset)
     if args.kind != "samples" or not isinstance(model, VAE):
         data = load_training(config.dataset, config.data_dir)[1].to(config.device)
-    if args.kind == "samples":
-        columns = model.num_classes or COLUMNS
-        seen = None if isinstance(model, VAE) else encode_all(model, data)[0]
-        z = sample_codes(model, args.number, generator, seen)
-        labels = column_labels(model, args.number, columns)
-        if args.label is not None:
-            if not model.num_classes:
-                raise UserError(f"--label needs a conditional model, and {run_dir} is none")
-            found = matching(data.classes, args.label, "--label")
-            if len(found) > 1:
-                raise UserError(f"--label {args.label}: {len(found)} classes have it, name one")
-            columns, labels = COLUMNS, torch.full_like(labels, found[0])
-        pictures = model.pictures(z, labels)
-    else:
-        pictures = {"interpolation": interpolate, "walk": walk}[args.kind](
-            model, data, args, generator
-        )
+    make = {"samples": draw, "interpolation": interpolate, "walk": walk}[args.kind]
+    pictures = make(model, data, args, generator)
+    by_class = args.kind == "samples" and args.label is None
+    columns = by_class and model.num_classes or COLUMNS
     path = Path(args.out or run_dir / "generated" / f"{args.kind}-{args.seed}.png")
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_sheet(path, pictures, columns)

@@ -15,7 +15,6 @@ from VAE.utils.pictures import (
     COLUMNS,
     ROWS,
     column_labels,
-    draw_film,
     draw_reconstructions,
     draw_sheet,
     encode_all,
@@ -75,7 +74,6 @@ def main(argv=None):
     draw_scatter(run_dir / "scatter.png", mu, test.labels, test.classes, title)
     if config.latent_dim == 2:
         draw_latent_grid(run_dir / "latent_grid.png", model, mu)
-    draw_film(run_dir / "training.gif", run_dir)
     print(f"pictures in {run_dir}")
 
     if args.record:

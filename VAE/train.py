@@ -4,12 +4,13 @@ from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from common import cli, idx
 from common.data import Split
 from common.device import autocast, seed_everything, select_device
 from common.errors import UserError
+from common.film import keep_frame, make_film
 from common.metrics import RunningMean
 from common.run import Run
 from common.schedules import SCHEDULES, make_schedule, moving_average
@@ -18,7 +19,7 @@ from VAE.model import VAE, Autoencoder
 from VAE.utils.bounds import OBJECTIVES, doubly_reparameterised_loss, kl_to_prior
 from VAE.utils.likelihoods import LIKELIHOODS
 from VAE.utils.networks import ACTIVATIONS
-from VAE.utils.pictures import film
+from VAE.utils.pictures import frame
 
 FOLDER = Path(__file__).resolve().parent
 EVALUATION_ROWS = 1_000  # codes that are decoded at once
@@ -132,7 +133,7 @@ def main(argv=None):
 
                 with autocast(device, args.precision):
                     terms = model(x, labels, args.samples)
-                loss: Tensor = objective(terms, beta(run.step)).mean()
+                loss = objective(terms, beta(run.step)).mean()
 
                 optimizer.zero_grad()
                 loss.backward()
@@ -144,9 +145,10 @@ def main(argv=None):
                     average.update_parameters(model)
                 run.log_step(loss, len(labels), lr=lr)
             best = average.module if average else model
-            film(run.path, run.epoch + 1, best, validation)
+            keep_frame(run.path, run.epoch + 1, frame(best, validation))
             run.log_epoch(**evaluate(best, validation, args))
         run.finish()
+        make_film(run.path)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ UNSET = object()
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and which takes no abbreviated flags."""
 
-    def __init__(self, description: str):
+    def __init__(self, description: str, models: dict[str, dict] | None = None):
         super().__init__(
             description=description,
             allow_abbrev=False,
             formatter_class=lambda prog: argparse.ArgumentDefaultsHelpFormatter(prog, width=100),
         )
-        self.models: dict[str, dict] = {}  # defaults that come with a --model of one's own choice
+        self.models = models or {}  # what each --model brings along, where it brings anything
 
     def error(self, message: str):
         self.exit(2, f"error: {message} (--help lists the flags)\n")
@@ -51,12 +51,13 @@ positive, non_negative = number(float, 0, open_low=True), number(float, 0)
 fraction = number(float, 0, 1)
 
 
-def train_parser(description: str, recipes: dict[str, dict]) -> Parser:
+def train_parser(description: str, recipes: dict[str, dict], models: dict | None = None) -> Parser:
     """The shared flags. `recipes` holds each dataset's defaults; its first dataset is the default.
+    `models` holds what a --model that is not the recipe's own brings along.
 
     The folder's train.py adds its own flags, and each recipe may name those too.
     """
-    parser = Parser(description)
+    parser = Parser(description, models)
     names = list(recipes)
     parser.add_argument("--dataset", choices=names, default=names[0], help="what to learn")
     parser.add_argument("--data-dir", help="where the data lies; before $PLAYGROUND_DATA")
@@ -106,9 +107,7 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     if not given.get("resume"):
         of_task = [n for n, recipe in recipes.items() if recipe.get("task") == given.get("task")]
         dataset = given.get("dataset", (of_task or list(recipes))[0])
-        recipe = recipes[dataset]
-        if given.get("model", recipe.get("model")) != recipe.get("model"):
-            recipe = {**recipe, **parser.models.get(given["model"], {})}
+        recipe = with_model(recipes[dataset], given.get("model"), parser.models)
         parser.set_defaults(dataset=dataset, **recipe)
         args = parser.parse_args(argv)
         if args.data_dir:  # config.json may be read from another folder
@@ -128,10 +127,19 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     return args
 
 
-def switch_dataset(args: argparse.Namespace, recipes: dict[str, dict], dataset: str) -> None:
+def with_model(recipe: dict, model: str | None, models: dict[str, dict]) -> dict:
+    """A dataset's defaults for this --model (None: the recipe's own)."""
+    return recipe if model in (None, recipe.get("model")) else {**recipe, **models.get(model, {})}
+
+
+def switch_dataset(
+    args: argparse.Namespace, recipes: dict[str, dict], dataset: str, models: dict | None = None
+) -> None:
     """Go over to another dataset (a sample of the one asked for), with its recipe."""
     if dataset != args.dataset:
-        changed = {k: v for k, v in recipes[dataset].items() if k not in args.given}
+        model = args.model if "model" in args.given else None
+        recipe = with_model(recipes[dataset], model, models or {})
+        changed = {k: v for k, v in recipe.items() if k not in args.given}
         vars(args).update(changed, dataset=dataset, given=sorted([*args.given, "dataset"]))
 
 

@@ -5,10 +5,15 @@ import io
 
 
 def best_row(history: list[dict]) -> dict:
-    """The best epoch: the highest validation accuracy where there is one, then the lowest loss, or
-    of a GAN, whose losses do not say how good it is, the lowest Fréchet distance."""
-    lowest = "validation_loss" if "validation_loss" in history[0] else "validation_frechet_distance"
+    """The best epoch: the highest validation accuracy where there is one, then what is lowest."""
+    lowest = f"validation_{lowest_metric(validation_metrics(history[0]))}"
     return max(history, key=lambda r: (r.get("validation_accuracy", 0), -r[lowest]))
+
+
+def lowest_metric(metrics: dict[str, float]) -> str:
+    """The name of what has to be low: the loss, or of a GAN, whose losses do not say how good it
+    is, the Fréchet distance."""
+    return "loss" if "loss" in metrics else "frechet_distance"
 
 
 def validation_metrics(row: dict) -> dict[str, float]:

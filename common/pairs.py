@@ -58,10 +58,16 @@ class Pairs:
 
     @classmethod
     def encode(cls, sentences: Sentences, tokenizer) -> "Pairs":
-        target = [[BEGIN, *tokenizer.encode(text), END] for text in sentences.target]
+        sides = sentences.source, sentences.target
+        return cls.of(sentences, tokenizer, *([*map(tokenizer.encode, side)] for side in sides))
+
+    @classmethod
+    def of(cls, sentences: Sentences, tokenizer, source: list, target: list) -> "Pairs":
+        """Of the tokens of each sentence, without BEGIN and END."""
         return cls(
-            sentences, tokenizer, encode_sources(tokenizer, sentences.source), ragged(target)
-        )
+            sentences, tokenizer, ragged([[*tokens, END] for tokens in source]),
+            ragged([[BEGIN, *tokens, END] for tokens in target]),
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -120,14 +126,11 @@ class Pairs:
             self.tokenizer.encode_randomly(texts, self.dropout, 2 * seed + side)
             for side, texts in enumerate(sides)
         ]
-        for row, (source, target) in enumerate(zip(*cut, strict=True)):
-            if max(len(source), len(target)) >= longest:  # and END
-                cut[0][row], cut[1][row] = map(
-                    self.tokenizer.encode, (sides[0][row], sides[1][row])
-                )
-        source = ragged([[*tokens, END] for tokens in cut[0]])
-        target = ragged([[BEGIN, *tokens, END] for tokens in cut[1]])
-        return Pairs(self.sentences, self.tokenizer, source, target).to(self.labels.device)
+        for row, pair in enumerate(zip(*cut, strict=True)):
+            if max(map(len, pair)) >= longest:  # and END
+                for tokens, texts in zip(cut, sides, strict=True):
+                    tokens[row] = self.tokenizer.encode(texts[row])
+        return Pairs.of(self.sentences, self.tokenizer, *cut).to(self.labels.device)
 
     def sizes(self, batch_size: int) -> list[int]:
         """How many pairs the training batches have, from the shortest to the longest pairs.

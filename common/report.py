@@ -13,9 +13,10 @@ from pathlib import Path
 
 from common import cli
 from common.data import ROOT
+from common.history import lowest_metric
 from common.tables import compare_layer_results, compare_results, machine, table
 
-METRICS = {  # how each metric is shown: heading, factor, decimals
+METRICS = {  # how each metric is shown, in this order: heading, factor, decimals
     "accuracy": ("accuracy, %", 100, 2),
     "loss": ("loss, nats", 1, 4),
     "perplexity": ("perplexity", 1, 3),
@@ -43,16 +44,9 @@ METRICS = {  # how each metric is shown: heading, factor, decimals
     "modes": ("modes of 8", 1, 0),
     "high_quality": ("high quality, %", 100, 2),
 }
-GENERATED = list(METRICS)[list(METRICS).index("frechet_distance") :]
 ALWAYS = [("test", "accuracy"), ("test", "loss"), ("validation", "accuracy")]
-SHOWN = [  # what a folder's table shows, where its records have it
-    *ALWAYS[:2], ("test", "perplexity"), ("test", "bits_per_character"), ("test", "bleu"),
-    ("test", "chrf"), ("test", "torchtext_bleu"), ("test", "exact_match"),
-    ("test", "translation_seconds"),
-    ("test", "log_likelihood"), ("test", "elbo"), ("test", "reconstruction"), ("test", "kl"),
-    ("test", "active_units"), ("test", "mig"),
-    *(("test", name) for name in GENERATED), *ALWAYS[2:],
-]  # fmt: skip
+# what a folder's table shows, where its records have it
+SHOWN = [*(("test", name) for name in METRICS), ("validation", "accuracy")]
 
 
 def mean_std(values: list[float], factor: float, decimals: int) -> str:
@@ -80,13 +74,13 @@ def load_records(folder: Path) -> list[dict]:
 
 
 def columns(records: list[dict]) -> list[tuple[str, str]]:
-    """The (split, metric) pairs of a folder's table; the validation loss where it was chosen by."""
+    """The (split, metric) pairs of a folder's table; of validation, what epochs were chosen by."""
     runs = [run for record in records for run in record["runs"]]
     found = [(split, name) for split, name in SHOWN if any(name in run[split] for run in runs)]
     if ("validation", "accuracy") in found:
         return found
-    games = runs and all("frechet_distance" in run["validation"] for run in runs)
-    return [*found, ("validation", "frechet_distance" if games else "loss")]
+    chosen_by = dict.fromkeys(lowest_metric(run["validation"]) for run in runs)
+    return [*found, *(("validation", name) for name in chosen_by)]
 
 
 def head(shown: list[tuple[str, str]]) -> list[str]:

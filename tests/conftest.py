@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 from common.errors import UserError
 
@@ -10,6 +11,16 @@ from common.errors import UserError
 @pytest.fixture(autouse=True)
 def no_data_from_the_environment(monkeypatch):
     monkeypatch.delenv("PLAYGROUND_DATA", raising=False)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Bit for bit is promised for equal conditions: also of runs that a module's tests share, and
+    of processes that they start."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @contextmanager

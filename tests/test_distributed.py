@@ -14,19 +14,17 @@ from common.evaluation import best_weights
 from tests.conftest import user_error
 from tests.running import finish, history, script, small, start
 
-pytestmark = pytest.mark.skipif(
-    os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
+    ),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch):
-    """As in the processes that the tests start."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def no_curves(monkeypatch):
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-    yield
-    torch.set_num_threads(before)
 
 
 def torchrun(*command):

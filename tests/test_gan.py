@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from common import checkpoint, data, history, idx
 from common.data import Split
+from common.film import is_filmed
 from common.plots import draw_curves
 from GAN import dataset
 from GAN import generate as drawing
@@ -54,18 +55,12 @@ from tests.running import history as rows_of
 DIGIT = (1, 28, 28)
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Bit for bit is promised for equal conditions; so it holds for runs that tests share, too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -661,9 +656,9 @@ def test_on_the_ring_it_learns_where_the_modes_are(tmp_path, monkeypatch, capsys
     distances = [float(row["validation_frechet_distance"]) for row in rows_of(tmp_path / "run")]
     assert min(distances) < 0.6 * distances[0]
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"curves.png", "players.png", "samples.gif", "frames"} <= names
-    with Image.open(tmp_path / "run" / "samples.gif") as film:
-        assert film.n_frames == 16
+    assert {"curves.png", "players.png", "training.gif", "frames"} <= names
+    with Image.open(tmp_path / "run" / "training.gif") as film:
+        assert film.n_frames == sum(map(is_filmed, range(1, 17)))
 
     result = call(capsys, evaluate, "--run-dir", tmp_path / "run")
     assert (result.code, result.err) == (0, "") and "modes" in result.out
@@ -786,10 +781,10 @@ def test_a_record_names_the_classifier_and_the_floor(whole, digits, tmp_path, ca
     pictures = {path.name for path in (moved / "results").glob("tiny_*")}
     assert {
         "tiny_samples.png",
-        "tiny_samples.gif",
+        "tiny_training.gif",
         "tiny_interpolation.png",
         "tiny_players.png",
-    } <= (pictures)
+    } <= pictures
 
 
 def files_of(folder):
@@ -896,8 +891,8 @@ def test_any_folder_of_images_even_of_one_class(quick, tmp_path, capsys):
     result = call(capsys, evaluate, "--run-dir", path)
     assert (result.code, result.err) == (0, "") and "photos, 10 examples" in result.out
     assert "precision" in result.out and "confident_share" not in result.out
-    with Image.open(path / "samples.gif") as film:
-        assert film.convert("RGB").size == (2 * (10 * 18 - 2), 2 * (4 * 18 - 2))
+    with Image.open(path / "training.gif") as film:
+        assert film.convert("RGB").size == (10 * 18 - 2, 4 * 18 - 2)
 
 
 # ---- what a user may get wrong ----

@@ -42,14 +42,12 @@ CLOSE = dict(rtol=1e-10, atol=1e-10)
 LENGTHS = torch.tensor([7, 1, 4, 7, 2])
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Bit for bit is promised for equal conditions."""
+def seeded():
     torch.manual_seed(0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -38,14 +38,12 @@ from tests.running import (
 TINY = dict(widths=(4, 6), num_classes=5)
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Bit for bit is promised for equal conditions."""
+def seeded():
     torch.manual_seed(0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

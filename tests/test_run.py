@@ -10,7 +10,6 @@ import signal
 import sys
 
 import pytest
-import torch
 
 from common import checkpoint, run
 from common.data import ROOT, Split
@@ -46,16 +45,10 @@ COLUMNS = [
     "epoch", "dataset", "train_loss", "validation_loss", "validation_accuracy", "lr", "seconds",
 ]  # fmt: skip
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in the processes that the tests start: bit for bit is promised for equal conditions."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="signals"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +95,8 @@ def test_run_leaves_its_files(folder, tmp_path, capsys):
     assert (result.code, result.err) == (0, "")
     written, game = folder in WRITERS, folder in GAMES
     filmed = folder in AUTOENCODERS
-    more = ["samples.txt"] * written + ["frames.safetensors"] * filmed
-    more += ["frames", "players.png", "samples.gif"] * game
+    more = ["samples.txt"] * written + ["frames", "training.gif"] * (filmed or game)
+    more += ["players.png"] * game
     assert sorted(file.name for file in path.iterdir()) == sorted(FILES + more)
     rows = history(path)
     translated = folder in TRANSFORMERS

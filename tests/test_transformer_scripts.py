@@ -43,12 +43,7 @@ def few_strings(monkeypatch):
     few_shapes(monkeypatch)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(main, *argv) -> None:

@@ -55,8 +55,6 @@ def gradient_penalty(
     (Gulrajani et al., 2017, arXiv:1704.00028, equation 3); can be differentiated again."""
     t = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device, dtype=real.dtype)
     between = (t * real + (1 - t) * fake).detach().requires_grad_()
-    logits = discriminator(
-        between, labels
-    )  # (N,): each depends on its own x̂ alone, so the sum does
-    (gradient,) = torch.autograd.grad(logits.sum(), between, create_graph=True)
+    logits = discriminator(between, labels)  # (N,), each of its own x̂ alone, so that
+    (gradient,) = torch.autograd.grad(logits.sum(), between, create_graph=True)  # the sum will do
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()

@@ -1,35 +1,22 @@
-"""Codes to look at, images as PNG files, and the film of a training."""
+"""Codes to look at, sheets of images, and the frames of a training's film."""
 
-import io
-import math
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from common import checkpoint
-from common.checkpoint import write_atomically
 from common.data import Split
-from common.mosaic import mosaic, save_gif, to_picture
+from common.mosaic import mosaic, save_png
 from VAE.model import VAE, Autoencoder
 from VAE.utils.likelihoods import normal
 
 COLUMNS, ROWS = 10, 8
-FRAMES = "frames.safetensors"
-
-
-def sheet_of(images: Tensor, columns: int = COLUMNS) -> Tensor:
-    """Pictures (n, C, H, W), grey or in three colours, as one: (H', W') or (H', W', 3)."""
-    images = images.permute(0, 2, 3, 1).cpu()
-    return mosaic(images.squeeze(3) if images.shape[3] == 1 else images, columns)
 
 
 def draw_sheet(path: Path, images: Tensor, columns: int = COLUMNS, scale: int = 2) -> None:
     """Pictures (n, C, H, W) as one PNG."""
-    buffer = io.BytesIO()
-    to_picture(sheet_of(images, columns), scale).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    save_png(path, mosaic(images, columns), scale)
 
 
 @torch.no_grad()
@@ -80,37 +67,15 @@ def draw_reconstructions(path: Path, model: Autoencoder, data: Split, count: int
     draw_sheet(path, torch.cat(whole), columns)
 
 
-def is_filmed(epoch: int) -> bool:
-    """Each of the first epochs (1, 2, …), later one for every fifth more: 38 of 2,000."""
-    return epoch == 1 or math.floor(math.log(epoch, 1.2)) > math.floor(math.log(epoch - 1, 1.2))
-
-
 @torch.no_grad()
-def film(run_dir: Path, epoch: int, model: Autoencoder, validation: Split) -> None:
-    """Keep what the same codes look like after this epoch, in the run's frames.safetensors.
-
-    Of the plain autoencoder: the same images, reconstructed.
-    """
-    if not is_filmed(epoch):
-        return
+def frame(model: Autoencoder, validation: Split) -> Tensor:
+    """What the same codes look like now, a sheet for the film; of the plain autoencoder, the same
+    images, reconstructed."""
     model.eval()
-    generator = torch.Generator().manual_seed(0)
     columns = model.num_classes or COLUMNS
     if isinstance(model, VAE):
-        z = sample_codes(model, ROWS * columns, generator)
+        z = sample_codes(model, ROWS * columns, torch.Generator().manual_seed(0))
     else:
         some = validation.take(torch.arange(min(ROWS * columns, len(validation))))
         z, _ = encode_all(model, some)
-    sheet = sheet_of(model.pictures(z, column_labels(model, len(z), columns)), columns)
-    path = run_dir / FRAMES
-    frames = checkpoint.load(path)["frames"] if path.is_file() else {}
-    frames[epoch] = (sheet * 255).round().byte()
-    checkpoint.save(path, {"frames": frames})
-
-
-def draw_film(path: Path, run_dir: Path) -> None:
-    """The frames that training kept, as a GIF; in 16 levels, which makes it a quarter as large."""
-    if (run_dir / FRAMES).is_file():
-        frames = checkpoint.load(run_dir / FRAMES)["frames"]
-        levels = [(frames[epoch] / 255 * 15).round() / 15 for epoch in sorted(frames)]
-        save_gif(path, levels, milliseconds=150, scale=1)
+    return mosaic(model.pictures(z, column_labels(model, len(z), columns)), columns)
