@@ -48,7 +48,9 @@ def main(argv=None):
     print(f"pictures in {run_dir}")
 
     if args.record:
-        train, validation = load_training(config.dataset, args.data_dir or config.data_dir)
+        train, validation = load_training(
+            config.dataset, args.data_dir or config.data_dir, config.refit
+        )
         splits = {"train": train.subset(config.subset), "validation": validation, "test": test}
         write_record(FOLDER, args, run_dir, config, model, splits, metrics)
 

@@ -23,6 +23,7 @@ SHAKESPEARE = dict(
     epochs=4, batch_size=32, lr=5e-3, window=64, cell="lstm", embed_dim=64, hidden_size=256,
     num_layers=1, dropout=0.0, weight_dropout=0.0, optimizer="adam", weight_decay=0.0,
     schedule="one-cycle", warmup=0, clip=1.0, patience=0, label_smoothing=0.0, sample_length=500,
+    refit=False,
 )  # fmt: skip
 CONTROLLED = {**SHAKESPEARE, "epochs": 10, "lr": 1e-2, "embed_dim": 16, "hidden_size": 64,
               "sample_length": 200}  # fmt: skip
@@ -52,6 +53,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--refit", action="store_true", help=cli.REFIT)
     add("--sample-length", type=cli.natural, help="characters written after each epoch; 0: none")
     return parser
 
@@ -77,12 +79,15 @@ def evaluate(
     return {"loss": loss.value}
 
 
-def write_sample(run: Run, model: LanguageModel, vocabulary: Vocabulary, loss: float) -> None:
+def write_sample(run: Run, model: LanguageModel, vocabulary: Vocabulary, metrics: dict) -> None:
     """What the network writes at this moment, for the run's samples.txt."""
+    split = "validation" if metrics else "training"
+    loss = metrics.get("loss", run.train_loss.value)
     if run.args.sample_length and math.isfinite(loss):  # where not, log_epoch stops the run
         prompt = "\n" if "\n" in vocabulary.tokens else vocabulary.characters[0]
         words = generate(model.eval(), vocabulary, prompt, run.args.sample_length)
-        add_sample(run.path / "samples.txt", run.epoch + 1, loss, "".join(words).strip("\n"))
+        about = f"{split} loss {loss:.4f}"
+        add_sample(run.path / "samples.txt", run.epoch + 1, about, "".join(words).strip("\n"))
 
 
 def main(argv=None):
@@ -90,8 +95,8 @@ def main(argv=None):
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
     cli.switch_dataset(args, RECIPES, or_help_topics(args.dataset, named, args.data_dir))
-    train, validation = load_training(args.dataset, args.data_dir)
-    train, validation = train.subset(args.subset).to(device), validation.to(device)
+    train, validation = load_training(args.dataset, args.data_dir, args.refit)
+    train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     num_batches = train.num_batches(args.batch_size, args.window)
     total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
 
@@ -123,8 +128,8 @@ def main(argv=None):
                     clip_gradients(model, args.clip)
                 optimizer.step()
                 run.log_step(loss, labels.numel(), lr=optimizer.lr)
-            metrics = evaluate(model, validation)
-            write_sample(run, model, vocabulary, metrics["loss"])
+            metrics = {} if validation is None else evaluate(model, validation)
+            write_sample(run, model, vocabulary, metrics)
             run.log_epoch(**metrics)
         run.finish()
 

@@ -28,7 +28,7 @@ MULTI30K = dict(
     weight_decay=0.0, schedule="cosine", warmup=200, clip=1.0, patience=0, label_smoothing=0.1,
     ema=0.0, embed_dim=128, num_heads=4, num_layers=3, feedforward_dim=512, dropout=0.1,
     activation="relu", norm_first=True, positions="sinusoidal", tokenizer="subword",
-    vocabulary_size=6000, subword_dropout=0.0, max_length=128, sample_length=0,
+    vocabulary_size=6000, subword_dropout=0.0, max_length=128, sample_length=0, refit=False,
 )  # fmt: skip
 DATES = {
     **MULTI30K, "epochs": 10, "lr": 3e-3, "warmup": 100, "label_smoothing": 0.0,
@@ -69,6 +69,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--refit", action="store_true", help="lm: " + cli.REFIT)
     add("--sample-length", type=cli.natural, help="lm: characters written after each epoch")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
     return parser
@@ -89,7 +90,7 @@ def main(argv=None):
     device = select_device(args.device)
     cli.switch_dataset(args, RECIPES, or_offline(args))
     train, validation = load_training(args)
-    train, validation = train.subset(args.subset).to(device), validation.to(device)
+    train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     num_batches = train.num_batches(args.batch_size)
     total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
 
@@ -124,8 +125,8 @@ def main(argv=None):
                     average.update(model)
                 run.log_step(loss, count(labels), lr=optimizer.lr)
             best = average.model if average else model
-            metrics = evaluate(best, validation, args)
-            write_sample(run, best, train.tokenizer, metrics["loss"])
+            metrics = {} if validation is None else evaluate(best, validation, args)
+            write_sample(run, best, train.tokenizer, metrics)
             run.log_epoch(**metrics)
         run.finish()
 

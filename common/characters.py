@@ -1,7 +1,8 @@
 """tiny-shakespeare, Python's help topics, and a text of your own, split by characters.
 
 The last tenth is the test split (of tiny-shakespeare 111,540 characters: what nanoGPT calls
-val), the twentieth before it is for validation.
+val), the twentieth before it is for validation. Once all choices are made, `--refit` trains on all
+nine tenths, as nanoGPT does.
 """
 
 import os
@@ -150,6 +151,7 @@ def bounds(length: int) -> dict[str, tuple[int, int]]:
     return {
         "train": (0, test - held_out),
         "validation": (test - held_out, test),
+        "train and validation": (0, test),
         "test": (test, length),
     }
 
@@ -164,3 +166,13 @@ def load(
         where = f"{next(iter(checksums))}: " if dataset == "text" else ""
         raise UserError(f"{where}a text of {len(text)} characters is too short to split")
     return [Stretch.cut(text, vocabulary, *ends[name], checksums) for name in wanted]
+
+
+def load_training(
+    dataset: str, folder: Path, data_dir: str | None, refit: bool
+) -> tuple[Stretch, Stretch | None]:
+    """What a run learns and what it is checked on; with `refit` it learns both, checked on none."""
+    if refit:
+        return *load(dataset, folder, data_dir, ("train and validation",)), None
+    train, validation = load(dataset, folder, data_dir, ("train", "validation"))
+    return train, validation

@@ -11,6 +11,7 @@ from common.device import PRECISIONS
 from common.errors import UserError
 
 UNSET = object()
+REFIT = "learn the validation split too, all choices being made; the last epoch counts"
 
 
 class Parser(argparse.ArgumentParser):
@@ -124,6 +125,8 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
         args = argparse.Namespace(**{**vars(parser.parse_args([])), **config, **given})
         args.run_dir = str(run_dir)
     args.given = sorted(set(given) | set(getattr(args, "given", [])))
+    if getattr(args, "refit", False) and args.patience:
+        raise UserError("--refit leaves no validation split that --patience could wait for")
     return args
 
 

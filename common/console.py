@@ -40,7 +40,7 @@ def announce(run, train, validation) -> None:
     dataset = dataset_name(vars(args))
     facts = {
         "model": f"{type(run.model).__name__}, {parameter_count(run.model):,} parameters",
-        "data": f"{dataset}: {len(train):,} to train on, {len(validation):,} held out",
+        "data": f"{dataset}: {len(train):,} to train on, {len(validation or ()):,} held out",
         "recipe": f"{args.epochs} epochs, batches of {args.batch_size}, "
         f"learning rate {args.lr:g}, seed {args.seed}",
         "device": train.labels.device,
@@ -69,7 +69,10 @@ def print_end(run) -> None:
     """What was reached, and what to do next."""
     dataset = dataset_name(vars(run.args))
     reached = describe(validation_metrics(run.best))
-    print(f"\nbest epoch {run.best['epoch']} on the validation split of {dataset}: {reached}")
+    if reached:
+        print(f"\nbest epoch {run.best['epoch']} on the validation split of {dataset}: {reached}")
+    else:
+        print(f"\n{run.epoch} epochs on the training and validation splits of {dataset}")
     if dataset.endswith("-sample"):
         print("(a small sample of the dataset: not comparable with results on all of it)")
     print(f"now try:  python {run.folder.name}/test.py --run-dir {shlex.quote(str(run.path))}")

@@ -44,10 +44,11 @@ def write_record(
 ) -> None:  # fmt: skip
     """With --record: the run's row in results/, and its pictures beside it for the lowest seed.
 
-    `splits` are the Splits by name, whose sizes and checksums the record holds;
+    `splits` are the Splits by name (or None), whose sizes and checksums the record holds;
     `signatures` say how a metric was counted, where that is a matter of choice.
     """
     name = args.config or folders.dataset_name(vars(config))
+    splits = {split: data for split, data in splits.items() if data is not None}
     path, is_first = record.write(
         folder, name, vars(config), checkpoint.load(run_dir / "last.safetensors"),
         model=model, parameters=parameter_count(model),

@@ -79,7 +79,7 @@ def columns(records: list[dict]) -> list[tuple[str, str]]:
     found = [(split, name) for split, name in SHOWN if any(name in run[split] for run in runs)]
     if ("validation", "accuracy") in found:
         return found
-    chosen_by = dict.fromkeys(lowest_metric(run["validation"]) for run in runs)
+    chosen_by = dict.fromkeys(lowest_metric(v) for run in runs if (v := run["validation"]))
     return [*found, *(("validation", name) for name in chosen_by)]
 
 

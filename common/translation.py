@@ -68,6 +68,8 @@ def load_training(args: Namespace, folder: Path) -> tuple[Pairs, Pairs]:
     for. Raises UserError where there are no subwords to drop."""
     if args.subword_dropout and args.tokenizer != Subwords.kind:
         raise UserError(f"--subword-dropout needs --tokenizer subword, not {args.tokenizer}")
+    if args.refit:
+        raise UserError("--refit is for --task lm: pairs to learn and pairs to check lie apart")
     train, validation = (load(args, split, folder) for split in ("train", "validation"))
     tokenizer = learn(args, train, folder)
     train, validation = (Pairs.encode(split, tokenizer) for split in (train, validation))

@@ -776,7 +776,7 @@ def test_bad_wishes_are_one_line(flags, parts, finished, capsys):
 def test_samples_of_an_epoch_are_written_once(tmp_path):
     path = tmp_path / "samples.txt"
     for epoch in (1, 2, 3, 2):
-        add_sample(path, epoch, 1.5, f"text {epoch}")
+        add_sample(path, epoch, "validation loss 1.5000", f"text {epoch}")
     heads = [line for line in path.read_text().splitlines() if line.startswith("==")]
     assert [head.split(",")[0][-1] for head in heads] == ["1", "2"]
 

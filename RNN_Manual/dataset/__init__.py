@@ -12,9 +12,14 @@ DATASETS = {
 }
 
 
-def load_training(name: str, data_dir: str | None = None) -> tuple[Text, Text]:
-    """The training and validation splits: tokens (n,) int64, and the token after each (n,)."""
-    return DATASETS[name].load_training(name, data_dir)
+def load_training(
+    name: str, data_dir: str | None = None, refit: bool = False
+) -> tuple[Text, Text | None]:
+    """The training and validation splits: tokens (n,) int64, and the token after each (n,).
+
+    With `refit` the training split is both together, and there is none to validate on.
+    """
+    return DATASETS[name].load_training(name, data_dir, refit)
 
 
 def load_test(name: str, data_dir: str | None = None) -> Text:

@@ -11,6 +11,7 @@ import math
 import torch
 
 from common.characters import Stretch
+from common.errors import UserError
 from RNN_Manual.dataset.text import Text
 
 MOST = 12  # a in a string of anbn: 1 to 12, all equally likely
@@ -52,7 +53,9 @@ def make(name: str, split_name: str, **options) -> Text:
     return Text(*Stretch.cut(text, list(vocabulary), 1, size + 1, {}))
 
 
-def load_training(name: str, data_dir: str | None) -> tuple[Text, Text]:
+def load_training(name: str, data_dir: str | None, refit: bool) -> tuple[Text, Text]:
+    if refit:
+        raise UserError(f"--refit is for texts: of {name} there are more strings than one needs")
     return make(name, "train"), make(name, "validation")
 
 

@@ -13,10 +13,9 @@ def or_help_topics(dataset: str, named: bool, data_dir: str | None) -> str:
     return characters.or_help_topics(dataset, named, FOLDER, data_dir)
 
 
-def load_training(dataset: str, data_dir: str | None) -> tuple[Text, Text]:
-    splits = characters.load(dataset, FOLDER, data_dir, ("train", "validation"))
-    train, validation = (Text(*split) for split in splits)
-    return train, validation
+def load_training(dataset: str, data_dir: str | None, refit: bool) -> tuple[Text, Text | None]:
+    train, validation = characters.load_training(dataset, FOLDER, data_dir, refit)
+    return Text(*train), validation and Text(*validation)
 
 
 def load_test(dataset: str, data_dir: str | None) -> Text:

@@ -63,24 +63,26 @@ def go_on(
         seen = torch.cat([seen, new])[-model.max_length :]
 
 
-def add_sample(path: Path, epoch: int, loss: float, text: str) -> None:
+def add_sample(path: Path, epoch: int, about: str, text: str) -> None:
     """Write what the network can say after `epoch` to the end of the file, in place of anything
     that a run which was stopped and resumed wrote about it or later epochs before."""
     head = f"==== after epoch {epoch}"
     kept = path.read_text(encoding="utf-8") if path.is_file() else ""
     kept = kept.split(head + ",")[0]
-    sample = f"{head}, validation loss {loss:.4f} ====\n\n{text}\n\n"
+    sample = f"{head}, {about} ====\n\n{text}\n\n"
     checkpoint.write_atomically(path, (kept + sample).encode())
 
 
-def write_sample(run: Run, model: LanguageModel, vocabulary: Vocabulary, loss: float) -> None:
+def write_sample(run: Run, model: LanguageModel, vocabulary: Vocabulary, metrics: dict) -> None:
     """What a language model writes at this moment, for the run's samples.txt."""
+    split = "validation" if metrics else "training"
+    loss = metrics.get("loss", run.train_loss.value)
     wanted = run.args.task == "lm" and run.args.sample_length
     if wanted and math.isfinite(loss):  # where not, log_epoch stops the run
         prompt = vocabulary.encode(beginning(vocabulary)).to(model.embedding.weight.device)
         tokens = go_on(model.eval(), prompt, run.args.sample_length)
         text = vocabulary.decode(list(tokens)).strip("\n")
-        add_sample(run.path / "samples.txt", run.epoch + 1, loss, text)
+        add_sample(run.path / "samples.txt", run.epoch + 1, f"{split} loss {loss:.4f}", text)
 
 
 def beginning(vocabulary: Vocabulary) -> str:

@@ -15,10 +15,9 @@ def or_offline(dataset: str, named: bool, data_dir: str | None) -> str:
     return characters.or_help_topics(dataset, named, FOLDER, data_dir)
 
 
-def load_training(args: Namespace) -> tuple[Windows, Windows]:
-    splits = characters.load(args.dataset, FOLDER, args.data_dir, ("train", "validation"))
-    train, validation = (Windows(split, args.max_length) for split in splits)
-    return train, validation
+def load_training(args: Namespace) -> tuple[Windows, Windows | None]:
+    train, validation = characters.load_training(args.dataset, FOLDER, args.data_dir, args.refit)
+    return Windows(train, args.max_length), validation and Windows(validation, args.max_length)
 
 
 def load_test(args: Namespace, tokenizer: Vocabulary) -> Windows:
