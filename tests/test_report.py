@@ -107,6 +107,17 @@ def test_table_holds_mean_and_sample_standard_deviation(root):
     }  # fmt: skip
 
 
+def test_a_run_without_a_validation_split_leaves_its_cell_empty(root):
+    run = {"seed": 0, "epochs": 9, "best_epoch": 9, "seconds": 1, "commit": "abc"}
+    for config, validation in (("text", {"loss": 1.5}), ("text-refit", {})):
+        runs = [run | {"validation": validation, "test": {"loss": 1.25}}]
+        put(root, make_record("text", [], config=config, runs=runs))
+    head, _, *lines = rows(report.fill(root / "MLP" / "README.md"))
+    assert head[:3] == ["dataset", "test loss, nats", "validation loss, nats"]
+    cells = [line[:3] for line in lines]
+    assert cells == [["text", "1.2500", "1.5000"], ["text (text-refit)", "1.2500", ""]]
+
+
 def test_a_game_s_table_has_distances_instead_of_a_loss(root):
     game = make_record("mnist", [0.9])
     test = {"frechet_distance": 4.0, "frechet_floor": 2.5, "frechet_ratio": 1.6}
@@ -292,7 +303,9 @@ def test_record_is_complete_and_consistent(path):
     assert record["config"] == path.stem and hasattr(script(folder, holder), record["model"])
     assert record["sample"] == record["dataset"].endswith("-sample")
     assert set(record["data"]) == {"examples", "sha256"}
-    assert set(record["data"]["examples"]) == {"train", "validation", "test"}
+    refit = record["hyperparameters"].get("refit")
+    splits = {"train", "test"} if refit else {"train", "validation", "test"}
+    assert set(record["data"]["examples"]) == splits
 
     seeds = [run["seed"] for run in record["runs"]]
     assert seeds == sorted(set(seeds))
@@ -306,7 +319,7 @@ def test_record_is_complete_and_consistent(path):
             test, validation = (run[split]["loss"] for split in ("test", "validation"))
             assert abs(test - validation) < 0.05 * abs(validation)
             continue
-        for split in ("validation", "test"):
+        for split in ("test",) if refit else ("validation", "test"):
             if folder in GAMES:
                 assert 0 <= run[split]["frechet_distance"] < math.inf
                 continue
@@ -315,6 +328,8 @@ def test_record_is_complete_and_consistent(path):
         # the test split was not chosen on, but is alike: a swapped split or factor would show
         if folder in GAMES:  # whose distances depend on the size of the split
             assert run["test"]["frechet_floor"] > 0
+        elif refit:
+            assert run["validation"] == {}
         elif folder in WRITERS + TRANSFORMERS:
             assert abs(run["test"]["loss"] - run["validation"]["loss"]) < 0.2
         else:

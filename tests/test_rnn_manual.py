@@ -421,6 +421,12 @@ def test_splits_of_a_text_have_the_sizes_of_the_readme(monkeypatch):
     assert whole[0] + "".join(parts) == whole
     assert test.inputs[0] == validation.labels[-1] and test.classes == train_split.classes
 
+    both, nothing = load_training("tiny-shakespeare", refit=True)
+    assert nothing is None and both.classes == train_split.classes
+    for part in ("inputs", "labels"):
+        pieces = [getattr(split, part) for split in (train_split, validation)]
+        assert torch.equal(getattr(both, part), torch.cat(pieces))
+
 
 def test_help_topics_are_a_text_of_python_itself():
     train_split, validation = load_training("help-topics")
@@ -668,6 +674,37 @@ def test_test_split_gives_nats_perplexity_and_bits(finished, tmp_path, capsys, m
     assert run["test"]["perplexity"] == pytest.approx(math.exp(loss))
     assert run["test"]["bits_per_character"] == pytest.approx(loss / math.log(2))
     assert f"loss {loss:.4f}" in result.out and list(run["validation"]) == ["loss"]
+
+
+def test_refit_learns_the_validation_split_and_keeps_the_last_epoch(
+    tmp_path, own_text, capsys, monkeypatch
+):
+    flags = [*own_text("abcdefgh\n" * 100), "--batch-size", 2, "--window", 8, "--hidden-size", 4]
+    flags += ["--epochs", 3, "--lr", 0.5, "--schedule", "constant", "--sample-length", 5]
+    place = tmp_path / "run"
+    result = call(capsys, train.main, *flags, "--refit", "--run-dir", place)
+    assert result.code == 0 and "809 to train on, 0 held out" in result.out
+    assert "3 epochs on the training and validation splits of" in result.out
+    assert not any("validation" in key for row in history(place) for key in row)
+    assert checkpoint.load(place / "best.safetensors")["epoch"] == 3
+    assert (place / "samples.txt").read_text().count("training loss") == 3
+
+    monkeypatch.setattr(evaluation, "FOLDER", tmp_path)
+    monkeypatch.setattr(evaluation, "draw_neurons", lambda *args: None)
+    assert call(capsys, evaluation.main, "--run-dir", place, "--record").code == 0
+    (path,) = (tmp_path / "results").glob("*.json")
+    record = json.loads(path.read_text())
+    assert record["data"]["examples"] == {"train": 809, "test": 90}
+    assert "--refit" in record["command"] and record["runs"][0]["validation"] == {}
+    assert record["runs"][0]["best_epoch"] == 3
+
+
+@pytest.mark.parametrize(
+    "flags, part",
+    [(["--patience", 2], "--patience"), (["--dataset", "echo"], "echo")],
+)
+def test_refit_that_makes_no_sense_is_one_line(flags, part, capsys):
+    assert_one_line(call(capsys, train.main, "--refit", *flags), "--refit", part)
 
 
 def test_pictures_of_a_network_without_gates(tmp_path, capsys, monkeypatch):

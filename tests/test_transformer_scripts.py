@@ -15,6 +15,7 @@ from common import checkpoint, cli, data
 from common.schedules import learning_rates
 from common.tokenizers import Words
 from tests.running import (
+    TRANSFORMERS,
     Stop,
     assert_ended_alike,
     assert_one_line,
@@ -24,6 +25,7 @@ from tests.running import (
     finish,
     history,
     interrupt,
+    script,
     small,
     start,
 )
@@ -174,6 +176,20 @@ def small_lm(tmp_path, text: str = TEXT) -> list:
 
 def losses(path) -> list[float]:
     return [float(row[name]) for row in history(path) for name in ("train_loss", "validation_loss")]
+
+
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+def test_refit_is_for_texts_and_keeps_the_last_epoch(folder, tmp_path, capsys):
+    main, place = script(folder).main, tmp_path / "run"
+    flags = [*small_lm(tmp_path), "--epochs", 2, "--lr", 0.5, "--refit", "--run-dir", place]
+    result = call(capsys, main, *flags)
+    assert result.code == 0 and " 0 held out" in result.out
+    assert not any("validation" in key for row in history(place) for key in row)
+    assert checkpoint.load(place / "best.safetensors")["epoch"] == 2
+    assert (place / "samples.txt").read_text().count("training loss") == 2
+    call(capsys, main, "--resume", "--run-dir", place, "--epochs", 3)
+    assert checkpoint.load(place / "best.safetensors")["epoch"] == 3
+    assert_one_line(call(capsys, main, *small("Transformer"), "--refit"), "--refit", "--task lm")
 
 
 @pytest.mark.parametrize("task", ["translate", "lm"])
