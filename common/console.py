@@ -58,7 +58,7 @@ def announce(run, train, validation) -> None:
 def print_epoch(row: dict, metrics: dict, epochs: int, seconds: float, is_best: bool) -> None:
     """One line per epoch; a star marks the best so far."""
     print(
-        f"epoch {row['epoch']:3d}/{epochs}{'*' if is_best else ' '}  "
+        f"epoch {row['epoch']:3d}/{epochs}{'*' if is_best and metrics else ' '}  "
         f"train loss {row['train_loss']:.4f}  {describe(metrics, 'val ')}  "
         f"lr {row['lr']:.2e}  {seconds:6.1f} s",
         flush=True,

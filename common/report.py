@@ -34,7 +34,7 @@ METRICS = {  # how each metric is shown, in this order: heading, factor, decimal
     "mig": ("mutual information gap", 1, 3),
     "frechet_distance": ("Fréchet distance", 1, 3),
     "frechet_floor": ("Fréchet distance, real to real", 1, 3),
-    "frechet_ratio": ("ratio of the two", 1, 2),
+    "frechet_ratio": ("Fréchet distance / real to real", 1, 2),
     "precision": ("precision, %", 100, 1),
     "recall": ("recall, %", 100, 1),
     "confident_share": ("classified with ≥ 0.9, %", 100, 2),
@@ -44,7 +44,10 @@ METRICS = {  # how each metric is shown, in this order: heading, factor, decimal
     "modes": ("modes of 8", 1, 0),
     "high_quality": ("high quality, %", 100, 2),
 }
-ALWAYS = [("test", "accuracy"), ("test", "loss"), ("validation", "accuracy")]
+# what the root README shows of a record: the first of these that it has
+HEADLINES = [
+    "accuracy", "exact_match", "bleu", "log_likelihood", "high_quality", "frechet_ratio", "loss",
+]  # fmt: skip
 # what a folder's table shows, where its records have it
 SHOWN = [*(("test", name) for name in METRICS), ("validation", "accuracy")]
 
@@ -83,27 +86,31 @@ def columns(records: list[dict]) -> list[tuple[str, str]]:
     return [*found, *(("validation", name) for name in chosen_by)]
 
 
-def head(shown: list[tuple[str, str]]) -> list[str]:
-    metrics = [f"{split} {METRICS[name][0]}" for split, name in shown]
-    return ["dataset", *metrics, "seeds", "epochs", "seconds", "parameters"]
+def name_of(record: dict) -> str:
+    name = record["dataset"] + (" (sample)" if record["sample"] else "")
+    return name if record["config"] == record["dataset"] else f"{name} ({record['config']})"
 
 
-def row_of(record: dict, shown: list[tuple[str, str]]) -> list[str]:
-    """dataset · the metrics shown, empty where there is none · seeds · epochs · …"""
+def cell(record: dict, split: str, name: str) -> str:
+    """A metric over the record's runs; empty where there is none."""
+    _, factor, decimals = METRICS[name]
+    values = [run[split][name] for run in record["runs"] if name in run[split]]
+    return mean_std(values, factor, decimals) if values else ""
+
+
+EFFORT = ["seeds", "epochs", "seconds", "parameters"]
+
+
+def effort(record: dict) -> list[str]:
+    """The cells below EFFORT."""
     runs = record["runs"]
-    cells = [record["dataset"] + (" (sample)" if record["sample"] else "")]
-    if record["config"] != record["dataset"]:
-        cells[0] += f" ({record['config']})"
-    for split, name in shown:
-        _, factor, decimals = METRICS[name]
-        values = [run[split][name] for run in runs if name in run[split]]
-        cells.append(mean_std(values, factor, decimals) if values else "")
     epochs = sorted({run["epochs"] for run in runs})
-    cells.append(str(len(runs)))
-    cells.append(str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}")
-    cells.append(f"{statistics.mean(run['seconds'] for run in runs):.0f}")
-    cells.append(f"{record['parameters']:,}")
-    return cells
+    return [
+        str(len(runs)),
+        str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}",
+        f"{statistics.mean(run['seconds'] for run in runs):.0f}",
+        f"{record['parameters']:,}",
+    ]
 
 
 def folder_results(folder: Path) -> str:
@@ -112,7 +119,9 @@ def folder_results(folder: Path) -> str:
     if not records:
         return "Nothing recorded yet."
     shown = columns(records)
-    lines = table([head(shown), *(row_of(record, shown) for record in records)])
+    metrics = [f"{split} {METRICS[name][0]}" for split, name in shown]
+    rows = [[name_of(r), *(cell(r, *metric) for metric in shown), *effort(r)] for r in records]
+    lines = table([["dataset", *metrics, *EFFORT], *rows])
     lines += [
         "",
         "Mean ± standard deviation over seeds. The commands, to be repeated for each seed:",
@@ -129,13 +138,15 @@ def folder_results(folder: Path) -> str:
 
 
 def all_results() -> str:
-    """The root README's table: every folder's records."""
-    rows = [
-        [f"[{folder.name}]({folder.name}/)", *row_of(record, ALWAYS)]
-        for folder in sorted(path.parent for path in ROOT.glob("*/model.py"))
-        for record in load_records(folder)
-    ]
-    return "\n".join(table([["model", *head(ALWAYS)], *rows])) if rows else "Nothing recorded yet."
+    """The root README's table: of every folder's records, what counts most."""
+    rows = [["model", "dataset", "figure", "test", "validation", *EFFORT]]
+    for folder in sorted(path.parent for path in ROOT.glob("*/model.py")):
+        for record in load_records(folder):
+            headline = next(name for name in HEADLINES if name in record["runs"][0]["test"])
+            cells = [cell(record, split, headline) for split in ("test", "validation")]
+            link, figure = f"[{folder.name}]({folder.name}/)", METRICS[headline][0]
+            rows.append([link, name_of(record), figure, *cells, *effort(record)])
+    return "\n".join(table(rows)) if rows[1:] else "Nothing recorded yet."
 
 
 def fill(readme: Path) -> str:

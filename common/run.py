@@ -121,8 +121,7 @@ class Run:
             "seconds": round(seconds, 3),
         }
         self.history.append(row)
-        is_best = bool(metrics) and self.best is row
-        console.print_epoch(row, metrics, self.args.epochs, took, is_best)
+        console.print_epoch(row, metrics, self.args.epochs, took, is_best=self.best is row)
         self.epoch, self.batch, self.train_loss = self.epoch + 1, 0, RunningMean()
         if self.best is row and distributed.is_first():
             checkpoint.save(self.path / "best.safetensors", self.state())

@@ -126,7 +126,7 @@ def test_a_game_s_table_has_distances_instead_of_a_loss(root):
     head, _, row = rows(report.fill(root / "MLP" / "README.md"))
     assert dict(zip(head, row, strict=True)) == {
         "dataset": "mnist", "test Fréchet distance": "4.000",
-        "test Fréchet distance, real to real": "2.500", "test ratio of the two": "1.60",
+        "test Fréchet distance, real to real": "2.500", "test Fréchet distance / real to real": "1.60",
         "validation Fréchet distance": "3.000", "seeds": "1", "epochs": "20", "seconds": "60",
         "parameters": "1,234,567",
     }  # fmt: skip
@@ -185,8 +185,10 @@ def test_language_models_have_loss_perplexity_and_bits_in_place_of_accuracy(root
         "epochs": "20", "seconds": "60", "parameters": "1,234,567",
     }  # fmt: skip
     head, _, *table = rows(report.fill(root / "README.md"))
-    assert head[2:5] == ["test accuracy, %", "test loss, nats", "validation accuracy, %"]
-    assert [row[2:5] for row in table] == [["", "1.5000", ""], ["98.00", "0.0500", "98.00"]]
+    assert head[2:5] == ["figure", "test", "validation"]
+    assert [row[2:5] for row in table] == [
+        ["loss, nats", "1.5000", "1.4000"], ["accuracy, %", "98.00", "98.00"],
+    ]  # fmt: skip
 
 
 def test_layers_beside_torch_have_a_table(root):
@@ -220,11 +222,26 @@ def test_root_readme_lists_every_folder(root):
     put(root, make_record("mnist", [0.98]), make_record("shapes", [0.5]))
     put(root, make_record("mnist", [0.97]), folder="MLP_Torch")
     head, _, *table = rows(report.fill(root / "README.md"))
-    assert head[:3] == ["model", "dataset", "test accuracy, %"]
-    assert [row[:3] for row in table] == [
-        ["[MLP](MLP/)", "mnist", "98.00"], ["[MLP](MLP/)", "shapes", "50.00"],
-        ["[MLP_Torch](MLP_Torch/)", "mnist", "97.00"],
+    assert head[:4] == ["model", "dataset", "figure", "test"]
+    assert [row[:4] for row in table] == [
+        ["[MLP](MLP/)", "mnist", "accuracy, %", "98.00"],
+        ["[MLP](MLP/)", "shapes", "accuracy, %", "50.00"],
+        ["[MLP_Torch](MLP_Torch/)", "mnist", "accuracy, %", "97.00"],
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("found, figure", [
+    ({"loss": 2.0, "bleu": 39.0}, ["BLEU", "39.00"]),
+    ({"loss": 0.0, "exact_match": 0.995}, ["exact match, %", "99.50"]),
+    ({"loss": 100.0, "elbo": -100.0, "log_likelihood": -90.0}, ["log-likelihood, nats", "-90.00"]),
+    ({"frechet_distance": 4.0, "frechet_ratio": 1.6}, ["Fréchet distance / real to real", "1.60"]),
+])  # fmt: skip
+def test_root_readme_shows_what_counts_most(found, figure, root):
+    record = make_record("mnist", [0.9])
+    record["runs"][0] |= {"validation": {"loss": 2.0}, "test": found}
+    put(root, record)
+    (row,) = rows(report.fill(root / "README.md"))[2:]
+    assert row[2:5] == [*figure, ""]
 
 
 @pytest.mark.parametrize("folder", ["MLP", "MLP_Torch"])
