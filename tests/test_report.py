@@ -126,7 +126,8 @@ def test_a_game_s_table_has_distances_instead_of_a_loss(root):
     head, _, row = rows(report.fill(root / "MLP" / "README.md"))
     assert dict(zip(head, row, strict=True)) == {
         "dataset": "mnist", "test Fréchet distance": "4.000",
-        "test Fréchet distance, real to real": "2.500", "test Fréchet distance / real to real": "1.60",
+        "test Fréchet distance, real to real": "2.500",
+        "test Fréchet distance / real to real": "1.60",
         "validation Fréchet distance": "3.000", "seeds": "1", "epochs": "20", "seconds": "60",
         "parameters": "1,234,567",
     }  # fmt: skip
