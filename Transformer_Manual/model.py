@@ -46,6 +46,15 @@ class Tokens(Layer):
         for (tokens, *_), grad in zip(uses, grads, strict=True):
             self.embedding.lookup_backward(tokens, grad)
 
+    def gradients(self) -> dict[str, Tensor]:
+        """∂L/∂parameter by name, in the parameter's type: what is made of products has fewer bits
+        where autocast computes them."""
+        for _, layer in self.modules():
+            for name in layer.parameter_names:
+                gradient = getattr(layer, "grad_" + name)
+                setattr(layer, "grad_" + name, gradient.to(getattr(layer, name)))
+        return super().gradients()
+
 
 class Transformer(Tokens):
     """An encoder reads the source, a decoder writes the target: source (N, S), target (N, T) ->

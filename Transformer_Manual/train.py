@@ -4,7 +4,7 @@ from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
 from common import cli, translation
-from common.device import seed_everything, select_device
+from common.device import autocast, seed_everything, select_device
 from common.errors import UserError
 from common.run import Run
 from Transformer_Manual.dataset import DATASETS, load_training, or_offline
@@ -72,6 +72,7 @@ def make_parser() -> cli.Parser:
     add("--refit", action="store_true", help="lm: " + cli.REFIT)
     add("--sample-length", type=cli.natural, help="lm: characters written after each epoch")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
+    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the products")
     return parser
 
 
@@ -114,10 +115,11 @@ def main(argv=None):
             for inputs, labels in run.progress(batches, num_batches):
                 optimizer.lr = schedule(run.step)
 
-                logits = model.forward(*inputs)
-                loss = criterion.forward(logits, labels)
+                with autocast(device, args.precision):  # of backward's products, too
+                    logits = model.forward(*inputs)
+                    loss = criterion.forward(logits, labels)
 
-                model.backward(criterion.backward())
+                    model.backward(criterion.backward())
                 if args.clip:
                     clip_gradients(model, args.clip)
                 optimizer.step()

@@ -202,11 +202,13 @@ def test_a_batch_in_parts_is_the_batch(task, tmp_path):
         assert losses(tmp_path / str(parts)) == pytest.approx(losses(tmp_path / "1"), rel=1e-4)
 
 
+@pytest.mark.parametrize("folder", TRANSFORMERS)
 @pytest.mark.parametrize("task", ["translate", "lm"])
-def test_half_the_bits_learn_nearly_the_same(task, tmp_path):
+def test_half_the_bits_learn_nearly_the_same(task, folder, tmp_path):
     flags = small("Transformer") + ["--epochs", 1] if task == "translate" else small_lm(tmp_path)
     for precision in ("float32", "bfloat16"):
-        run(train.main, *flags, "--precision", precision, "--run-dir", tmp_path / precision)
+        place = ["--run-dir", tmp_path / precision]
+        run(script(folder).main, *flags, "--precision", precision, *place)
     found = losses(tmp_path / "bfloat16")
     assert found == pytest.approx(losses(tmp_path / "float32"), rel=0.02)
     assert found != losses(tmp_path / "float32")

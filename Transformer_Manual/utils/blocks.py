@@ -44,15 +44,15 @@ class TransformerLayer(Layer):
         """Part number n and the way around it: (N, T, D) -> (N, T, D)."""
         norm, dropout = getattr(self, f"norm{n}"), getattr(self, f"dropout{n}")
         if self.norm_first:
-            return dropout.forward(part(norm.forward(x))).add_(x)
-        return norm.forward(dropout.forward(part(x)).add_(x))
+            return x + dropout.forward(part(norm.forward(x)))
+        return norm.forward(x + dropout.forward(part(x)))
 
     def shortcut_backward(self, n: int, grad: Tensor, part_backward: Callable) -> Tensor:
         norm, dropout = getattr(self, f"norm{n}"), getattr(self, f"dropout{n}")
         if self.norm_first:
-            return norm.backward(part_backward(dropout.backward(grad))).add_(grad)
+            return grad + norm.backward(part_backward(dropout.backward(grad)))
         grad = norm.backward(grad)
-        return part_backward(dropout.backward(grad)).add_(grad)
+        return grad + part_backward(dropout.backward(grad))
 
     def feed_forward(self, x: Tensor) -> Tensor:  # (N, T, D) -> (N, T, D)
         hidden = self.activation.forward(self.linear1.forward(x.flatten(0, 1)))  # (N·T, F)

@@ -38,11 +38,11 @@ class TiedEmbedding(Layer):
 
     def logits(self, x: Tensor) -> Tensor:  # (N, T, D) -> (N, T, V)
         self.x = x
-        return x @ self.weight.T
+        return (x @ self.weight.T).to(x)  # in all bits, whatever autocast makes of products
 
     def logits_backward(self, grad_logits: Tensor) -> Tensor:  # (N, T, V) -> (N, T, D)
         """Write (not add) the first part of ∂L/∂W."""
-        self.grad_weight = grad_logits.flatten(0, 1).T @ self.x.flatten(0, 1)
+        self.grad_weight = (grad_logits.flatten(0, 1).T @ self.x.flatten(0, 1)).to(self.weight)
         return grad_logits @ self.weight
 
 
