@@ -16,7 +16,7 @@ from Transformer_Manual.utils.looks import over_text, over_translation
 from Transformer_Manual.utils.optim import learning_rate
 
 FOLDER = Path(__file__).resolve().parent
-CHARACTERS = 48  # of a text in the picture of the attention
+CHARACTERS = 32  # of a text in the picture of the attention
 TOKENS = 14  # and about so many of a sentence
 
 

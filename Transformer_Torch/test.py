@@ -16,7 +16,7 @@ from Transformer_Torch.utils.attention import over_text, over_translation
 from Transformer_Torch.utils.evaluation import ONE_ANSWER, mean_loss, shortened, translate
 
 FOLDER = Path(__file__).resolve().parent
-CHARACTERS = 48  # of a text in the picture of the attention
+CHARACTERS = 32  # of a text in the picture of the attention
 TOKENS = 14  # and about so many of a sentence
 
 

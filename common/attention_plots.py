@@ -18,10 +18,11 @@ def draw_attention(
     `layers` are weights (h, T, S); the T `rows` are what looks, the S `columns` what is looked at.
     """
     heads, T, S = layers[0].shape
-    width, height = max(1.6, 0.15 * S), max(1.6, 0.15 * T)
+    step = 0.15 if max(S, T) < 20 else 0.1  # inches for each token
+    width, height = max(1.6, step * S), max(1.6, step * T)
     figure, axes = plt.subplots(
         len(layers), heads, squeeze=False, sharex=True, sharey=True,
-        figsize=(1 + heads * width, 1 + len(layers) * height),
+        figsize=(1 + heads * width, 1 + len(layers) * height), layout="constrained",
     )  # fmt: skip
     for layer, weights in enumerate(layers):
         for head in range(heads):
@@ -38,7 +39,6 @@ def draw_attention(
             for label in getattr(axis, f"get_{name}ticklabels")():
                 label.set_parse_math(False)  # a $ is a $
     figure.suptitle(title, fontsize=9)
-    figure.tight_layout()
     save(figure, path)
 
 
