@@ -8,6 +8,7 @@ from common.characters import Vocabulary
 from common.device import seed_everything, select_device
 from common.metrics import RunningMean
 from common.run import Run
+from common.writing import shown_loss
 from RNN_Manual.dataset import load_training
 from RNN_Manual.dataset.text import EVALUATION_STREAMS, Text
 from RNN_Manual.dataset.texts import or_help_topics
@@ -81,8 +82,7 @@ def evaluate(
 
 def write_sample(run: Run, model: LanguageModel, vocabulary: Vocabulary, metrics: dict) -> None:
     """What the network writes at this moment, for the run's samples.txt."""
-    split = "validation" if metrics else "training"
-    loss = metrics.get("loss", run.train_loss.value)
+    split, loss = shown_loss(metrics, run.train_loss.value)
     if run.args.sample_length and math.isfinite(loss):  # where not, log_epoch stops the run
         prompt = "\n" if "\n" in vocabulary.tokens else vocabulary.characters[0]
         words = generate(model.eval(), vocabulary, prompt, run.args.sample_length)

@@ -46,14 +46,13 @@ class Tokens(Layer):
         for (tokens, *_), grad in zip(uses, grads, strict=True):
             self.embedding.lookup_backward(tokens, grad)
 
-    def gradients(self) -> dict[str, Tensor]:
-        """∂L/∂parameter by name, in the parameter's type: what is made of products has fewer bits
-        where autocast computes them."""
+    def match_types(self) -> None:
+        """Give every gradient the type of its parameter: under autocast, products have fewer bits,
+        and so has what is made of them."""
         for _, layer in self.modules():
             for name in layer.parameter_names:
                 gradient = getattr(layer, "grad_" + name)
                 setattr(layer, "grad_" + name, gradient.to(getattr(layer, name)))
-        return super().gradients()
 
 
 class Transformer(Tokens):
@@ -110,6 +109,7 @@ class Transformer(Tokens):
             (self.source, self.dropout, grad_source),
             (self.target, self.target_dropout, grad_target),
         )
+        self.match_types()
 
 
 class LanguageModel(Tokens):
@@ -147,3 +147,4 @@ class LanguageModel(Tokens):
     def backward(self, grad_logits: Tensor) -> None:  # (N, T, V) ->
         grad = self.encoder.backward(self.embedding.logits_backward(grad_logits))
         self.embed_backward((self.tokens, self.dropout, grad))
+        self.match_types()

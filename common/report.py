@@ -46,7 +46,7 @@ METRICS = {  # how each metric is shown, in this order: heading, factor, decimal
 }
 # what the root README shows of a record: the first of these that it has
 HEADLINES = [
-    "accuracy", "exact_match", "bleu", "log_likelihood", "high_quality", "frechet_ratio", "loss",
+    "accuracy", "bleu", "exact_match", "log_likelihood", "high_quality", "frechet_ratio", "loss",
 ]  # fmt: skip
 # what a folder's table shows, where its records have it
 SHOWN = [*(("test", name) for name in METRICS), ("validation", "accuracy")]

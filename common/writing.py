@@ -1,4 +1,4 @@
-"""The flags of every generate.py whose network writes text."""
+"""What networks that write text share: the flags of generate.py, and the loss above a sample."""
 
 from common import cli
 
@@ -17,3 +17,10 @@ def make_parser(description: str) -> cli.Parser:
     add("--seed", type=cli.number(int, 0, 2**32), default=0, help="the same seed, the same text")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser
+
+
+def shown_loss(metrics: dict[str, float], train_loss: float) -> tuple[str, float]:
+    """The epoch's loss and whose it is: validation's, or training's of a run without that split."""
+    if metrics:
+        return "validation", metrics["loss"]
+    return "training", train_loss

@@ -232,7 +232,7 @@ def test_root_readme_lists_every_folder(root):
 
 
 @pytest.mark.parametrize("found, figure", [
-    ({"loss": 2.0, "bleu": 39.0}, ["BLEU", "39.00"]),
+    ({"loss": 2.0, "exact_match": 0.05, "bleu": 39.0}, ["BLEU", "39.00"]),
     ({"loss": 0.0, "exact_match": 0.995}, ["exact match, %", "99.50"]),
     ({"loss": 100.0, "elbo": -100.0, "log_likelihood": -90.0}, ["log-likelihood, nats", "-90.00"]),
     ({"frechet_distance": 4.0, "frechet_ratio": 1.6}, ["Fréchet distance / real to real", "1.60"]),

@@ -437,13 +437,6 @@ def gradients_of(native: nn.Module, inputs, labels) -> dict[str, torch.Tensor]:
     return {name: parameter.grad.clone() for name, parameter in native.named_parameters()}
 
 
-def owner(model, path: str) -> tuple[Layer, str]:
-    """The layer that a parameter's gradient belongs to, and that gradient's name there."""
-    place, _, name = path.rpartition(".")
-    (layer,) = [layer for path, layer in model.modules() if path == place + "."]
-    return layer, "grad_" + name
-
-
 BATCHES = [(3, 5, 4, True), (2, 1, 1, False), (1, 4, 3, False), (4, 3, 8, True), (1, 1, 1, False)]
 
 
@@ -489,7 +482,7 @@ def test_products_in_half_the_bits_give_nearly_the_same_gradients(network, norm_
         theirs = gradients_of(native, inputs, labels)
     assert logits.dtype == torch.float32
     for name, gradient in model.gradients().items():
-        assert gradient.dtype == torch.float32 and getattr(*owner(model, name)) is gradient
+        assert gradient.dtype == torch.float32
         error, usual = ((g - exact[name]).norm() for g in (gradient, theirs[name]))
         assert 0 < error < 0.02 * exact[name].norm() + 2 * usual, name
 

@@ -11,6 +11,7 @@ from common import checkpoint, distributed
 from common.characters import Vocabulary
 from common.errors import UserError
 from common.run import Run
+from common.writing import shown_loss
 from Transformer_Torch.model import LanguageModel
 from Transformer_Torch.utils.cache import CachedReader
 
@@ -76,8 +77,7 @@ def add_sample(path: Path, epoch: int, about: str, text: str) -> None:
 
 def write_sample(run: Run, model: nn.Module, vocabulary: Vocabulary, metrics: dict) -> None:
     """What a language model writes at this moment, for the run's samples.txt."""
-    split = "validation" if metrics else "training"
-    loss = metrics.get("loss", run.train_loss.value)
+    split, loss = shown_loss(metrics, run.train_loss.value)
     wanted = run.args.task == "lm" and run.args.sample_length and distributed.is_first()
     if wanted and math.isfinite(loss):  # where not, log_epoch stops the run
         prompt = vocabulary.encode(beginning(vocabulary)).to(model.embedding.weight.device)
