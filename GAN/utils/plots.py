@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from common.plots import save
@@ -21,7 +22,7 @@ def thinned(rows: Tensor) -> Tensor:
 
 def draw_players(path: Path, diary: Diary, title: str) -> None:
     """The losses of both players, and how large their gradients were."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 3.6))
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
     for player in PLAYERS:
         if len(diary.entries[player]):
             step, loss, norm = thinned(diary.rows(player)).T
@@ -32,6 +33,7 @@ def draw_players(path: Path, diary: Diary, title: str) -> None:
     for axis in axes:
         axis.grid(alpha=0.3)
         axis.legend()
+        axis.xaxis.set_major_locator(MaxNLocator(5))
     save(figure, path)
 
 
