@@ -125,10 +125,10 @@ def test_a_game_s_table_has_distances_instead_of_a_loss(root):
     put(root, game)
     head, _, row = rows(report.fill(root / "MLP" / "README.md"))
     assert dict(zip(head, row, strict=True)) == {
-        "dataset": "mnist", "test Fréchet distance": "4.000",
-        "test Fréchet distance, real to real": "2.500",
+        "dataset": "mnist", "test Fréchet distance": "4.0000",
+        "test Fréchet distance, real to real": "2.5000",
         "test Fréchet distance / real to real": "1.60",
-        "validation Fréchet distance": "3.000", "seeds": "1", "epochs": "20", "seconds": "60",
+        "validation Fréchet distance": "3.0000", "seeds": "1", "epochs": "20", "seconds": "60",
         "parameters": "1,234,567",
     }  # fmt: skip
 
