@@ -130,8 +130,8 @@ class LanguageModel(Tokens):
         dropout: float = 0.1,
         activation: str = "gelu",
         norm_first: bool = True,
-        positions: str = "learned",
-        max_length: int = 256,
+        positions: str = "sinusoidal",
+        max_length: int = 128,
     ):
         super().__init__(vocab_size, embed_dim, num_heads, dropout, positions, max_length)
         sizes = (embed_dim, num_heads, feedforward_dim, dropout, activation, norm_first)

@@ -38,8 +38,7 @@ DATES = {
 SHAKESPEARE = {
     **MULTI30K, "task": "lm", "epochs": 3, "batch_size": 8, "lr": 3e-3, "optimizer": "adamw",
     "beta2": 0.99, "weight_decay": 0.01, "label_smoothing": 0.0, "dropout": 0.0,
-    "activation": "gelu", "positions": "learned", "tokenizer": "character", "max_length": 128,
-    "sample_length": 500,
+    "activation": "gelu", "tokenizer": "character", "max_length": 128, "sample_length": 500,
 }  # fmt: skip
 RECIPES = {  # the defaults of each dataset: a few-minute version of what the README records
     "multi30k": MULTI30K, "dates": DATES, "reverse": DATES, "copy": DATES,

@@ -55,8 +55,8 @@ class Tokens(nn.Module):
             self.embedding.weight *= embed_dim**-0.5
         if positions == "learned":
             self.positions = nn.Embedding(max_length, embed_dim)
-            with torch.no_grad():
-                self.positions.weight *= 0.02
+            with torch.no_grad():  # from N(0, ½), as large as the sinusoids beside the input
+                self.positions.weight *= 0.5**0.5
         else:
             self.positions = SinusoidalPositions(max_length, embed_dim)
         self.dropout = nn.Dropout(dropout)
@@ -159,8 +159,8 @@ class LanguageModel(Tokens):
         dropout: float = 0.1,
         activation: str = "gelu",
         norm_first: bool = True,
-        positions: str = "learned",
-        max_length: int = 256,
+        positions: str = "sinusoidal",
+        max_length: int = 128,
     ):
         super().__init__(
             vocab_size, embed_dim, num_heads, dropout, activation, positions, max_length

@@ -77,12 +77,13 @@ class LearnedPositions(SinusoidalPositions):
     """y_t = x_t + P[t] with a learned P (max_length, D) (Gehring et al., 2017, Section 3.1).
 
     ∂L/∂P[t] = Σₙ g[n, t], and ∂L/∂x = g. Source and target use the same P: their gradients add up.
+    P starts from N(0, ½), as large as the sinusoids; much smaller, it would drown in x for long.
     """
 
     parameter_names = ("weight",)
 
     def __init__(self, max_length: int, embed_dim: int):
-        self.weight = torch.empty(max_length, embed_dim).normal_().mul_(0.02)
+        self.weight = torch.empty(max_length, embed_dim).normal_().mul_(0.5**0.5)
 
     def backward(self, *grad_outputs: Tensor) -> None:
         """Everything that comes back at once: one (N, T, D) of each forward."""
