@@ -77,7 +77,7 @@ def main(argv=None):
     print(f"pictures in {run_dir}")
 
     if args.record:
-        train, validation = load_training(config.dataset, config.data_dir)
+        train, validation = load_training(config.dataset, config.data_dir, config.refit)
         splits = {"train": train.subset(config.subset), "validation": validation, "test": test}
         write_record(FOLDER, args, run_dir, config, model, splits, metrics, signatures)
 

@@ -28,7 +28,7 @@ DIGITS = dict(
     model="vae", epochs=20, batch_size=128, lr=1e-3, schedule="cosine", warmup=0, clip=0.0, ema=0.0,
     beta=1.0, beta_warmup=0, samples=1, dreg=False, latent_dim=50, likelihood="bernoulli",
     network="mlp", hidden_sizes=[512, 512], channels=[32, 64], activation="leaky-relu",
-    batch_norm=True, precision="float32",
+    batch_norm=True, precision="float32", refit=False,
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset: a few-minute version of what the README records
     "mnist": DIGITS,
@@ -61,6 +61,7 @@ def make_parser() -> cli.Parser:
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
     add("--precision", choices=["float32", "bfloat16"], help="of the networks' products")
+    add("--refit", action="store_true", help=cli.REFIT)
     return parser
 
 
@@ -103,8 +104,8 @@ def main(argv=None):
     named = args.resume or "dataset" in args.given
     dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
-    train, validation = load_training(args.dataset, args.data_dir)
-    train, validation = train.subset(args.subset).to(device), validation.to(device)
+    train, validation = load_training(args.dataset, args.data_dir, args.refit)
+    train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     if args.batch_norm:
         cli.check_batch_norm(min(args.batch_size, len(train)))
     num_batches = train.num_batches(args.batch_size)
@@ -145,8 +146,8 @@ def main(argv=None):
                     average.update_parameters(model)
                 run.log_step(loss, len(labels), lr=lr)
             best = average.module if average else model
-            keep_frame(run.path, run.epoch + 1, frame(best, validation))
-            run.log_epoch(**evaluate(best, validation, args))
+            keep_frame(run.path, run.epoch + 1, frame(best, validation or train))
+            run.log_epoch(**(evaluate(best, validation, args) if validation else {}))
         run.finish()
         make_film(run.path)
 

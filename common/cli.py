@@ -125,7 +125,7 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
         args = argparse.Namespace(**{**vars(parser.parse_args([])), **config, **given})
         args.run_dir = str(run_dir)
     args.given = sorted(set(given) | set(getattr(args, "given", [])))
-    if getattr(args, "refit", False) and args.patience:
+    if getattr(args, "refit", False) and getattr(args, "patience", 0):
         raise UserError("--refit leaves no validation split that --patience could wait for")
     return args
 

@@ -31,7 +31,7 @@ from tests.running import (
 )
 from VAE import generate, train
 from VAE import test as evaluation
-from VAE.dataset import no_images
+from VAE.dataset import load_training, no_images
 from VAE.model import VAE, Autoencoder
 from VAE.utils import bounds
 from VAE.utils.factors import binned, information, mutual_information, mutual_information_gap
@@ -734,6 +734,35 @@ def test_evaluation_of_digits_records_what_was_measured(tmp_path, capsys, monkey
     assert test["loss"] == pytest.approx(test["reconstruction"] + test["kl"])
     assert "30 codes" in record["signatures"]["log_likelihood"]
     assert (tmp_path / "VAE" / "results" / "mnist_training.gif").is_file()
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "shapes"])
+def test_refit_learns_the_validation_split_too(dataset, quick, tmp_path):
+    place = make_digits(tmp_path / "data")
+    splits = load_training(dataset, place)
+    both, nothing = load_training(dataset, place, refit=True)
+    assert nothing is None and both.classes == splits[0].classes
+    assert both.checksums == splits[0].checksums
+    for part in ("inputs", "labels"):
+        assert torch.equal(getattr(both, part), torch.cat([getattr(s, part) for s in splits]))
+
+
+@pytest.mark.parametrize("model", ["vae", "ae"])
+def test_a_refitted_run_keeps_its_last_epoch(model, quick, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "VAE")
+    (tmp_path / "VAE").mkdir()
+    argv = [*small("VAE"), "--subset", 128, "--model", model, "--refit", "--epochs", 3]
+    result = call(capsys, train.main, *argv, "--run-dir", tmp_path / "r")
+    assert (result.code, result.err) == (0, "") and "128 to train on, 0 held out" in result.out
+    assert not any("validation" in key for row in history(tmp_path / "r") for key in row)
+    assert checkpoint.load(tmp_path / "r" / "best.safetensors")["epoch"] == 3
+
+    result = call(capsys, evaluation.main, "--run-dir", tmp_path / "r", "--samples", 5, "--record")
+    assert (result.code, result.err) == (0, "")
+    record = json.loads((tmp_path / "VAE" / "results" / "shapes.json").read_text())
+    assert record["data"]["examples"] == {"train": 128, "test": 32}
+    assert "--refit" in record["command"]
+    assert record["runs"][0]["validation"] == {} and record["runs"][0]["best_epoch"] == 3
 
 
 def test_without_data_the_default_run_learns_the_sample_and_says_so(

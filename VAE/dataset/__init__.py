@@ -10,12 +10,23 @@ from common.data import Split
 FOLDER = Path(__file__).resolve().parent.parent
 
 
-def load_training(name: str, data_dir: str | None = None) -> tuple[Split, Split]:
-    """The training and validation splits: uint8 images (N, C, H, W), labels (N,) int64."""
+def load_training(
+    name: str, data_dir: str | None = None, refit: bool = False
+) -> tuple[Split, Split | None]:
+    """The training and validation splits: uint8 images (N, C, H, W), labels (N,) int64.
+
+    With `refit` the training split is both together, and there is none to validate on.
+    """
     if name == "shapes":
-        return coloured_shapes.make("train"), coloured_shapes.make("validation")
-    train, validation = idx.load_training(name, FOLDER, data_dir)
-    return vision.of_digits(train, name), vision.of_digits(validation, name)
+        train, validation = coloured_shapes.make("train"), coloured_shapes.make("validation")
+    else:
+        splits = idx.load_training(name, FOLDER, data_dir)
+        train, validation = (vision.of_digits(split, name) for split in splits)
+    if refit:
+        inputs = torch.cat([train.inputs, validation.inputs])
+        labels = torch.cat([train.labels, validation.labels])
+        return Split(inputs, labels, train.classes, train.checksums), None
+    return train, validation
 
 
 def load_test(name: str, data_dir: str | None = None) -> Split:
