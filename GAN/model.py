@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
-SMALLEST, LARGEST = 4, 7  # the side of the first feature maps
+SMALLEST_IMAGE, LARGEST_START = 8, 4  # sides of images, and of the maps they start as
 NORMS = ("batch", "spectral", "none")
 
 
@@ -96,17 +96,18 @@ class DenseDiscriminator(Discriminator):
 # ---- convolutions: DCGAN (Radford et al., 2015, arXiv:1511.06434, section 3) ----
 
 
-def halvings(size: int) -> tuple[int, int]:
-    """How often a side can be halved, and what is left, 4 to 7 pixels. Raises ValueError."""
-    start, times = size, 0
-    while start > LARGEST and start % 2 == 0:
-        start, times = start // 2, times + 1
-    if not SMALLEST <= start <= LARGEST or times == 0:
-        raise ValueError(
-            f"{size} pixels cannot be halved down to {SMALLEST} … {LARGEST}; "
-            "28, 32, 48, 64, 96 and 128, for example, can"
-        )
-    return times, start
+def sides(size: int) -> list[int]:
+    """Of the maps of each stage, the smallest first: 64 -> [4, 8, 16, 32, 64], as in the paper, and
+    28 -> [3, 7, 14, 28]. Raises ValueError for tiny images.
+
+    So small the last maps have to be: a discriminator that stops at 7 × 7 sees strokes, not digits.
+    """
+    if size < SMALLEST_IMAGE:
+        raise ValueError(f"{size} pixels are too few for convolutions; {SMALLEST_IMAGE} will do")
+    halved = [size]
+    while halved[-1] > LARGEST_START:
+        halved.append(halved[-1] // 2)
+    return halved[::-1]
 
 
 def initialise(module: nn.Module) -> None:
@@ -121,23 +122,28 @@ def initialise(module: nn.Module) -> None:
 
 
 class ConvGenerator(Generator):
-    """z -> s × s maps, doubled by transposed convolutions up to H × W; channels halve each time."""
+    """z -> s × s maps, doubled by transposed convolutions up to H × W; channels halve each time.
+
+    `output_padding` gives a side its odd pixel back: 3 -> 7.
+    """
 
     def __init__(
         self, shape: tuple[int, int, int], latent_dim: int, channels: int, num_classes: int = 0
     ):
         super().__init__(shape, latent_dim, num_classes)
-        times, start = halvings(shape[1])
-        widths = [channels * 2**k for k in reversed(range(times))]
+        start, *larger = sides(shape[1])
+        widths = [channels * 2**k for k in reversed(range(len(larger)))]
         layers = [
             nn.Linear(latent_dim + num_classes, widths[0] * start**2),
             nn.Unflatten(1, (widths[0], start, start)),
         ]
-        for width, after in zip(widths, [*widths[1:], shape[0]], strict=True):
+        for width, after, side in zip(widths, [*widths[1:], shape[0]], larger, strict=True):
             layers += [
                 nn.BatchNorm2d(width),
                 nn.ReLU(),
-                nn.ConvTranspose2d(width, after, kernel_size=4, stride=2, padding=1),
+                nn.ConvTranspose2d(
+                    width, after, kernel_size=4, stride=2, padding=1, output_padding=side % 2
+                ),
             ]
         self.layers = nn.Sequential(*layers, nn.Tanh())
         self.apply(initialise)
@@ -149,8 +155,8 @@ class ConvDiscriminator(Discriminator):
     def __init__(
         self, shape: tuple[int, int, int], channels: int, norm: str = "batch", num_classes: int = 0
     ):
-        times, start = halvings(shape[1])
-        widths = [channels * 2**k for k in range(times)]
+        start, *larger = sides(shape[1])
+        widths = [channels * 2**k for k in range(len(larger))]
         wrap = wrapper(norm)
         super().__init__(widths[-1] * start**2, num_classes, lambda layer: layer)
         layers = []
