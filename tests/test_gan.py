@@ -262,7 +262,7 @@ def test_tiny_sides_are_refused(size):
 
 
 def test_the_last_maps_see_most_of_a_digit():
-    """A number in the middle of them depends on 22 × 22 of the 28 × 28 pixels: 4 + 3 · 2 + 3 · 4."""
+    """A number in the middle of them depends on 22 × 22 of the 28 × 28 pixels: 4 + 3·2 + 3·4."""
     images = torch.randn(1, 1, 28, 28, requires_grad=True)
     critic = ConvDiscriminator((1, 28, 28), channels=4, norm="none")
     maps = critic.layers[:-1](images)  # before they are flattened
