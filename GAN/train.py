@@ -25,25 +25,29 @@ from GAN.utils.turns import discriminator_step, generator_step
 
 FOLDER = Path(__file__).resolve().parent
 
-ADAM = dict(lr=2e-4, betas=[0.5, 0.999])  # DCGAN's, section 4
-PLAIN = dict(loss="non-saturating", penalty=0.0, critic_steps=1, **ADAM)
-MODELS = {  # what each is known for
-    "gan": dict(**PLAIN, norm="none"),
-    "dcgan": dict(**PLAIN, norm="batch"),
-    "wgan-gp": dict(
-        loss="wasserstein", penalty=10.0, critic_steps=5, lr=2e-4, betas=[0.0, 0.9], norm="none"
+BETAS = [0.5, 0.999]  # of Adam: DCGAN's, section 4
+HINGE = dict(  # a discriminator of bounded slope, so that both may learn at a high rate
+    loss="hinge", norm="spectral", penalty=0.0, critic_steps=1, lr=1e-3, betas=BETAS
+)  # fmt: skip
+MODELS = {  # what each brings
+    "gan": dict(
+        loss="non-saturating", norm="none", penalty=0.0, critic_steps=1, lr=2e-4, betas=BETAS
     ),
-    "cgan": {**PLAIN, "loss": "hinge", "norm": "spectral"},
+    "dcgan": HINGE,
+    "wgan-gp": dict(
+        loss="wasserstein", norm="none", penalty=10.0, critic_steps=5, lr=2e-4, betas=[0.0, 0.9]
+    ),
+    "cgan": HINGE,
 }
 IMAGES = dict(
-    model="dcgan", **MODELS["dcgan"], epochs=6, batch_size=64, schedule="constant", warmup=0,
-    ema=0.999, latent_dim=64, channels=64, hidden_sizes=[256, 512], augment=[], image_size=None,
+    model="dcgan", **HINGE, epochs=8, batch_size=64, schedule="cosine", warmup=0, ema=0.999,
+    latent_dim=64, channels=48, hidden_sizes=[256, 512], augment=[], image_size=None,
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset; on images, short versions of the recorded ones
     "mnist": IMAGES,
     "mnist-sample": {**IMAGES, "epochs": 25, "batch_size": 32, "channels": 32, "ema": 0.99},
     "fashion-mnist": IMAGES,
-    "folder": {**IMAGES, "epochs": 40},
+    "folder": {**IMAGES, "epochs": 40, "channels": 64, "lr": 2e-4},
     "ring": {
         **IMAGES, "model": "wgan-gp", **MODELS["wgan-gp"], "penalty": 0.1, "lr": 1e-3,
         "betas": [0.5, 0.9], "epochs": 100, "batch_size": 256, "schedule": "cosine",

@@ -978,7 +978,7 @@ def test_a_model_brings_its_settings_but_flags_and_datasets_come_first():
     plain = parsed("--dataset", "ring", "--model", "gan")
     assert (plain.loss, plain.penalty, plain.critic_steps) == ("non-saturating", 0, 1)
     assert plain.epochs == ours.epochs
-    assert parsed().model == "dcgan" and parsed().norm == "batch"
+    assert parsed().model == "dcgan" and parsed().norm == "spectral"
 
 
 def test_without_data_the_default_run_draws_from_a_sample_and_says_so(
