@@ -1,4 +1,4 @@
-"""Train a GAN: `python GAN/train.py` learns to draw digits in about ten minutes."""
+"""Train a GAN: `python GAN/train.py` learns to draw digits in a quarter of an hour."""
 
 from pathlib import Path
 
