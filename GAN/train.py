@@ -41,15 +41,16 @@ MODELS = {  # what each brings
 }
 IMAGES = dict(
     model="dcgan", **HINGE, epochs=8, batch_size=64, schedule="cosine", warmup=0, ema=0.999,
-    latent_dim=64, channels=48, hidden_sizes=[256, 512], augment=[], image_size=None,
+    latent_dim=64, channels=64, hidden_sizes=[256, 512], augment=[], image_size=None,
 )  # fmt: skip
+DIGITS = {**IMAGES, "channels": 48}
 RECIPES = {  # the defaults of each dataset; on images, short versions of the recorded ones
-    "mnist": IMAGES,
+    "mnist": DIGITS,
     "mnist-sample": {  # few images show sooner what is asked for by its class
-        **IMAGES, "model": "cgan", "epochs": 20, "batch_size": 32, "channels": 32, "ema": 0.99,
+        **DIGITS, "model": "cgan", "epochs": 20, "batch_size": 32, "channels": 32, "ema": 0.99,
     },
-    "fashion-mnist": IMAGES,
-    "folder": {**IMAGES, "epochs": 40, "channels": 64, "lr": 2e-4},
+    "fashion-mnist": DIGITS,
+    "folder": {**IMAGES, "epochs": 40, "lr": 2e-4},
     "ring": {
         **IMAGES, "model": "wgan-gp", **MODELS["wgan-gp"], "penalty": 0.1, "lr": 1e-3,
         "betas": [0.5, 0.9], "epochs": 100, "batch_size": 256, "schedule": "cosine",

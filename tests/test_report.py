@@ -359,9 +359,10 @@ def test_record_is_complete_and_consistent(path):
 def test_record_is_of_the_real_data(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     if record["dataset"] in idx.FOLDERS:
-        examples = record["data"]["examples"]
-        assert (examples["validation"], examples["test"]) == (5_000, 10_000)
-        assert examples["train"] == (record["hyperparameters"]["subset"] or 55_000)
+        examples, recipe = record["data"]["examples"], record["hyperparameters"]
+        held_out = 0 if recipe.get("refit") else 5_000
+        assert (examples.get("validation", 0), examples["test"]) == (held_out, 10_000)
+        assert examples["train"] == (recipe["subset"] or 60_000 - held_out)
         names = {idx.KNOWN[checksum] for checksum in record["data"]["sha256"].values()}
         assert names == {(record["dataset"], n) for pair in idx.FILES.values() for n in pair}
 
