@@ -664,8 +664,8 @@ def test_on_the_ring_it_learns_where_the_modes_are(tmp_path, monkeypatch, capsys
     few_shapes(monkeypatch)
     monkeypatch.setitem(ring.SIZES_SEEDS, "train", (4_096, 1))
     flags = ["--dataset", "ring", "--epochs", 16, "--hidden-sizes", 64, 64, "--batch-size", 128]
-    flags += ["--ema", 0.9, "--critic-steps", 2, "--lr", 2e-3, "--run-dir", tmp_path / "run"]
-    result = call(capsys, script.main, *flags)
+    flags += ["--ema", 0.9, "--critic-steps", 2, "--penalty", 0.1, "--lr", 2e-3]
+    result = call(capsys, script.main, *flags, "--run-dir", tmp_path / "run")
     assert (result.code, result.err) == (0, "")
     distances = [float(row["validation_frechet_distance"]) for row in rows_of(tmp_path / "run")]
     assert min(distances) < 0.6 * distances[0]
