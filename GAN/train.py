@@ -53,8 +53,8 @@ RECIPES = {  # the defaults of each dataset; on images, short versions of the re
     "folder": {**IMAGES, "epochs": 40, "lr": 2e-4},
     "ring": {
         **IMAGES, "model": "wgan-gp", **MODELS["wgan-gp"], "penalty": 0.02, "critic_steps": 3,
-        "lr": 1e-3, "betas": [0.5, 0.9], "epochs": 100, "batch_size": 256, "schedule": "cosine",
-        "ema": 0.99, "latent_dim": 8, "hidden_sizes": [128, 128, 128],
+        "lr": 1e-3, "betas": [0.5, 0.9], "epochs": 100, "batch_size": 256, "ema": 0.99,
+        "latent_dim": 8, "hidden_sizes": [128, 128, 128],
     },
 }  # fmt: skip
 
