@@ -71,7 +71,7 @@ def draw(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
 
 
 def interpolate(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
-    """Between the codes of two held-out images, and of a conditional model, between the classes."""
+    """Between two validation images' codes, and of a conditional model, between the classes."""
     rows = torch.randint(len(data), (2 * args.number,), generator=generator)
     some = data.take(rows.to(data.labels.device))
     mu, _ = encode_all(model, some)
@@ -81,7 +81,7 @@ def interpolate(model: Autoencoder, data: Split, args: Namespace, generator) -> 
 
 
 def walk(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
-    """From held-out images along mean code of --to − mean code of --from (Larsen et al., 2015);
+    """From validation images along mean code of --to − mean code of --from (Larsen et al., 2015);
     of a conditional model, the code stays and the class changes."""
     if args.source is None or args.target is None:
         raise UserError("walk needs --from and --to: classes, or words of classes' names")
