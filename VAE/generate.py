@@ -108,6 +108,10 @@ def walk(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
 @torch.no_grad()
 def main(argv=None):
     args = make_parser().parse_args(argv)
+    if args.label is not None and args.kind != "samples":
+        raise UserError(f"--label is of samples, not of {args.kind}")
+    if (args.source or args.target) and args.kind != "walk":
+        raise UserError(f"--from and --to are of walk, not of {args.kind}")
     args.number = args.number or (80 if args.kind == "samples" else 8)
     run_dir, config, model = load_trained(FOLDER, args)
     generator = torch.Generator().manual_seed(args.seed)
@@ -119,7 +123,10 @@ def main(argv=None):
     by_class = args.kind == "samples" and args.label is None
     columns = by_class and model.num_classes or COLUMNS
     path = Path(args.out or run_dir / "generated" / f"{args.kind}-{args.seed}.png")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot be made ({error.strerror})") from None
     draw_sheet(path, pictures, columns)
     print(f"{config.model} of {run_dir}: {len(pictures)} images in {path}")
 

@@ -30,6 +30,7 @@ DIGITS = dict(
     network="mlp", hidden_sizes=[512, 512], channels=[32, 64], activation="leaky-relu",
     batch_norm=True, precision="float32", refit=False,
 )  # fmt: skip
+MODELS = {"ae": {}, "vae": {}, "iwae": {"samples": 5}, "cvae": {}}  # what each brings
 RECIPES = {  # the defaults of each dataset: a few-minute version of what the README records
     "mnist": DIGITS,
     "mnist-sample": {**DIGITS, "epochs": 50, "batch_size": 64, "latent_dim": 10},
@@ -42,12 +43,12 @@ RECIPES = {  # the defaults of each dataset: a few-minute version of what the RE
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.train_parser(__doc__, RECIPES)
+    parser = cli.train_parser(__doc__, RECIPES, MODELS)
     add = parser.add_argument
-    add("--model", choices=OBJECTIVES, help="ae: no distribution; cvae: is told the class")
+    add("--model", choices=MODELS, help="ae: no distribution; cvae: is told the class")
     add("--beta", type=cli.non_negative, help="weight of the KL: 1 is the ELBO, other values β-VAE")
     add("--beta-warmup", type=cli.natural, help="epochs in which that weight grows from 0")
-    add("--samples", type=cli.positive_int, help="k: codes drawn of each image")
+    add("--samples", type=cli.positive_int, help="k: codes drawn of each image (iwae: 5)")
     add("--dreg", action=BooleanOptionalAction, help="iwae: doubly reparameterised gradient")
     add("--latent-dim", type=cli.positive_int, help="numbers in a code")
     add("--likelihood", choices=LIKELIHOODS, help="of the pixels; grey: as pytorch/examples")
@@ -82,13 +83,13 @@ def build_model(args: Namespace, data: Split) -> Autoencoder:
 @torch.no_grad()
 def evaluate(model: Autoencoder, data: Split, args: Namespace) -> dict[str, float]:
     """Nats per image over the whole split: what is minimised (never of a moving β), −log p(x | z)
-    and KL. Pixels and codes are drawn with the same seed every time."""
+    and KL. Pixels are drawn with the same seed for every model, codes with another."""
     model.eval()
-    generator = torch.Generator().manual_seed(0)
+    pixels, codes = (torch.Generator().manual_seed(seed) for seed in (0, 1))
     means = {name: RunningMean() for name in ("loss", "reconstruction", "kl")}
     for images, labels in data.in_order(max(1, EVALUATION_ROWS // args.samples)):
-        x = model.likelihood.observe(images, generator)
-        terms = model(x, labels, args.samples, generator)
+        x = model.likelihood.observe(images, pixels)
+        terms = model(x, labels, args.samples, codes)
         means["loss"].add(OBJECTIVES[args.model](terms, args.beta).mean(), len(x))
         means["reconstruction"].add(-terms.log_p_x.mean(), len(x))
         if terms.logvar is not None:
@@ -100,10 +101,12 @@ def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     if args.dreg and args.model != "iwae":
         raise UserError(f"--dreg is a gradient of --model iwae, not of {args.model}")
+    if args.model == "ae" and {"beta", "beta_warmup"} & set(args.given):
+        raise UserError("--beta weighs the KL, and --model ae has none")
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
     dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
-    cli.switch_dataset(args, RECIPES, dataset)
+    cli.switch_dataset(args, RECIPES, dataset, MODELS)
     train, validation = load_training(args.dataset, args.data_dir, args.refit)
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     if args.batch_norm:

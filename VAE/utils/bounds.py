@@ -56,12 +56,16 @@ def importance_loss(terms: Terms, beta: float) -> Tensor:
 def doubly_reparameterised_loss(terms: Terms, beta: float) -> Tensor:
     """−L_k once more, with another gradient of the same mean for the encoder: the normalised
     weights w̃ of the k codes enter it squared, and q's density does not (Tucker et al., 2018,
-    equation 8). Its noise does not drown the signal when k is large."""
+    equation 8). Its noise does not drown the signal when k is large.
+
+    With β, a share 1 − β of the path stays as it was: −β Σ w̃ ∂log q/∂φ is what is turned into
+    −β Σ w̃ (1 − w̃) ∂log w/∂z ∂z/∂φ.
+    """
     mu, logvar = terms.mu.detach(), terms.logvar.detach()
     log_w = log_weights(Terms(terms.log_p_x, terms.z, mu, logvar))
     log_w = terms.log_p_x + beta * (log_w - terms.log_p_x)
     weights = log_w.detach().softmax(1)
-    terms.z.register_hook(lambda gradient: weights[..., None] * gradient)
+    terms.z.register_hook(lambda gradient: (1 - beta + beta * weights)[..., None] * gradient)
     surrogate = (weights * log_w).sum(1)
     return surrogate.detach() - surrogate - importance_bound(log_w.detach())
 
