@@ -13,7 +13,7 @@ from GAN.dataset import load_test, load_training
 from GAN.model import Generator
 from GAN.train import MODELS, RECIPES
 from GAN.utils.judge import even_labels, latents, make_judge, sample
-from GAN.utils.loading import interpolations, load_trained
+from GAN.utils.loading import check_data, interpolations, load_trained
 from GAN.utils.plots import draw_ring
 from GAN.utils.sheets import sheet
 
@@ -36,10 +36,12 @@ def draw_samples(run_dir: Path, generator: Generator, config: Namespace, test: S
 
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
-    run_dir, config, _, model = load_trained(FOLDER, args, RECIPES, MODELS)
+    run_dir, config, kind, model = load_trained(FOLDER, args, RECIPES, MODELS)
     config.data_dir = args.data_dir or config.data_dir
     device = next(model.parameters()).device
     train, validation, test = (s.to(device) for s in (*load_training(config), load_test(config)))
+    for split in (train, test):
+        check_data(run_dir, kind, split, conditional=model.generator.num_classes > 0)
     judge = make_judge(config, train, validation, real=test)
     metrics = judge.test(model.generator)
     name = dataset_name(vars(config))

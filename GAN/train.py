@@ -26,8 +26,8 @@ from GAN.utils.turns import discriminator_step, generator_step
 FOLDER = Path(__file__).resolve().parent
 
 BETAS = [0.5, 0.999]  # of Adam: DCGAN's, section 4
-HINGE = dict(  # a discriminator of bounded slope, so that both may learn at a high rate
-    loss="hinge", norm="spectral", penalty=0.0, critic_steps=1, lr=1e-3, betas=BETAS
+HINGE = dict(  # a discriminator of bounded slope: at the dataset's own --lr, which may be high
+    loss="hinge", norm="spectral", penalty=0.0, critic_steps=1, betas=BETAS
 )  # fmt: skip
 MODELS = {  # what each brings
     "gan": dict(
@@ -40,8 +40,8 @@ MODELS = {  # what each brings
     "cgan": HINGE,
 }
 IMAGES = dict(
-    model="dcgan", **HINGE, epochs=8, batch_size=64, schedule="cosine", warmup=0, ema=0.999,
-    latent_dim=64, channels=64, hidden_sizes=[256, 512], augment=[], image_size=None,
+    model="dcgan", **HINGE, lr=1e-3, epochs=8, batch_size=64, schedule="cosine", warmup=0,
+    ema=0.999, latent_dim=64, channels=64, hidden_sizes=[256, 512], augment=[], image_size=None,
 )  # fmt: skip
 DIGITS = {**IMAGES, "channels": 48}
 RECIPES = {  # the defaults of each dataset; on images, short versions of the recorded ones
@@ -62,7 +62,7 @@ RECIPES = {  # the defaults of each dataset; on images, short versions of the re
 def make_parser() -> cli.Parser:
     parser = cli.train_parser(__doc__, RECIPES, MODELS)
     add = parser.add_argument
-    add("--model", choices=MODELS, help="brings its loss, norm, penalty, steps, --lr and --betas")
+    add("--model", choices=MODELS, help="brings its loss, norm, penalty, steps, --betas and --lr")
     add("--loss", choices=LOSSES, help="what the players minimise")
     add("--norm", choices=NORMS, help="in the discriminator")
     add("--penalty", type=cli.non_negative, help="λ of the gradient penalty")
@@ -96,12 +96,14 @@ def main(argv=None):
         cli.check_batch_norm(min(args.batch_size, len(train)))
     num_batches = train.num_batches(args.batch_size)
     total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+    if total_steps < args.critic_steps:
+        raise UserError(f"{total_steps} steps are too few for --critic-steps {args.critic_steps}")
 
     seed_everything(args.seed)
     model = build_model(args, train).to(device=device, memory_format=torch.channels_last)
     augment = Augmentation(args.augment, train.shape)
     judge = make_judge(args, whole, validation, real=validation)
-    average = moving_average(model.generator, args.ema)
+    average = moving_average(model.generator, args.ema, warmup=True)
     optimizers = [
         torch.optim.Adam(player.parameters(), lr=args.lr, betas=args.betas)
         for player in (model.generator, model.discriminator)

@@ -71,9 +71,18 @@ def learning_rates(name: str, lr: float, total: int, warmup: int = 0) -> list[fl
     return rates
 
 
-def moving_average(model: nn.Module, decay: float) -> AveragedModel | None:
+def moving_average(model: nn.Module, decay: float, warmup: bool = False) -> AveragedModel | None:
     """An exponential moving average of the weights and buffers, to be updated after each step:
-    average = decay · average + (1 − decay) · model. None for a decay of 0."""
+    average = decay · average + (1 − decay) · model. None for a decay of 0.
+
+    With `warmup`, the decay of the n-th update is at most n/(9 + n), so that a short run's average
+    is not one of its first weights.
+    """
     if not decay:
         return None
-    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+    def update(averages, values, updates):  # `updates` of them were made before
+        now = min(decay, (1 + int(updates)) / (10 + int(updates))) if warmup else decay
+        get_ema_multi_avg_fn(now)(averages, values, updates)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

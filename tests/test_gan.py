@@ -19,6 +19,7 @@ from common import checkpoint, data, history, idx
 from common.data import Split
 from common.film import is_filmed
 from common.plots import draw_curves
+from common.schedules import moving_average
 from GAN import dataset
 from GAN import generate as drawing
 from GAN import train as script
@@ -33,12 +34,13 @@ from GAN.model import (
 )
 from GAN.test import main as evaluate
 from GAN.utils import classifier, metrics
+from GAN.utils import judge as judging
 from GAN.utils.augmentation import Augmentation
 from GAN.utils.diary import Diary
 from GAN.utils.judge import Judge, even_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
 from GAN.utils.losses import LOSSES, gradient_penalty
-from GAN.utils.turns import discriminator_step, generator_step, gradient_norm, spectator
+from GAN.utils.turns import discriminator_step, generator_step, spectator
 from tests.running import (
     Stop,
     assert_ended_alike,
@@ -272,8 +274,8 @@ def test_the_last_maps_see_most_of_a_digit():
     assert (seen.any(0).sum(), seen.any(1).sum()) == (22, 22)
 
 
-def test_at_64_pixels_it_is_the_papers_network():
-    """PyTorch's own DCGAN example has 3,576,704 parameters without the biases that ours has."""
+def test_at_64_pixels_it_is_pytorchs_example():
+    """It has 3,576,704 parameters without the biases that ours has."""
     generator = ConvGenerator((3, 64, 64), 100, channels=64)
     maps = [layer for layer in generator.layers if isinstance(layer, nn.ConvTranspose2d)]
     assert [layer.in_channels for layer in maps] == [512, 256, 128, 64]
@@ -385,28 +387,68 @@ def test_each_player_s_step_leaves_the_other_untouched(norm, K, loss, penalty, a
     assert all(map(torch.equal, gradients, [p.grad for p in model.discriminator.parameters()]))
 
 
-def test_steps_follow_the_gradient_of_their_own_loss():
-    """Against both losses written out on copies."""
+@pytest.mark.parametrize("penalty", [0.0, 10.0])
+def test_steps_follow_the_gradient_of_their_own_loss(penalty):
+    """Against the losses written out on copies; both see real and generated images changed."""
+
+    def flip(images):
+        return 0.5 * images.flip(3)
+
+    def matches(player, other):
+        for ours, theirs in zip(player.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad)
+
     model = players("none")
     other = copy.deepcopy(model)
-    args = Namespace(latent_dim=5, precision="float32", loss="non-saturating", penalty=0.0)
+    args = Namespace(latent_dim=5, precision="float32", loss="non-saturating", penalty=penalty)
     real, labels = torch.rand(6, 1, 16, 16) * 2 - 1, torch.zeros(6, dtype=torch.long)
-    plain = Augmentation([], (1, 16, 16))
-    sgd = torch.optim.SGD(model.discriminator.parameters(), lr=0.1)
+    sgd = [torch.optim.SGD(p.parameters(), lr=0.1) for p in (model.generator, model.discriminator)]
+
     torch.manual_seed(7)
-    loss, norm = discriminator_step(model, sgd, real, labels, args, plain)
+    loss, norm = discriminator_step(model, sgd[1], real, labels, args, flip)
     torch.manual_seed(7)
-    fake = other.generator(torch.randn(6, 5)).detach()
-    expected = -(other.discriminator(real).sigmoid().log().mean()
+    seen, fake = flip(real), flip(other.generator(torch.randn(6, 5))).detach()
+    expected = -(other.discriminator(seen).sigmoid().log().mean()
                  + (1 - other.discriminator(fake).sigmoid()).log().mean())  # fmt: skip
+    if penalty:
+        expected = expected + penalty * gradient_penalty(other.discriminator, seen, fake)
     expected.backward()
     torch.testing.assert_close(loss, expected)
-    torch.testing.assert_close(norm, gradient_norm(other.discriminator))
     flat = torch.cat([p.grad.flatten() for p in other.discriminator.parameters()])
     torch.testing.assert_close(norm, flat.norm())
-    for ours, theirs in zip(model.discriminator.parameters(), other.discriminator.parameters(),
-                            strict=True):  # fmt: skip
-        torch.testing.assert_close(ours, theirs - 0.1 * theirs.grad)
+    matches(model.discriminator, other.discriminator)
+
+    other = copy.deepcopy(model)
+    torch.manual_seed(8)
+    loss, norm = generator_step(model, sgd[0], labels, args, flip)
+    torch.manual_seed(8)
+    fake = flip(other.generator(torch.randn(6, 5)))
+    expected = -other.discriminator(fake).sigmoid().log().mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    flat = torch.cat([p.grad.flatten() for p in other.generator.parameters()])
+    torch.testing.assert_close(norm, flat.norm())
+    matches(model.generator, other.generator)
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_average_of_a_generator_is_that_written_out(warmup):
+    """Of a batch norm's running statistics as well; in a short run the first weights are left."""
+    model = players("batch").generator
+    average = moving_average(model, 0.9, warmup)
+    expected = None
+    for n in range(1, 101):
+        with torch.no_grad():
+            for tensor in (*model.parameters(), model.layers[2].running_mean):
+                tensor.fill_(float(n))
+        average.update_parameters(model)
+        decay = min(0.9, n / (9 + n)) if warmup else 0.9
+        expected = 1.0 if n == 1 else decay * expected + (1 - decay) * n
+        if n == 5:
+            assert (expected > 4) == warmup
+        for tensor in (*average.module.parameters(), average.module.layers[2].running_mean):
+            torch.testing.assert_close(tensor, torch.full_like(tensor, expected))
+    assert average.module.layers[2].num_batches_tracked == model.layers[2].num_batches_tracked
 
 
 def test_a_spectator_is_put_back_even_after_an_error():
@@ -655,6 +697,43 @@ def test_real_images_pass_their_own_examination(digits):
     assert found["precision"] > 0.9 and found["recall"] > 0.9
     assert "as_asked" not in found
     assert judge.observer.fingerprint in judge.signature and "40 generated" in judge.signature
+
+
+def test_a_conditional_generator_is_compared_by_the_classes_of_the_real_data(digits):
+    """However unequal they are; what the classifier says of it is of all classes equally often."""
+    args = digits_args(digits)
+    train, validation = dataset.load_training(args)
+    order = train.labels.argsort()  # mostly zeros
+    real = train.take(torch.cat([order[:18], order[-2:]])[torch.randperm(20)])
+    asked = []
+
+    class Notebook(ConvGenerator):
+        def forward(self, z, labels=None):
+            asked.append(labels)
+            return super().forward(z, labels)
+
+    judge = Judge(classifier.find_classifier(args, train, validation), real)
+    generator = Notebook(DIGIT, 4, 2, len(train.classes))
+    judge.validate(generator)
+    assert torch.equal(torch.cat(asked), real.labels)
+    asked.clear()
+    assert judge.test(generator)["as_asked"] <= 1
+    assert torch.cat(asked).tolist() == [*real.labels.tolist(), *range(10), *range(10)]
+
+
+def test_the_floor_is_the_mean_over_halvings(monkeypatch):
+    """Which varies less with the seed, around the same value."""
+    real, generator = ring.make("test").take(torch.arange(400)), DenseGenerator((2,), 4, [8])
+    floors = []
+    for halvings in (1, 10):
+        monkeypatch.setattr(judging, "HALVINGS", halvings)
+        floors.append([])
+        for seed in range(12):
+            monkeypatch.setattr(judging, "SEED", seed)
+            floors[-1].append(Judge(ring.Modes(), real).test(generator)["frechet_floor"])
+    single, mean = torch.tensor(floors)
+    assert mean.std() < 0.6 * single.std()
+    assert (mean.mean() - single.mean()).abs() < 2 * single.std() / 12**0.5
 
 
 # ---- learning ----
@@ -916,6 +995,29 @@ def test_any_folder_of_images_even_of_one_class(quick, tmp_path, capsys):
         assert film.convert("RGB").size == (10 * 18 - 2, 4 * 18 - 2)
 
 
+@pytest.mark.parametrize(
+    "model, size, classes, parts",
+    [
+        ("dcgan", (24, 24), ("a", "b"), ["(3, 16, 16)", "(3, 24, 24)"]),
+        ("cgan", (16, 16), ("x", "y"), ["a, b", "x, y"]),
+        ("dcgan", (16, 16), ("x", "y"), []),
+    ],
+)
+def test_other_data_than_the_run_s_is_one_line(
+    model, size, classes, parts, quick, tmp_path, capsys
+):
+    path, place = tmp_path / "run", make_photos(tmp_path / "photos", ("a", "b"), (16, 16))
+    flags = ["--dataset", "folder", "--model", model, "--channels", 4, "--batch-size", 8]
+    argv = [*flags, "--epochs", 1, "--run-dir", path]
+    assert call(capsys, script.main, *argv, "--data-dir", place).code == 0
+    other = make_photos(tmp_path / "others", classes, size)
+    result = call(capsys, evaluate, "--run-dir", path, "--data-dir", other)
+    if parts:
+        assert_one_line(result, *parts)
+    else:
+        assert (result.code, result.err) == (0, "")
+
+
 # ---- what a user may get wrong ----
 
 
@@ -930,6 +1032,7 @@ def test_any_folder_of_images_even_of_one_class(quick, tmp_path, capsys):
         ("--norm batch", ["--penalty", "--norm"]),
         ("--penalty -1", ["--penalty"]),
         ("--critic-steps 0", ["--critic-steps"]),
+        ("--critic-steps 5000", ["--critic-steps", "too few"]),
         ("--ema 1", ["--ema"]),
         ("--betas 0.5 1", ["--betas"]),
         ("--latent-dim 0", ["--latent-dim"]),
@@ -979,6 +1082,8 @@ def test_a_model_brings_its_settings_but_flags_and_datasets_come_first():
     assert (plain.loss, plain.penalty, plain.critic_steps) == ("non-saturating", 0, 1)
     assert plain.epochs == ours.epochs
     assert parsed().model == "dcgan" and parsed().norm == "spectral"
+    rates = [parsed("--dataset", "folder", "--model", name).lr for name in ("dcgan", "cgan")]
+    assert rates == [2e-4, 2e-4] and parsed("--model", "cgan").lr == 1e-3
 
 
 def test_without_data_the_default_run_draws_from_a_sample_and_says_so(
@@ -995,7 +1100,7 @@ def test_without_data_the_default_run_draws_from_a_sample_and_says_so(
     real_split = data.stratified_split
     monkeypatch.setattr(idx, "stratified_split", lambda labels, size: real_split(labels, 60))
     (tmp_path / "repository" / "GAN").mkdir(parents=True)
-    flags = ["--epochs", 1, "--channels", 4, "--model", "wgan-gp"]
+    flags = ["--epochs", 1, "--channels", 4, "--model", "wgan-gp", "--critic-steps", 2]
     result = call(capsys, script.main, *flags)
     assert result.code == 0 and "SAMPLE" in result.err
     (path,) = (tmp_path / "repository" / "GAN" / "runs").iterdir()

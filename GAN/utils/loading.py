@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from common import checkpoint
+from common.data import Split
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import best_weights, find_trained
@@ -51,6 +52,16 @@ def load_trained(folder: Path, args: Namespace, recipes: dict, models: dict):
         checkpoint.restore(model.generator, best_weights(state), path, "generator")
     model.eval().to(device=device, memory_format=torch.channels_last)
     return run_dir, config, kind, model
+
+
+def check_data(path: Path, kind: Kind, data: Split, conditional: bool) -> None:
+    """Raises UserError for data that a run's generator cannot be compared with: of another shape,
+    or, where it knows classes, of others."""
+    if kind.shape != data.shape:
+        raise UserError(f"{path} draws data of shape {kind.shape}; this is of {data.shape}")
+    if conditional and kind.classes != list(data.classes):
+        known, here = ", ".join(kind.classes), ", ".join(data.classes)
+        raise UserError(f"{path} knows the classes {known}; these are {here}")
 
 
 def interpolations(
