@@ -8,6 +8,7 @@ import torch
 
 from common import cli, record
 from common.device import seed_everything
+from common.errors import UserError
 from common.folders import dataset_name
 from common.history import describe
 from common.metrics import metrics_of
@@ -16,7 +17,7 @@ from LSTM.utils.ngrams import NBSVM, NGramLogistic, NGrams
 
 FOLDER = Path(__file__).resolve().parent
 MODELS = {"logistic": NGramLogistic, "nb-svm": NBSVM}
-GRIDS = {"logistic": (1, 3, 10, 30, 100), "nb-svm": (0.01, 0.03, 0.1, 0.3, 1)}  # of C
+GRIDS = {"logistic": (1, 3, 10, 30, 100, 300, 1000), "nb-svm": (0.01, 0.03, 0.1, 0.3, 1)}  # of C
 COMMON = dict(model="nb-svm", ngrams=2, min_freq=2, C=None, subset=None, epochs=1)
 RECIPES = {"imdb": COMMON, "csv": COMMON, "templates": COMMON}
 
@@ -25,7 +26,7 @@ def make_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     add, names = parser.add_argument, list(RECIPES)
     add("--dataset", choices=names, default=names[0], help="what to learn")
-    add("--data-dir", help="where the data lies; before $PLAYGROUND_DATA")
+    add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--model", choices=MODELS, help="logistic regression on tf-idf, or NB-SVM")
     add("--ngrams", type=cli.positive_int, help="most words of an n-gram")
     add("--min-freq", type=cli.positive_int, help="a known n-gram is in so many training texts")
@@ -47,6 +48,8 @@ def main(argv=None):
     seed_everything(args.seed)
     train, validation = load_corpora(args)
     train = train.subset(args.subset)
+    if train.labels.bincount(minlength=len(train.classes)).min() == 0:
+        raise UserError("--subset leaves a class without a text: name more")
     name = dataset_name(vars(args))
     print(f"{name}: {len(train):,} to train on, {len(validation):,} held out")
 

@@ -71,7 +71,7 @@ def main(argv=None):
     for delay in delays:
         train = strings.make("echo", "train", delay=delay).to(device)
         validation = strings.make("echo", "validation", delay=delay).to(device)
-        window = 2 * (delay + 3)  # every echo but a few finds its capital within the window
+        window = 2 * (delay + 3)  # in more than half of the echoes, the capital is in it
         for cell in CELLS:
             shares, gradients = [], []
             for seed in range(args.seeds):

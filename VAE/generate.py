@@ -34,7 +34,7 @@ def make_parser() -> cli.Parser:
     add("--to", dest="target", help="walk: what they become")
     add("--seed", type=cli.number(int, 0, 2**32), default=0, help="the same seed, the same images")
     add("--out", help="the PNG (default: in the run's folder, below generated/)")
-    add("--data-dir", help="where the data lies; before $PLAYGROUND_DATA")
+    add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser
 

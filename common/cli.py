@@ -52,6 +52,11 @@ positive, non_negative = number(float, 0, open_low=True), number(float, 0)
 fraction = number(float, 0, 1)
 
 
+def place(path: str) -> str:
+    """A folder of data, also for those who read config.json from elsewhere."""
+    return os.path.abspath(path) if path else ""
+
+
 def train_parser(description: str, recipes: dict[str, dict], models: dict | None = None) -> Parser:
     """The shared flags. `recipes` holds each dataset's defaults; its first dataset is the default.
     `models` holds what a --model that is not the recipe's own brings along.
@@ -61,7 +66,9 @@ def train_parser(description: str, recipes: dict[str, dict], models: dict | None
     parser = Parser(description, models)
     names = list(recipes)
     parser.add_argument("--dataset", choices=names, default=names[0], help="what to learn")
-    parser.add_argument("--data-dir", help="where the data lies; before $PLAYGROUND_DATA")
+    parser.add_argument(
+        "--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA"
+    )
     parser.add_argument("--epochs", type=positive_int, help="passes over the training split")
     parser.add_argument("--batch-size", type=positive_int, help="examples per step")
     parser.add_argument("--lr", type=positive, help="learning rate, the schedule's peak")
@@ -80,7 +87,9 @@ def test_parser(description: str) -> Parser:
     """The flags of every test.py."""
     parser = Parser(description)
     parser.add_argument("--run-dir", help="the run to evaluate (default: the latest)")
-    parser.add_argument("--data-dir", help="where the data lies; before $PLAYGROUND_DATA")
+    parser.add_argument(
+        "--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--record", action="store_true", help="write the result into results/")
     parser.add_argument("--config", help="the record's name (default: the dataset's)")
@@ -111,8 +120,6 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
         recipe = with_model(recipes[dataset], given.get("model"), parser.models)
         parser.set_defaults(dataset=dataset, **recipe)
         args = parser.parse_args(argv)
-        if args.data_dir:  # config.json may be read from another folder
-            args.data_dir = os.path.abspath(args.data_dir)
     else:
         run_dir = folders.find_run(runs, given.get("run_dir"), "last.safetensors")
         config = folders.read_config(run_dir)

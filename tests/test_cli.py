@@ -201,7 +201,7 @@ def test_resume_takes_other_epochs_device_and_data_dir(tmp_path):
     args = parse(
         tmp_path, "--resume", "--epochs", "99", "--device", "cpu", "--data-dir", "elsewhere"
     )
-    assert (args.epochs, args.device, args.data_dir) == (99, "cpu", "elsewhere")
+    assert (args.epochs, args.device, args.data_dir) == (99, "cpu", os.path.abspath("elsewhere"))
 
 
 @pytest.mark.parametrize(

@@ -400,7 +400,7 @@ def test_stopped_anywhere_and_resumed_is_as_never_stopped(how, step, tmp_path, m
 def test_every_text_counts_once_an_epoch(tmp_path, quick):
     train(tmp_path / "run", "--subset", 61, "--epochs", 1)
     state = checkpoint.load(tmp_path / "run" / "best.safetensors")
-    assert (state["epoch"], state["step"]) == (0, 4) or state["step"] == 4
+    assert (state["epoch"], state["step"]) == (1, 4)
 
 
 def write_csv(place, name: str, rows: list[tuple[str, str]]):
@@ -438,6 +438,26 @@ def test_a_folder_of_csv_files_from_training_to_prediction(animals, tmp_path, ca
     assert "test split of animals, 20 examples" in result.out and "accuracy 1.0000" in result.out
     assert ask(capsys, run_dir, "moo, it says")[0] == "cow"
     assert ask(capsys, run_dir, "Purr.")[0] == "cat"
+
+
+@pytest.mark.parametrize("labels", [["a cat", "a dog", "cow"], ["cat", "cow", "dog", "emu"]])
+def test_other_classes_than_the_run_s_are_not_tested(labels, animals, tmp_path, capsys, quick):
+    """They would be numbered otherwise."""
+    train_animals(animals, tmp_path / "run", "--epochs", 1)
+    write_csv(animals, "train.csv", [("it says moo", label) for label in labels])
+    write_csv(animals, "test.csv", [("it says moo", "cow")])
+    result = call(capsys, evaluation.main, "--run-dir", tmp_path / "run")
+    assert_one_line(result, "cat, cow, dog", ", ".join(labels))
+
+
+def test_a_relative_folder_has_a_name(animals, tmp_path, capsys, quick, monkeypatch):
+    train_animals(animals, tmp_path / "run", "--epochs", 1)
+    monkeypatch.chdir(animals)
+    argv = ["--run-dir", tmp_path / "run", "--data-dir", "."]
+    assert "test split of animals," in call(capsys, evaluation.main, *argv).out
+    assert call(capsys, script.main, "--resume", *argv, "--epochs", 2).code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["data_dir"] == str(animals)
 
 
 def test_a_run_whose_data_changed_is_not_resumed(animals, tmp_path, capsys, quick):
@@ -643,3 +663,13 @@ def test_a_baseline_is_recorded_beside_the_network(model, tmp_path, capsys, monk
 @pytest.mark.parametrize("flag", ["--C 0", "--ngrams 0", "--model svm", "--dataset mnist", "--x"])
 def test_a_bad_flag_of_the_baseline_is_one_line(flag, capsys):
     assert_one_line(call(capsys, baseline.main, *flag.split()), flag.split()[-1])
+
+
+@pytest.mark.parametrize(
+    "flags, part", [("--min-freq 9999", "--min-freq"), ("--subset 1 --min-freq 1", "--subset")]
+)
+@pytest.mark.parametrize("model", ["logistic", "nb-svm"])
+def test_a_baseline_of_too_few_texts_is_one_line(model, flags, part, capsys, quick):
+    argv = ["--dataset", "templates", "--model", model, *flags.split()]
+    result = call(capsys, baseline.main, *argv)
+    assert result.code == 2 and part in result.err and len(result.err.splitlines()) == 1

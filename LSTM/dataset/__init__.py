@@ -5,6 +5,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from common.data import DataMissing
+from common.errors import UserError
 from LSTM.dataset import csv_files, imdb, templates
 from LSTM.dataset.texts import Corpus, Encoding, Texts, split_off
 
@@ -30,7 +31,8 @@ def or_templates(dataset: str, named: bool, data_dir: str | None) -> str:
 
 
 def load_corpora(args: Namespace) -> tuple[Corpus, Corpus]:
-    """The texts to train on and those held out; no text stands on both sides."""
+    """The texts to train on and those held out. What is split off here has no copy on the other
+    side; a csv dataset's own val.csv is taken as it is."""
     if args.dataset == "imdb":
         return split_off(imdb.load("train", FOLDER, args.data_dir), imdb.VALIDATION_SIZE)
     if args.dataset == "csv":
@@ -57,5 +59,14 @@ def load_test_corpus(args: Namespace) -> Corpus:
 
 
 def load_test(args: Namespace, encoding: Encoding) -> Texts:
-    """The test split in the words of a trained network, uncut; for test.py alone."""
-    return Texts.encode(load_test_corpus(args), encoding)
+    """The test split in the words of a trained network, uncut; for test.py alone.
+
+    Raises UserError where the classes are not those that the network has learned.
+    """
+    corpus = load_test_corpus(args)
+    if corpus.classes != encoding.classes:
+        raise UserError(
+            f"the run has learned the classes {', '.join(encoding.classes)}; the data's are "
+            + ", ".join(corpus.classes)
+        )
+    return Texts.encode(corpus, encoding)

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
+from common.errors import UserError
 from LSTM.dataset.texts import Corpus
 
 
@@ -21,7 +22,10 @@ class NGrams:
             tokenizer=str.split, token_pattern=None, lowercase=False, dtype=numpy.float32,
             ngram_range=(1, longest), min_df=min_freq,
         )  # fmt: skip
-        self.vectorizer.fit(self.texts(corpus))
+        try:
+            self.vectorizer.fit(self.texts(corpus))
+        except ValueError:  # scikit-learn's, for an empty vocabulary
+            raise UserError(f"no n-gram is in {min_freq} texts: lower --min-freq") from None
 
     @staticmethod
     def texts(corpus: Corpus) -> list[str]:

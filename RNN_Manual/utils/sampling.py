@@ -20,7 +20,7 @@ def probabilities(
     `top_p` keeps the fewest that have that much probability together (Holtzman et al., 2020,
     Section 3.1), and always the likeliest. What is kept is scaled up to 1 again.
     """
-    if temperature == 0:
+    if temperature < 1e-30:  # float32 cannot divide by less
         return (torch.arange(len(logits), device=logits.device) == logits.argmax()).to(logits.dtype)
     logits = (logits - logits.max()) / temperature
     logits, order = logits.sort(descending=True, stable=True)
