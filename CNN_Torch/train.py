@@ -108,7 +108,7 @@ def main(argv=None):
     train, validation = train.subset(args.subset).to(device), validation.to(device)
     num_batches = train.num_batches(args.batch_size)
     total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
-    background = train.inputs.min().item()
+    background = train.inputs[:, :, 0].median().item()  # of the top rows
 
     seed_everything(args.seed)
     model = build_model(args, train).to(device=device)

@@ -6,6 +6,7 @@ from pathlib import Path
 from common import cli, idx
 from common.data import Split
 from common.device import seed_everything, select_device
+from common.errors import UserError
 from common.metrics import RunningMean, correct
 from common.run import Run
 from MLP_Manual.dataset import load_training
@@ -79,6 +80,10 @@ def evaluate(model: MLP, data: Split) -> dict[str, float]:
 
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
+    if args.loss == "mse":
+        if args.label_smoothing and "label_smoothing" in args.given:
+            raise UserError("--label-smoothing is of --loss cross-entropy")
+        args.label_smoothing = 0.0
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
     dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)

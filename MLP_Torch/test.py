@@ -21,7 +21,8 @@ def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     args.device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, RECIPES)
-    test = load_test(config.dataset, args.data_dir).to(args.device)
+    config.data_dir = args.data_dir or config.data_dir
+    test = load_test(config.dataset, config.data_dir).to(args.device)
     model = build_model(config, test).to(device=args.device)
     load_best(model, run_dir)
 
@@ -46,7 +47,7 @@ def main(argv=None):
     print(f"pictures in {run_dir}")
 
     if args.record:
-        train, validation = load_training(config.dataset, args.data_dir)
+        train, validation = load_training(config.dataset, config.data_dir)
         splits = {"train": train.subset(config.subset), "validation": validation, "test": test}
         write_record(FOLDER, args, run_dir, config, model, splits, metrics)
 

@@ -2,11 +2,14 @@
 
 import os
 import pickle
+import shutil
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torchvision import datasets
-from torchvision.datasets.utils import check_integrity
+from torchvision.datasets.utils import check_integrity, extract_archive
 
 from common.data import DataMissing, Split, download, search_folders, sha256, stratified_split
 from common.errors import UserError
@@ -45,24 +48,45 @@ def load(dataset: str, train: bool, folder: Path, data_dir: str | None) -> Split
     root = find_root(dataset, folder, data_dir)
     official = SETS[dataset]
     names = [name for name, _ in (official.train_list if train else official.test_list)]
-    packed = not os.path.isdir(root / official.base_folder)
-    place = root / official.base_folder
-    if packed and not check_integrity(str(root / official.filename), official.tgz_md5):
-        raise UserError(f"{root / official.filename} is damaged: delete it and download again")
+    place, archive = root / official.base_folder, root / official.filename
     try:
-        loaded = official(str(root), train=train, download=packed)
+        if archive.is_file() and damaged(official, place):
+            unpack(official, archive, place)
+        loaded = official(str(root), train=train)
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, KeyError) as error:
-        files = [*official.train_list, *official.test_list]
-        files.append((official.meta["filename"], official.meta["md5"]))
-        bad = [name for name, md5 in files if not check_integrity(str(place / name), md5)]
+        bad = damaged(official, place)
         reason = "" if bad else f" ({' '.join(str(error).split())[:200]})"
         raise UserError(
             f"{place / bad[0] if bad else place} is damaged or absent{reason}: "
-            "delete it and download again"
+            f"delete {place} and download again"
         ) from None
     images = torch.from_numpy(loaded.data).permute(0, 3, 1, 2).contiguous()
     checksums = {name: sha256((place / name).read_bytes()) for name in names}
     return Split(images, torch.tensor(loaded.targets), list(loaded.classes), checksums)
+
+
+def damaged(official: type, place: Path) -> list[str]:
+    """The files of the folder `place` that are not there, or not as they should be."""
+    files = [*official.train_list, *official.test_list]
+    files.append((official.meta["filename"], official.meta["md5"]))
+    return [name for name, md5 in files if not check_integrity(str(place / name), md5)]
+
+
+def unpack(official: type, archive: Path, place: Path) -> None:
+    """Put the archive's folder to `place`, whole or not at all, also where other processes do the
+    same. Raises UserError for an archive that is damaged."""
+    if not check_integrity(str(archive), official.tgz_md5):
+        raise UserError(f"{archive} is damaged: delete it and download again")
+    temporary = Path(tempfile.mkdtemp(prefix=".unpack-", dir=archive.parent))
+    try:
+        extract_archive(str(archive), str(temporary))
+        if damaged(official, place):
+            with suppress(OSError):  # what an older, interrupted unpacking left
+                os.replace(place, temporary / "old")
+            with suppress(OSError):  # unless another process was there first
+                os.replace(temporary / place.name, place)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_training(dataset: str, folder: Path, data_dir: str | None) -> tuple[Split, Split]:

@@ -54,7 +54,7 @@ def differences(name: str, device: torch.device, batch_size: int, steps: int = 1
             scale = expected[key].abs().max().clamp(min=1e-12)
             difference = ((gradient - expected[key]).abs().max() / scale).item()
             # a bias before batch normalisation has gradient 0: there, only rounding is left
-            if expected[key].abs().max() > 1e-10:
+            if max(expected[key].abs().max(), gradient.abs().max()) > 1e-10:
                 gradient_difference = max(gradient_difference, difference)
     return {"loss": loss_difference, "gradient": gradient_difference}
 

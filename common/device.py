@@ -59,7 +59,10 @@ def autocast(device: torch.device, precision: str = "float32"):
     """A context in which matrix products and convolutions compute in `precision`."""
     if precision == "float32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=getattr(torch, precision))
+    try:
+        return torch.autocast(device.type, dtype=getattr(torch, precision))
+    except RuntimeError as error:  # MPS, before torch 2.5
+        raise UserError(f"--precision {precision}: {str(error).splitlines()[0]}") from None
 
 
 def grad_scaler(device: torch.device, precision: str = "float32") -> torch.amp.GradScaler:
@@ -99,11 +102,14 @@ def set_random_state(state: dict) -> None:
 def compiled(model: torch.nn.Module, wanted: bool):
     """`torch.compile(model)` when wanted, sharing its parameters; else the model itself.
 
-    Raises UserError where this torch cannot compile on this Python.
+    Raises UserError where this torch cannot compile: on this Python, or without a C++ compiler.
     """
     if not wanted:
         return model
+    device = next(model.parameters()).device
     try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=device))  # it is lazy: try it
         return torch.compile(model)
-    except RuntimeError as error:
-        raise UserError(f"--compile: {str(error).splitlines()[0]}; leave it out") from None
+    except Exception as error:  # whatever a compiler may raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--compile: {reason}; leave it out") from None

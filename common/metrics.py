@@ -14,7 +14,7 @@ class RunningMean:
     The sum stays on the values' device: adding costs no synchronisation with a GPU.
     """
 
-    def __init__(self, total: float = 0.0, count: int = 0):
+    def __init__(self, total: Tensor | float = 0.0, count: int = 0):
         self.total, self.count = total, count
 
     def add(self, mean: Tensor | float, count: int) -> None:
@@ -60,7 +60,7 @@ def metrics_of(logits: Tensor, labels: Tensor) -> dict[str, float]:
     Of several processes, each brings its share of the examples; the result is that of all.
     """
     nats = logits.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
-    loss, accuracy = RunningMean(), RunningMean()
+    loss, accuracy = (RunningMean(logits.new_zeros(())) for _ in range(2))  # a share may be empty
     loss.add(nats.mean(), len(labels))
     accuracy.add(correct(logits, labels).float().mean(), len(labels))
     return {"loss": loss.gather().value, "accuracy": accuracy.gather().value}

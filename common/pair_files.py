@@ -69,9 +69,11 @@ def load(args: Namespace, split: str) -> Sentences:
     Held out are source sentences with all their translations, drawn by a seed of the split's own.
     A test split in files of its own is taken as it is.
     """
-    if split == "test" and (args.test_src or args.test_tgt):
+    if args.test_src or args.test_tgt:
         names = ("--test-src", "--test-tgt")
-        return read_pair(*(path_of(args, name) for name in names), names)
+        places = [path_of(args, name) for name in names]  # before training, not after
+        if split == "test":
+            return read_pair(*places, names)
     sentences = read_pair(path_of(args, "--src"), path_of(args, "--tgt"), ("--src", "--tgt"))
     different = list(dict.fromkeys(sentences.source))
     random.Random(0).shuffle(different)

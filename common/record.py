@@ -85,7 +85,8 @@ def write(
     Returns the file, and whether this seed is the file's lowest (whose pictures are shown).
     Refuses (UserError) a run that did not end, and one of another recipe than the file's.
     """
-    if state["epoch"] < config["epochs"] and not config.get("patience"):
+    waited = len(state["history"]) - best_row(state["history"])["epoch"]
+    if state["epoch"] < config["epochs"] and not 0 < config.get("patience", 0) <= waited:
         raise UserError(
             f"the run stands at epoch {state['epoch']} of {config['epochs']}: --resume it"
         )
@@ -123,6 +124,9 @@ def write(
             previous = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{path} is damaged ({error}): restore it from git") from None
+        known = previous.get("hyperparameters", {})
+        for flag in hyperparameters.keys() - known.keys() - set(config["given"]):
+            known[flag] = hyperparameters[flag]  # a flag that is younger than the record
         for key in ("dataset", "hyperparameters", "data", "signatures"):
             if previous.get(key) != record.get(key):
                 raise UserError(f"{path} is of other {key}: name this recipe with --config")

@@ -39,6 +39,11 @@ class Run:
         if args.resume:
             self.path = Path(args.run_dir)
             self.load()
+            if args.epochs < self.epoch + (self.batch > 0):
+                raise UserError(
+                    f"--epochs {args.epochs} is less than {self.path} has behind it: it stands at "
+                    f"epoch {self.epoch + (self.batch > 0)}"
+                )
         else:
             self.path = Path(args.run_dir or "")
             if distributed.is_first():
@@ -88,6 +93,7 @@ class Run:
             if self.bar is not None and not self.bar.disable and self.batch % 20 == 0:
                 self.bar.set_postfix(loss=f"{self.train_loss.value:.4f}", refresh=False)
         if due:
+            self.check_weights()
             self.save()
         if pressed:
             self.draw_curves()
@@ -95,6 +101,12 @@ class Run:
                 f"stopped after step {self.step}; go on with: "
                 f"{self.command} --resume --run-dir {shlex.quote(str(self.path))}"
             )
+
+    def check_weights(self) -> None:
+        """The loss was that of the weights before the step; only good ones are saved."""
+        tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            self.stop_not_finite()
 
     def stop_not_finite(self) -> None:
         raise UserError(
@@ -110,6 +122,7 @@ class Run:
         """
         if not all(map(math.isfinite, (self.train_loss.value, *metrics.values()))):
             self.stop_not_finite()
+        self.check_weights()
         seconds = self.seconds + time.monotonic() - self.started
         took = seconds - (self.history[-1]["seconds"] if self.history else 0)
         row = {

@@ -1,6 +1,7 @@
 """A split that is too large for memory: images are read from the disk as they are needed."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,11 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def ignore_ctrl_c(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; what follows is the main one's to decide."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Images(Dataset):
@@ -88,6 +94,7 @@ class Streamed(Split):
             images, batch_sampler=[rows.tolist() for rows in batches],
             num_workers=min(MOST_WORKERS, processors()), pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # the workers' seeds are not drawn from the run's
+            worker_init_fn=ignore_ctrl_c,
         )  # fmt: skip
         try:
             for rows, pixels in zip(batches, loader, strict=True):

@@ -36,6 +36,20 @@ def add_flags(parser: cli.Parser) -> None:
     add("--test-tgt", type=os.path.abspath, help="--dataset files: what that means")
 
 
+def check_flags(args: Namespace) -> None:
+    """Raises UserError for a flag that was given, but that this task or dataset does not look at:
+    a record would claim it."""
+    unused = [] if args.dataset == "files" else ["src", "tgt", "test_src", "test_tgt"]
+    if args.task == "lm":
+        unused += ["tokenizer", "vocabulary_size", "subword_dropout"]
+    else:
+        unused.append("sample_length")
+    for name in unused:
+        if name in args.given and getattr(args, name):
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} has no part in --task {args.task} --dataset {args.dataset}")
+
+
 def or_dates(dataset: str, named: bool, folder: Path, data_dir: str | None) -> str:
     """`dataset` if it can be had; else, unless the user named it, "dates", said loudly."""
     if dataset != "multi30k":

@@ -13,6 +13,7 @@ from common.data import DataMissing, Split
 from common.device import autocast
 from common.errors import UserError
 
+AT_ONCE = 1_000  # images of up to 64 x 64 pixels that are evaluated at the same time
 MEAN_STD = {  # of the training pixels of each channel, in [0, 1]
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
@@ -47,6 +48,8 @@ def of_digits(data: idx.Images, dataset: str) -> Split:
 
 def load_training(args: argparse.Namespace, folder: Path) -> tuple[Split, Split]:
     """The training and validation splits: uint8 images (N, C, H, W), labels (N,)."""
+    if args.image_size and args.dataset != "folder":
+        raise UserError(f"--image-size is of --dataset folder: {args.dataset} has its own")
     dataset, data_dir = args.dataset, args.data_dir
     if dataset in cifar.SETS:
         return cifar.load_training(dataset, folder, data_dir)
@@ -91,7 +94,8 @@ def predict_all(model: nn.Module, data: Split, args: argparse.Namespace) -> tupl
     model.eval()
     normalize, none = Normalize(args.dataset, data.labels.device), data.labels[:0]
     logits, labels = [none.new_empty(0, len(data.classes)).float()], [none]  # a share may be empty
-    for images, batch_labels in data.in_order():
+    H, W = data.shape[1:]
+    for images, batch_labels in data.in_order(max(1, min(AT_ONCE, AT_ONCE * 64**2 // (H * W)))):
         images = normalize(images)
         with autocast(images.device, args.precision):
             outputs = model(images).float()  # a mean in bfloat16 would make ties

@@ -49,6 +49,9 @@ class Windows:
 
     def num_batches(self, batch_size: int) -> int:
         """Training steps per epoch. Raises UserError when the text is too short for one."""
+        processes = distributed.world_size()
+        if batch_size < processes:
+            raise UserError(f"--batch-size {batch_size} leaves some of {processes} processes idle")
         windows = (len(self) - self.context + 1) // self.context
         if windows < batch_size:
             needed = (batch_size + 1) * self.context - 1

@@ -48,11 +48,11 @@ def check_layer(layer, reference, x: Tensor, needs_grad_input: bool | None = Non
 
 def layer_gradients(layer, x: Tensor, grad_output: Tensor, needs_grad_input: bool) -> dict:
     """What backward returns ("x") and leaves in the layer, by name; neither argument changes."""
-    given_x, given_grad = x.clone(), grad_output.clone()
-    evaluate(layer, given_x)
-    grad_input = layer.backward(given_grad)
-    assert torch.equal(given_x, x), "the layer changes its input"
-    assert torch.equal(given_grad, grad_output), "backward changes the gradient it is given"
+    before = x.clone(), grad_output.clone()  # clones alone: a view's would lie otherwise in memory
+    evaluate(layer, x)
+    grad_input = layer.backward(grad_output)
+    assert torch.equal(x, before[0]), "the layer changes its input"
+    assert torch.equal(grad_output, before[1]), "backward changes the gradient it is given"
     gradients = {name: gradient.clone() for name, gradient in layer.gradients().items()}
     assert gradients.keys() == layer.parameters().keys()
     assert (grad_input is not None) == needs_grad_input, f"backward returns {grad_input}"

@@ -275,7 +275,7 @@ def test_a_damaged_file_is_named_in_one_line(files, dataset, folder, which, chan
         (files / name).unlink()
     else:
         (files / name).write_bytes(change(content))
-    with user_error(files / name, "delete it and download again"):
+    with user_error(files / name, f"delete {files} and download again"):
         cifar.load(dataset, which != "test", folder, None)
 
 

@@ -308,11 +308,10 @@ def test_two_processes_learn_to_write_as_one_does(task, tmp_path):
 
 
 SMALL_BATCHES = """
-from common import cli
-from common.data import Split
+from common import cli, vision
 from ResNet.train import main
 
-Split.in_order.__defaults__ = (4,)  # so that both processes have something to validate on
+vision.AT_ONCE = 4  # so that both processes have something to validate on
 cli.entry(main)
 """
 EVERYTHING = ["--ema", 0.5, "--mixup", 0.3, "--cutmix", 0.3, "--cutout", 2, "--accumulate", 2]

@@ -3,6 +3,7 @@
 from argparse import Namespace
 
 from common.errors import UserError
+from common.translation import check_flags
 from Transformer_Manual.dataset import sentences, texts
 
 DATASETS = {
@@ -37,6 +38,7 @@ def or_offline(args: Namespace) -> str:
 
 def load_training(args: Namespace):
     """The training and validation splits, with the tokenizer that the training split taught."""
+    check_flags(args)
     return module(args).load_training(args)
 
 

@@ -27,7 +27,7 @@ def mean_loss(model: nn.Module, data) -> float:
     In float32: PyTorch's inference path for encoder layers knows no autocast on a CPU.
     """
     model.eval()
-    loss = RunningMean()
+    loss = RunningMean(torch.zeros((), device=next(model.parameters()).device))
     for inputs, labels in data.in_order():
         logits = model(*inputs)
         nats = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED)
