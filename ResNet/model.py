@@ -184,8 +184,8 @@ class FastResNet(nn.Module):
     """A wide and shallow network for speed, in the line of ResNet-9 (Page, 2018) and of airbench
     (Jordan, 2024, arXiv:2404.00498), whose whitening stem and scaled logits it takes.
 
-    The first convolution is not learned: `whiten` sets it to the directions in which 2x2 patches
-    of the training images vary, each scaled to unit variance, and their negatives.
+    The first convolution's kernels are not learned: `whiten` sets them to the directions in which
+    2x2 patches of the training images vary, each scaled to unit variance, and their negatives.
     """
 
     def __init__(

@@ -117,7 +117,7 @@ class LanguageModel(Tokens):
 
     Without a source there is no cross-attention, so its layers are called those of an encoder, as
     in PyTorch; with the causal mask they are a decoder's (Radford et al., 2018: GPT). Without
-    arguments, the README's larger network for tiny-shakespeare.
+    arguments, the twin's larger network for tiny-shakespeare.
     """
 
     def __init__(

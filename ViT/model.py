@@ -217,7 +217,8 @@ class ViT(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """As in the paper's code: Xavier for matrices, little for positions, a head of zeros."""
+        """Xavier for matrices (q, k and v as one, as in torchvision), little for positions, a head
+        of zeros."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

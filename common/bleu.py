@@ -4,7 +4,7 @@ BLEU (Papineni et al., 2002) is the geometric mean of the shares of 1- to 4-gram
 has too, times a penalty for being shorter; chrF (Popović, 2015) an F-score of character n-grams.
 Both are of the corpus: counts are added up over all sentences, and divided once.
 
-torchtext's bleu_score differs from sacrebleu's by points, for three reasons:
+torchtext's bleu_score differs from sacrebleu's, for three reasons:
 - It counts whatever tokens it is given, here those of "basic_english": in lower case, so a wrong
   capital costs nothing. sacrebleu has a tokenizer of its own (13a) and minds the case.
 - Where no 4-gram of the corpus matches it is 0; sacrebleu puts half a match there, then a quarter

@@ -87,3 +87,18 @@ def largest_gradient(model) -> str:
     largest = {name: gradient.abs().max().item() for name, gradient in gradients.items()}
     name = max(largest, key=lambda key: (math.isnan(largest[key]), largest[key]))
     return f"{largest[name]:.3g} in {name}"
+
+
+def not_finite(run) -> str:
+    return (
+        f"the loss is no longer finite at step {run.step} (learning rate {run.lr:.3g}, "
+        f"largest gradient {largest_gradient(run.model)}); try a smaller --lr. "
+        f"The last good checkpoint stays in {run.path}"
+    )
+
+
+def is_finite(model, *numbers: float) -> bool:
+    """Whether the weights and `numbers` are. A step's loss was that of the weights before it, so
+    it does not tell whether the ones after it may be saved."""
+    tensors = [t for t in model.state_dict().values() if t.is_floating_point()]
+    return all(map(math.isfinite, numbers)) and all(bool(t.isfinite().all()) for t in tensors)

@@ -40,10 +40,7 @@ class Run:
             self.path = Path(args.run_dir)
             self.load()
             if args.epochs < self.epoch + (self.batch > 0):
-                raise UserError(
-                    f"--epochs {args.epochs} is less than {self.path} has behind it: it stands at "
-                    f"epoch {self.epoch + (self.batch > 0)}"
-                )
+                raise UserError(f"--epochs {args.epochs} is less than {self.path} has behind it")
         else:
             self.path = Path(args.run_dir or "")
             if distributed.is_first():
@@ -93,7 +90,8 @@ class Run:
             if self.bar is not None and not self.bar.disable and self.batch % 20 == 0:
                 self.bar.set_postfix(loss=f"{self.train_loss.value:.4f}", refresh=False)
         if due:
-            self.check_weights()
+            if not console.is_finite(self.model):
+                self.stop_not_finite()
             self.save()
         if pressed:
             self.draw_curves()
@@ -102,27 +100,16 @@ class Run:
                 f"{self.command} --resume --run-dir {shlex.quote(str(self.path))}"
             )
 
-    def check_weights(self) -> None:
-        """The loss was that of the weights before the step; only good ones are saved."""
-        tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-            self.stop_not_finite()
-
     def stop_not_finite(self) -> None:
-        raise UserError(
-            f"the loss is no longer finite at step {self.step} (learning rate {self.lr:.3g}, "
-            f"largest gradient {console.largest_gradient(self.model)}); try a smaller --lr. "
-            f"The last good checkpoint stays in {self.path}"
-        )
+        raise UserError(console.not_finite(self))
 
     def log_epoch(self, **metrics: float) -> None:
         """After each epoch: print a line, keep the history, save `last` and perhaps `best`.
 
         `metrics` are the validation split's.
         """
-        if not all(map(math.isfinite, (self.train_loss.value, *metrics.values()))):
+        if not console.is_finite(self.model, self.train_loss.value, *metrics.values()):
             self.stop_not_finite()
-        self.check_weights()
         seconds = self.seconds + time.monotonic() - self.started
         took = seconds - (self.history[-1]["seconds"] if self.history else 0)
         row = {

@@ -237,6 +237,38 @@ def test_an_archive_in_the_folder_is_unpacked(files, dataset, folder, known):
     assert {path.name: path.read_bytes() for path in files.iterdir()} == contents
 
 
+def test_what_an_interrupted_unpacking_left_is_mended(files, dataset, folder, known):
+    contents = {path.name: path.read_bytes() for path in files.iterdir()}
+    archive = pack(files.parent, dataset)
+    known(dataset, contents, archive)
+    files.mkdir()
+    name = cifar.SETS[dataset].train_list[0][0]
+    (files / name).write_bytes(contents[name][:100])
+    cifar.load(dataset, True, folder, None)
+    assert {path.name: path.read_bytes() for path in files.iterdir()} == contents
+    assert sorted(os.listdir(files.parent)) == sorted([files.name, archive.name])
+
+
+def test_two_processes_may_unpack_at_the_same_time(files, dataset, folder, known, monkeypatch):
+    """The second finds the first one's folder in its place, and leaves it there."""
+    contents = {path.name: path.read_bytes() for path in files.iterdir()}
+    archive = pack(files.parent, dataset)
+    known(dataset, contents, archive)
+    extract, depth = cifar.extract_archive, []
+
+    def slow(*args):
+        extract(*args)
+        if not depth:
+            depth.append(1)
+            cifar.unpack(cifar.SETS[dataset], archive, files)
+            depth.append(files.stat().st_ino)
+
+    monkeypatch.setattr(cifar, "extract_archive", slow)
+    cifar.load(dataset, True, folder, None)
+    assert files.stat().st_ino == depth[1]
+    assert sorted(os.listdir(files.parent)) == sorted([files.name, archive.name])
+
+
 @pytest.mark.parametrize("length", [0, 1, 2], ids=["empty", "half", "a byte less"])
 def test_an_archive_that_is_damaged_is_named_in_one_line(files, dataset, folder, known, length):
     contents = {path.name: path.read_bytes() for path in files.iterdir()}

@@ -60,6 +60,23 @@ def test_mirroring_does_not_change_predictions_when_evaluated_with_mirrored_imag
     assert not torch.allclose(*plain)
 
 
+@pytest.mark.parametrize("flags", [[], ["--flip-test"]])
+def test_the_flag_reaches_both_validation_and_test(flags, tmp_path, monkeypatch, capsys):
+    seen, predict = [], script("CNN_Torch").predict
+
+    def spy(model, split, flip_test):
+        seen.append(flip_test)
+        return predict(model, split, flip_test)
+
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+    for module in (script("CNN_Torch"), script("CNN_Torch", "test")):
+        monkeypatch.setattr(module, "predict", spy)
+    argv = [*small("CNN_Torch"), "--epochs", 1, *flags, "--run-dir", tmp_path / "run"]
+    assert call(capsys, script("CNN_Torch").main, *argv).code == 0
+    assert call(capsys, script("CNN_Torch", "test").main, "--run-dir", tmp_path / "run").code == 0
+    assert seen == [bool(flags)] * 2
+
+
 PRECISIONS = [["--precision", "bfloat16"], ["--precision", "bfloat16", "--no-channels-last"]]
 
 

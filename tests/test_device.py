@@ -207,6 +207,27 @@ def test_a_compiled_model_shares_its_parameters():
     assert [id(p) for p in faster.parameters()] == [id(p) for p in model.parameters()]
 
 
+def test_a_compiler_that_fails_at_the_first_call_is_a_user_error(monkeypatch):
+    def lazy(module):
+        def run(x):
+            raise FileNotFoundError("no C++ compiler")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", lazy)
+    with user_error("--compile", "no C++ compiler", "leave it out"):
+        compiled(torch.nn.Linear(2, 3), wanted=True)
+
+
+def test_a_device_without_half_precision_is_a_user_error(monkeypatch):
+    def fail(kind, dtype):
+        raise RuntimeError(f"User specified an unsupported autocast device_type '{kind}'")
+
+    monkeypatch.setattr(torch, "autocast", fail)
+    with user_error("--precision bfloat16", "'mps'"):
+        autocast(torch.device("mps"), "bfloat16")
+
+
 def test_a_torch_that_cannot_compile_is_a_user_error(monkeypatch):
     def fail(model):
         raise RuntimeError("Dynamo is not supported on Python 3.12+\nand more")

@@ -1041,6 +1041,7 @@ def test_other_data_than_the_run_s_is_one_line(
         ("--precision float16", ["--precision"]),
         ("--norm batch --penalty 0 --batch-size 1", ["batch"]),
         ("--dataset folder", ["--data-dir"]),
+        ("--image-size 32", ["--image-size", "ring"]),
     ],
 )
 def test_bad_flag_is_one_line_and_leaves_nothing(flags, parts, quick, tmp_path, capsys):

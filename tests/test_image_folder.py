@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import signal
 import warnings
 
 import numpy as np
@@ -363,6 +364,15 @@ def test_streamed_splits_hold_the_same_in_the_same_order(root, monkeypatch, work
         assert (len(ours), ours.shape, ours.classes) == (len(theirs), theirs.shape, theirs.classes)
         assert torch.equal(ours.labels, theirs.labels)
         assert_same_batches(ours.in_order(2), theirs.in_order(2))
+
+
+def test_workers_leave_ctrl_c_to_the_main_process():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        streamed.ignore_ctrl_c(0)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_streamed_validation_batches_are_those_in_memory(root, monkeypatch, workers):

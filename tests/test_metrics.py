@@ -28,6 +28,21 @@ def test_accuracy_is_scikit_learns(N, K):
     assert metrics.accuracy(logits, labels) == pytest.approx(expected)
 
 
+def test_a_process_without_examples_sums_on_its_own_device(monkeypatch):
+    """NCCL cannot add up what lies on the CPU."""
+    places = []
+
+    def total(values):
+        places.append(values.device.type)
+        return torch.tensor([3.0, 2.0])
+
+    monkeypatch.setattr(metrics.distributed, "is_distributed", lambda: True)
+    monkeypatch.setattr(metrics.distributed, "total", total)
+    nothing = torch.empty(0, 3, device="meta"), torch.empty(0, dtype=torch.long, device="meta")
+    assert metrics.metrics_of(*nothing) == {"loss": 1.5, "accuracy": 1.5}
+    assert places == ["meta", "meta"]
+
+
 @pytest.mark.parametrize("k", [1, 2, 5, 9])
 def test_top_k_accuracy_is_scikit_learns(k):
     logits, labels = random_case(200, 10)

@@ -10,6 +10,7 @@ import torch
 from common import cli, idx, report
 from common.data import ROOT
 from common.record import environment
+from common.record import write as write_record
 from tests.conftest import user_error
 from tests.running import (
     AUTOENCODERS,
@@ -92,6 +93,42 @@ def rows(text: str) -> list[list[str]]:
     """The cells of the first table in the text."""
     lines = [line for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+NOTHING = dict(model=object(), parameters=1, examples={}, checksums={}, test={})
+
+
+@pytest.mark.smoke
+def test_a_run_that_patience_has_not_ended_is_not_recorded(tmp_path):
+    def write(*losses: float):
+        rows = [{"epoch": n, "seconds": 1.0, "validation_loss": loss, "lr": 0.1}
+                for n, loss in enumerate(losses, start=1)]  # fmt: skip
+        config = {"dataset": "mnist", "epochs": 20, "patience": 2, "seed": 0, "given": []}
+        config |= {"commit": "abc", "environment": {}}
+        state = {"epoch": len(rows), "history": rows}
+        return write_record(tmp_path, "mnist", config, state, **NOTHING)
+
+    with user_error("epoch 2 of 20", "--resume"):
+        write(1.0, 1.1)
+    assert write(1.0, 1.1, 1.2)[0].is_file()
+
+
+def test_a_seed_is_added_to_a_record_that_is_older_than_a_flag(tmp_path):
+    def write(seed: int, given: list[str], **flags):
+        row = {"epoch": 1, "seconds": 1.0, "validation_loss": 1.0, "lr": 0.1}
+        config = {"dataset": "mnist", "epochs": 1, "seed": seed, "given": given, **flags}
+        config |= {"commit": "abc", "environment": {}}
+        state = {"epoch": 1, "history": [row]}
+        path, _ = write_record(tmp_path, "mnist", config, state, **NOTHING)
+        return json.loads(path.read_text())
+
+    write(0, [])
+    with user_error("of other hyperparameters"):
+        write(1, ["precision"], precision="bfloat16")
+    written = write(1, [], precision="float32")
+    assert len(written["runs"]) == 2 and written["hyperparameters"]["precision"] == "float32"
+    with user_error("of other hyperparameters"):
+        write(2, [], precision="bfloat16")
 
 
 @pytest.mark.smoke

@@ -231,9 +231,9 @@ def test_fast_blocks_start_as_the_identity_as_far_as_they_can():
         assert y.shape[1] == 64 or y[:, 64:].std() > 0.01, "the others start at random"
 
 
-def test_the_stem_is_not_learned():
+def test_the_stem_s_kernels_are_not_learned():
     model = FastResNet(**TINY)
-    assert not model.conv1.weight.requires_grad
+    assert not model.conv1.weight.requires_grad and model.conv1.bias.requires_grad
     optimizer = make_optimizer("nesterov", model, 0.1, 0.1)
     assert not any(p is model.conv1.weight for g in optimizer.param_groups for p in g["params"])
 
@@ -265,22 +265,25 @@ def test_directions_in_which_nothing_varies_stay_finite():
 
 
 def test_large_images_are_not_whitened_all_at_once(monkeypatch, tmp_path):
-    """5,000 images of 224 x 224 pixels and their patches would not fit into memory."""
+    """5,000 images of 224 x 224 pixels and their patches would not fit into memory. Those that are
+    looked at are of all classes, which lie one after the other."""
     asked = []
 
     class Large(Split):
         def images(self, rows):
-            asked.append(len(rows))
+            asked.append(rows)
             raise Stop
 
-    pixels, labels = torch.zeros(1, 3, 224, 224, dtype=torch.uint8), torch.arange(6_000) % 2
+    pixels, labels = torch.zeros(1, 3, 224, 224, dtype=torch.uint8), torch.arange(6_000) // 3_000
     split = Large(pixels.expand(6_000, 3, 224, 224), labels, ["a", "b"], {})
     split.to = lambda device: split
     monkeypatch.setattr(script, "load_training", lambda args: (split, split))
     argv = ["--dataset", "folder", "--model", "resnet9-small", "--run-dir", str(tmp_path / "run")]
     with pytest.raises(Stop):
         script.main(argv)
-    assert asked[0] >= 1 and asked[0] * 224**2 <= 5_000 * 32**2
+    assert len(asked[0]) > 1 and len(asked[0]) * 224**2 <= 5_000 * 32**2
+    shares = labels[asked[0]].bincount(minlength=2) / len(asked[0])
+    torch.testing.assert_close(shares, torch.full((2,), 0.5), rtol=0, atol=0.02)
 
 
 # ---- learning ----
@@ -649,6 +652,8 @@ def test_a_streamed_run_goes_on_exactly(tmp_path, quick, monkeypatch):
         ("--precision float8", ["--precision", "float8"]),
         ("--pretrained absent.pth", ["--pretrained absent.pth"]),
         ("--image-size 0", ["--image-size"]),
+        ("--image-size 64", ["--image-size", "shapes"]),
+        ("--sync-batch-norm", ["--sync-batch-norm", "torchrun"]),
         ("--dataset folder", ["--data-dir"]),
         ("--dataset folder --data-dir absent", ["absent"]),
         ("--model resnet18 --batch-size 1", ["batch"]),

@@ -329,6 +329,15 @@ def test_larger_epochs_go_on(folder, finished, tmp_path, no_pictures):
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
+def test_fewer_epochs_than_a_run_has_behind_it_are_one_line(folder, finished, tmp_path, capsys):
+    path = finished(folder, tmp_path)
+    before = (path / "config.json").read_text()
+    result = call(capsys, script(folder).main, "--resume", "--run-dir", path, "--epochs", 1)
+    assert_one_line(result, "--epochs 1", path)
+    assert (path / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_resuming_a_finished_run_changes_nothing(folder, finished, tmp_path, capsys):
     path = finished(folder, tmp_path)
     result = call(capsys, script(folder).main, "--resume", "--run-dir", path)
@@ -606,6 +615,19 @@ def test_weights_that_blow_up_in_an_epochs_last_step_are_not_kept(folder, tmp_pa
     state = checkpoint.load(path / "last.safetensors")
     assert all(tensor.isfinite().all() for tensor in state["model"].values())
     assert state["step"] == 0 and history(path) == []
+
+
+def test_without_a_validation_split_the_weights_tell(tmp_path, capsys, no_pictures):
+    path = tmp_path / "run"
+    (tmp_path / "input.txt").write_text("abcd efgh\n" * 61)
+    flags = ["--dataset", "text", "--data-dir", tmp_path, "--refit", "--lr", 3e38, "--epochs", 1]
+    flags += ["--window", 32, "--batch-size", 16, "--schedule", "constant", "--hidden-size", 4]
+    flags += ["--optimizer", "sgd", "--clip", 0, "--weight-decay", 1e4, "--sample-length", 0]
+    result = call(capsys, script("RNN_Manual").main, *flags, "--run-dir", path)
+    assert_one_line(result, "step 1 ", path)
+    state = checkpoint.load(path / "last.safetensors")
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    assert state["step"] == 0 and not (path / "best.safetensors").exists()
 
 
 @pytest.mark.parametrize("how", ["empty", "cut short", "text"])

@@ -119,6 +119,16 @@ def test_bad_flag_is_one_line_and_leaves_nothing(folder, flag, tmp_path, capsys)
     assert result.out == "" and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("folder", MLPS)
+def test_label_smoothing_is_of_the_cross_entropy_alone(folder, tmp_path, capsys):
+    argv = [*small(folder), "--loss", "mse", "--run-dir", tmp_path / "run"]
+    result = call(capsys, script(folder).main, *argv, "--label-smoothing", 0.1)
+    assert_one_line(result, "--label-smoothing", "cross-entropy")
+    assert call(capsys, script(folder).main, *argv, "--epochs", 1).code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["label_smoothing"] == 0
+
+
 @pytest.mark.parametrize("flag", ["--batch-size 1", "--subset 1"])
 @pytest.mark.parametrize("folder", MLPS)
 def test_batch_of_one_without_a_variance_is_one_line(folder, flag, tmp_path, capsys):
@@ -141,7 +151,8 @@ def test_absent_data_dir_is_one_line(folder, tmp_path, capsys, monkeypatch):
     wanted |= dict.fromkeys(TRANSFORMERS, "multi30k")
     named = ["--dataset", wanted.get(folder, "fashion-mnist")]
     for argv in (["--data-dir", tmp_path / "absent"], named):
-        monkeypatch.setenv("PLAYGROUND_DATA", str(tmp_path / "absent"))
+        if argv is named:
+            monkeypatch.setenv("PLAYGROUND_DATA", str(tmp_path / "absent"))
         result = call(capsys, script(folder).main, *argv, "--run-dir", tmp_path / "run")
         assert_one_line(result, tmp_path / "absent")
         assert not (tmp_path / "run").exists()
@@ -265,8 +276,7 @@ def test_evaluation_of_images_draws_mistakes(folder, tmp_path, capsys):
     size = ["--hidden-sizes", 8] if folder in MLPS else ["--channels", 4]
     argv = ["--data-dir", place, "--epochs", 1, *size, "--run-dir", tmp_path / "run"]
     assert call(capsys, script(folder).main, *argv).code == 0
-    argv = ["--data-dir", place, "--run-dir", tmp_path / "run"]
-    result = call(capsys, script(folder, "test").main, *argv)
+    result = call(capsys, script(folder, "test").main, "--run-dir", tmp_path / "run")
     assert (result.code, result.err) == (0, "") and "40 examples" in result.out
     drawn = {path.name for path in (tmp_path / "run").glob("*.png")}
     weights = "first_layer.png" if folder in MLPS else "filters.png"

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from common import checkpoint, made_pairs
+from common.data import ROOT
+from common.metrics import parameter_count
 from common.schedules import learning_rates, moving_average
 from common.tokenizers import BEGIN, END, PAD
 from tests.conftest import user_error
@@ -588,11 +590,21 @@ def test_source_of_another_sentence_is_not_seen():
         torch.testing.assert_close(together[n : n + 1], alone, rtol=0, atol=1e-12)
 
 
-def test_networks_without_arguments_are_the_recorded_ones():
+@pytest.mark.parametrize(
+    "network, record",
+    [(Transformer, "multi30k"), (LanguageModel, "tiny-shakespeare")],
+)
+def test_networks_without_arguments_are_the_twin_s_recorded_ones(network, record):
+    path = ROOT / "Transformer_Torch" / "results" / f"{record}.json"
+    known, model = json.loads(path.read_text()), network()
+    assert parameter_count(model) == known["parameters"]
     tokens = torch.randint(1, 60, (1, 2))
     with torch.inference_mode():
-        assert Transformer().forward(tokens, tokens).shape == (1, 2, 8000)
-        assert LanguageModel().forward(tokens).shape == (1, 2, 65)
+        logits = model.forward(*[tokens] * (1 + (network is Transformer)))
+    wide = known["hyperparameters"]["embed_dim"], known["hyperparameters"]["num_layers"]
+    kinds = [name for name in model.parameters() if name.endswith("self_attn.in_proj_weight")]
+    assert logits.shape[:2] == (1, 2) and model.parameters()[kinds[0]].shape[1] == wide[0]
+    assert len(kinds) == wide[1] * (1 + (network is Transformer))
 
 
 def test_logits_are_not_written_over_by_the_next_step():
@@ -1010,7 +1022,7 @@ def test_translator_is_evaluated_recorded_and_drawn(tmp_path, capsys, monkeypatc
     assert "beam 2" in record["signatures"]["bleu"]
     assert (path / "translations.txt").read_text().count("  became  ") == 16
 
-    # the averaged weights are those that were evaluated
+    # the average of the weights is kept beside them
     state = checkpoint.load(path / "best.safetensors")
     weights = {n.removeprefix("module."): w for n, w in state["average"].items() if n[0] == "m"}
     assert not torch.equal(weights["embedding.weight"], state["model"]["embedding.weight"])
@@ -1059,6 +1071,7 @@ def test_mean_loss_counts_every_label_once(own_text):
         (["--batch-size", "3"], ["--batch-size 3"]),
         (["--task", "lm"], ["--task lm", "reverse"]),
         (["--ema", "1"], ["--ema"]),
+        (["--test-tgt", "b.txt"], ["--test-tgt", "--dataset reverse"]),
         (["--precision", "float16"], ["--precision"]),
     ],
 )

@@ -14,6 +14,7 @@ import torch
 from common import checkpoint, cli, data
 from common.schedules import learning_rates
 from common.tokenizers import Words
+from tests.conftest import user_error
 from tests.running import (
     TRANSFORMERS,
     Stop,
@@ -115,12 +116,26 @@ def test_task_and_dataset_stand_for_each_other(argv, task, dataset, tmp_path):
         ("--dataset reverse --accumulate 0", ["--accumulate"]),
         ("--dataset reverse --precision float8", ["--precision"]),
         ("--dataset reverse --beta2 1", ["--beta2"]),
+        ("--dataset reverse --src a.txt", ["--src", "--dataset reverse"]),
+        ("--dataset reverse --sample-length 9", ["--sample-length", "translate"]),
+        ("--dataset help-topics --vocabulary-size 50", ["--vocabulary-size", "--task lm"]),
     ],
 )
 def test_bad_wishes_are_one_line(argv, parts, tmp_path, capsys):
     flags = [*small("Transformer"), *argv.split(), "--run-dir", tmp_path / "run"]
     assert_one_line(call(capsys, train.main, *flags), *parts)
     assert not (tmp_path / "run").exists()
+
+
+def test_more_processes_than_windows_in_a_batch_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "input.txt").write_text("abcdefgh" * 200)
+    argv = ["--dataset", "text", "--data-dir", str(tmp_path), "--max-length", "8"]
+    args = cli.parse_training(train.make_parser(), train.RECIPES, tmp_path, argv)
+    windows, _ = train.load_training(args)
+    assert windows.num_batches(8) > 0
+    monkeypatch.setattr("common.distributed.world_size", lambda: 9)
+    with user_error("--batch-size 8", "9 processes"):
+        windows.num_batches(8)
 
 
 def test_without_data_the_default_run_learns_dates_and_says_so(tmp_path, capsys, monkeypatch):

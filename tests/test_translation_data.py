@@ -548,6 +548,22 @@ def test_a_sentence_with_several_translations_is_in_one_split(own):
     assert len(splits[1]) == 6, "with all its translations"
 
 
+@pytest.mark.parametrize(
+    "paths, part",
+    [
+        ({"test_src": "c.txt"}, "--test-src"),
+        ({"test_src": "a.txt"}, "--test-tgt"),
+        ({"test_tgt": "b.txt"}, "--test-src"),
+        ({"test_src": "a.txt", "test_tgt": "typo.txt"}, "typo.txt"),
+    ],
+)
+def test_a_test_split_that_is_not_there_is_found_out_before_training(paths, part, own, tmp_path):
+    args = own(*numbered(100), **{name: str(tmp_path / path) for name, path in paths.items()})
+    for split in ("train", "validation", "test"):
+        with user_error(part):
+            pair_files.load(args, split)
+
+
 def test_a_test_split_of_its_own_is_taken_as_it_is(own, tmp_path):
     paths = dict(
         test_src=write(tmp_path / "c.txt", ["drei", "vier"]),

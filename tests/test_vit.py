@@ -676,6 +676,7 @@ def test_predictions_are_those_of_the_network_in_evaluation_mode():
         ("--patch-size 1 --stem convolution --positions fixed", ["--positions", "sincos"]),
         ("--model ti16 --patch-size 32 --attention slow", ["--attention", "written-out"]),
         ("--dropout 1", ["--dropout"]),
+        ("--image-size 64", ["--image-size", "shapes"]),
         ("--drop-path 1", ["--drop-path"]),
         ("--layer-scale -1", ["--layer-scale"]),
         ("--ema 1", ["--ema"]),
