@@ -79,8 +79,6 @@ def parallel(model: nn.Module, sync_batch_norm: bool = False) -> nn.Module:
     With `sync_batch_norm` its batch statistics are those of all processes (CUDA alone has that).
     """
     if not is_distributed():
-        if sync_batch_norm:
-            raise UserError("--sync-batch-norm is for several processes (torchrun)")
         return model
     device = next(model.parameters()).device
     if sync_batch_norm:

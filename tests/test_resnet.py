@@ -653,7 +653,6 @@ def test_a_streamed_run_goes_on_exactly(tmp_path, quick, monkeypatch):
         ("--pretrained absent.pth", ["--pretrained absent.pth"]),
         ("--image-size 0", ["--image-size"]),
         ("--image-size 64", ["--image-size", "shapes"]),
-        ("--sync-batch-norm", ["--sync-batch-norm", "torchrun"]),
         ("--dataset folder", ["--data-dir"]),
         ("--dataset folder --data-dir absent", ["absent"]),
         ("--model resnet18 --batch-size 1", ["batch"]),
