@@ -58,9 +58,9 @@ def small_transformers(monkeypatch):
     """Where common.compare makes pairs of the recorded networks' size."""
     make_pair = compare.make_pair
 
-    def make(name, *args):
+    def make(name, *args, **more):
         arguments = SMALL_TRANSFORMER if name in ("Transformer", "LanguageModel") else {}
-        return make_pair(name, *args, **arguments)
+        return make_pair(name, *args, **{**arguments, **more})
 
     monkeypatch.setattr(compare, "make_pair", make)
 
