@@ -21,7 +21,6 @@ def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     args.device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, RECIPES)
-    config.data_dir = args.data_dir or config.data_dir
     test = load_test(config.dataset, config.data_dir).to(args.device)
     model = build_model(config, test).to(device=args.device)
     load_best(model, run_dir)

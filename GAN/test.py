@@ -37,7 +37,6 @@ def draw_samples(run_dir: Path, generator: Generator, config: Namespace, test: S
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     run_dir, config, kind, model = load_trained(FOLDER, args, RECIPES, MODELS)
-    config.data_dir = args.data_dir or config.data_dir
     device = next(model.parameters()).device
     train, validation, test = (s.to(device) for s in (*load_training(config), load_test(config)))
     for split in (train, test):

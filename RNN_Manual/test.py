@@ -20,7 +20,7 @@ def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     args.device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, RECIPES)
-    test = load_test(config.dataset, args.data_dir or config.data_dir).to(args.device)
+    test = load_test(config.dataset, config.data_dir).to(args.device)
     path = run_dir / "best.safetensors"
     vocabulary = checkpoint.load(path)["vocabulary"]
     checkpoint.restore(Vocabulary(test.classes), vocabulary, path, "text")
@@ -48,9 +48,7 @@ def main(argv=None):
     print(f"pictures in {run_dir}")
 
     if args.record:
-        train, validation = load_training(
-            config.dataset, args.data_dir or config.data_dir, config.refit
-        )
+        train, validation = load_training(config.dataset, config.data_dir, config.refit)
         splits = {"train": train.subset(config.subset), "validation": validation, "test": test}
         write_record(FOLDER, args, run_dir, config, model, splits, metrics)
 

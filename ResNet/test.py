@@ -24,7 +24,6 @@ def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, RECIPES)
-    config.data_dir = args.data_dir or config.data_dir
     name = dataset_name(vars(config))
     test = load_test(config).to(device)
     model = build_model(config, test).to(device=device, memory_format=torch.channels_last)

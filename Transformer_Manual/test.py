@@ -64,7 +64,6 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     args.device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, RECIPES)
-    config.data_dir = args.data_dir or config.data_dir
     best = checkpoint.load(run_dir / "best.safetensors")
     test = load_test(config, restore_tokenizer(config, best["tokenizer"])).to(args.device)
     model = build_model(config, test.tokenizer).to(device=args.device)

@@ -12,13 +12,14 @@ from common.metrics import parameter_count
 def find_trained(folder: Path, args: Namespace, recipes: dict) -> tuple[Path, Namespace]:
     """The run that `args` name (default: the latest) and the flags it was trained with.
 
-    `recipes` fill in for flags that are younger than the run.
+    `recipes` fill in for flags that are younger than the run; --data-dir may differ from the run's.
     """
     run_dir = folders.find_run(folder / "runs", args.run_dir, "best.safetensors")
     config = folders.read_config(run_dir)
     if config["dataset"] not in recipes:
         raise UserError(f"{run_dir} is a run on {config['dataset']}, which {folder.name} lacks")
     config = Namespace(**{**recipes[config["dataset"]], **config})
+    config.data_dir = getattr(args, "data_dir", None) or config.data_dir
     return run_dir, config
 
 

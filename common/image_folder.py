@@ -6,6 +6,7 @@ the test split (as ImageNet's val/ is used), and validation is held out of train
 
 import hashlib
 import os
+from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -149,6 +150,12 @@ def load(files: Files, name: str, size: int, transform: Callable = fit) -> Split
             images[row] = image
             checksum.update(content)
     return Split(images, files.labels, files.classes, {name: checksum.hexdigest()})
+
+
+def check_size_flag(args: Namespace) -> None:
+    """Raises UserError for an --image-size that nothing would look at."""
+    if args.image_size and args.dataset != "folder":
+        raise UserError(f"--image-size is of --dataset folder: {args.dataset} has its own")
 
 
 def load_training(data_dir: str | None, size: int | None) -> tuple[Split, Split]:

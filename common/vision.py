@@ -48,8 +48,7 @@ def of_digits(data: idx.Images, dataset: str) -> Split:
 
 def load_training(args: argparse.Namespace, folder: Path) -> tuple[Split, Split]:
     """The training and validation splits: uint8 images (N, C, H, W), labels (N,)."""
-    if args.image_size and args.dataset != "folder":
-        raise UserError(f"--image-size is of --dataset folder: {args.dataset} has its own")
+    image_folder.check_size_flag(args)
     dataset, data_dir = args.dataset, args.data_dir
     if dataset in cifar.SETS:
         return cifar.load_training(dataset, folder, data_dir)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from common import idx, image_folder
 from common.data import Split
-from common.errors import UserError
 from common.vision import of_digits
 from GAN.dataset import ring
 
@@ -19,8 +18,7 @@ FOLDER = Path(__file__).resolve().parent.parent
 
 def load_training(args: Namespace) -> tuple[Split, Split]:
     """The training and validation splits: uint8 images (N, C, H, W) or points (N, 2)."""
-    if args.image_size and args.dataset != "folder":
-        raise UserError(f"--image-size is of --dataset folder: {args.dataset} has its own")
+    image_folder.check_size_flag(args)
     if args.dataset == "ring":
         return ring.make("train"), ring.make("validation")
     if args.dataset == "folder":

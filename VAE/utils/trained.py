@@ -15,13 +15,13 @@ from VAE.train import RECIPES, build_model
 def load_trained(folder: Path, args: Namespace) -> tuple[Path, Namespace, Autoencoder]:
     """The run that `args` name (default: the latest), its flags, and its network.
 
-    `device` and `data_dir` of the flags are those of `args`, where these name any.
+    `device` of the flags is that of `args`.
     """
     device = select_device(args.device)
     run_dir, config = find_trained(folder, args, RECIPES)
     if "likelihood" not in folders.read_config(run_dir):
         raise UserError(f"{run_dir} is a run of another folder's network, not of {folder.name}'s")
-    config.device, config.data_dir = device, args.data_dir or config.data_dir
+    config.device = device
     model = build_model(config, no_images(config.dataset)).to(device=device)
     load_best(model, run_dir)
     return run_dir, config, model
