@@ -10,9 +10,10 @@ from CNN_Manual.utils.layers import ReLU
 from CNN_Manual.utils.plots import draw_feature_maps, draw_filters
 from common import cli
 from common.device import select_device
-from common.evaluation import find_trained, load_best, write_record
+from common.evaluation import find_trained, load_best
 from common.metrics import confusion_matrix
 from common.plots import draw_confusion_matrix, draw_worst_mistakes
+from common.results.records import write_record
 
 FOLDER = Path(__file__).resolve().parent
 

@@ -3,12 +3,12 @@
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-from CNN_Manual.dataset import load_training
+from CNN_Manual.dataset import load_training, mnist
 from CNN_Manual.model import CNN
 from CNN_Manual.utils.augment import random_affine, random_flip
 from CNN_Manual.utils.losses import CrossEntropy
 from CNN_Manual.utils.optim import OPTIMIZERS, SCHEDULES, clip_gradients, make_schedule
-from common import cli, idx
+from common import cli
 from common.data import Split
 from common.device import seed_everything, select_device
 from common.errors import UserError
@@ -89,7 +89,7 @@ def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
-    dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from CNN_Torch.dataset import load_training
+from CNN_Torch.dataset import load_training, mnist
 from CNN_Torch.model import CNN
 from CNN_Torch.utils.augment import random_affine, random_flip
 from CNN_Torch.utils.optim import OPTIMIZERS
-from common import cli, idx
+from common import cli
 from common.data import Split
 from common.device import (
     PRECISIONS,
@@ -102,7 +102,7 @@ def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
-    dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)

@@ -6,11 +6,11 @@ import torch
 
 from common import cli
 from common.errors import UserError
-from common.mosaic import mosaic, save_png
-from common.vision import to_float
+from GAN.dataset import to_float
 from GAN.train import MODELS, RECIPES
 from GAN.utils.judge import even_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
+from GAN.utils.mosaic import mosaic, save_png
 from GAN.utils.sheets import scatter
 
 FOLDER = Path(__file__).resolve().parent

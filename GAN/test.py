@@ -5,15 +5,14 @@ from pathlib import Path
 
 from common import cli
 from common.data import Split
-from common.evaluation import write_record
 from common.folders import dataset_name
-from common.mosaic import mosaic, save_png
-from common.vision import to_float
-from GAN.dataset import load_test, load_training
+from common.results.records import write_record
+from GAN.dataset import load_test, load_training, to_float
 from GAN.model import Generator
 from GAN.train import MODELS, RECIPES
 from GAN.utils.judge import even_labels, latents, make_judge, sample
 from GAN.utils.loading import check_data, interpolations, load_trained
+from GAN.utils.mosaic import mosaic, save_png
 from GAN.utils.plots import draw_ring
 from GAN.utils.sheets import sheet
 

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import torch
 
-from common import cli, idx
+from common import cli
 from common.device import seed_everything, select_device
 from common.errors import UserError
-from common.film import keep_frame, make_film
 from common.folders import dataset_name
 from common.run import Run
 from common.schedules import SCHEDULES, make_schedule, moving_average
-from GAN.dataset import load_training, scaled
+from GAN.dataset import load_training, mnist, scaled
 from GAN.model import NORMS
-from GAN.utils.augmentation import CHANGES, Augmentation
 from GAN.utils.build import build_model
 from GAN.utils.diary import Diary
+from GAN.utils.diffaugment import CHANGES, Augmentation
+from GAN.utils.film import keep_frame, make_film
 from GAN.utils.judge import make_judge
 from GAN.utils.loading import Kind
 from GAN.utils.losses import LOSSES
@@ -86,7 +86,7 @@ def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
-    dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset, MODELS)
     if args.penalty and args.norm == "batch":
         raise UserError("--penalty is of each example alone: it needs --norm none or spectral")

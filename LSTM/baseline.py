@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from common import cli, record
+from common import cli
 from common.device import seed_everything
 from common.errors import UserError
-from common.folders import dataset_name
+from common.folders import dataset_name, environment, git_commit
 from common.history import describe
 from common.metrics import metrics_of
+from common.results import records
 from LSTM.dataset import load_corpora, load_test_corpus, or_templates
 from LSTM.utils.ngrams import NBSVM, NGramLogistic, NGrams
 
@@ -86,11 +87,11 @@ def write_record(
     config = {k: v for k, v in vars(args).items() if k not in ("record", "config")}
     given = {*args.given, "dataset", "model", "C"} - {"record", "config", "epochs"}
     config["given"] = sorted(given)
-    config["commit"] = record.git_commit()
-    config["environment"] = record.environment(torch.device("cpu"))
+    config["commit"] = git_commit()
+    config["environment"] = environment(torch.device("cpu"))
     row = {"epoch": 1, "seconds": seconds, **{f"validation_{k}": v for k, v in validation.items()}}
     name = args.config or f"{dataset_name(config)}-{args.model}"
-    path, _ = record.write(
+    path, _ = records.write(
         FOLDER, name, config, {"epoch": 1, "history": [row]},
         model=model, parameters=model.parameters,
         examples={split: len(data) for split, data in splits.items()},

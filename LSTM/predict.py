@@ -9,8 +9,8 @@ from common import checkpoint, cli
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
-from common.text import basic_english
 from LSTM.dataset.texts import Encoding
+from LSTM.dataset.words import basic_english
 from LSTM.train import RECIPES, build_model
 from LSTM.utils.evaluation import word_weights
 from LSTM.utils.plots import coloured, draw_texts

@@ -6,10 +6,11 @@ import torch
 
 from common import checkpoint, cli
 from common.device import select_device
-from common.evaluation import find_trained, load_best, write_record
+from common.evaluation import find_trained, load_best
 from common.folders import dataset_name
 from common.metrics import confusion_matrix, metrics_of
 from common.plots import draw_confusion_matrix
+from common.results.records import write_record
 from LSTM.dataset import load_test, load_training
 from LSTM.dataset.texts import Encoding
 from LSTM.train import RECIPES, build_model

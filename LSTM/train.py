@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from common import cli, distributed
-from common.device import PRECISIONS, autocast, grad_scaler, seed_everything
+from common.device import PRECISIONS, autocast, grad_scaler, seed_everything, select_device
 from common.metrics import metrics_of
-from common.optimizers import OPTIMIZERS, make_optimizer
 from common.run import Run
-from common.schedules import SCHEDULES, make_schedule, moving_average
+from common.schedules import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, moving_average
 from LSTM.dataset import load_training, or_templates
 from LSTM.dataset.texts import Encoding, Texts
 from LSTM.model import CELLS, POOLINGS, RecurrentClassifier
@@ -74,7 +73,7 @@ def build_model(args: Namespace, encoding: Encoding) -> RecurrentClassifier:
 
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
-    with distributed.processes(args.device) as device:
+    with distributed.processes(select_device(args.device)) as device:
         train_on(device, args)
 
 

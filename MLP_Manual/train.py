@@ -3,13 +3,13 @@
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-from common import cli, idx
+from common import cli
 from common.data import Split
 from common.device import seed_everything, select_device
 from common.errors import UserError
 from common.metrics import RunningMean, correct
 from common.run import Run
-from MLP_Manual.dataset import load_training
+from MLP_Manual.dataset import load_training, mnist
 from MLP_Manual.model import ACTIVATIONS, MLP
 from MLP_Manual.utils.losses import CrossEntropy, MeanSquaredError
 from MLP_Manual.utils.optim import OPTIMIZERS, SCHEDULES, clip_gradients, make_schedule
@@ -86,7 +86,7 @@ def main(argv=None):
         args.label_smoothing = 0.0
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
-    dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)

@@ -6,9 +6,10 @@ import torch
 
 from common import cli
 from common.device import select_device
-from common.evaluation import find_trained, load_best, write_record
+from common.evaluation import find_trained, load_best
 from common.metrics import confusion_matrix
 from common.plots import draw_confusion_matrix, draw_worst_mistakes
+from common.results.records import write_record
 from MLP_Torch.dataset import load_test, load_training
 from MLP_Torch.train import RECIPES, build_model, evaluate
 from MLP_Torch.utils.plots import draw_decision_boundary, draw_first_layer

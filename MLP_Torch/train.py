@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import cli, idx
+from common import cli
 from common.data import Split
 from common.device import compiled, seed_everything, select_device
 from common.errors import UserError
 from common.metrics import RunningMean, correct
 from common.run import Run
 from common.schedules import SCHEDULES, make_schedule
-from MLP_Torch.dataset import load_training
+from MLP_Torch.dataset import load_training, mnist
 from MLP_Torch.model import ACTIVATIONS, MLP
 from MLP_Torch.utils.losses import OneHotMSELoss
 from MLP_Torch.utils.optim import OPTIMIZERS
@@ -92,7 +92,7 @@ def main(argv=None):
         args.label_smoothing = 0.0
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
-    dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from common import checkpoint, cli, writing
-from common.characters import Vocabulary
+from common import checkpoint, cli
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
+from RNN_Manual.dataset.characters import Vocabulary
 from RNN_Manual.train import RECIPES, build_model
+from RNN_Manual.utils import writing
 from RNN_Manual.utils.sampling import generate
 
 FOLDER = Path(__file__).resolve().parent

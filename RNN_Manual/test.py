@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from common import checkpoint, cli
-from common.characters import Vocabulary
 from common.device import select_device
-from common.evaluation import find_trained, load_best, write_record
+from common.evaluation import find_trained, load_best
 from common.metrics import bits_per_character, perplexity
+from common.results.records import write_record
 from RNN_Manual.dataset import load_test, load_training
+from RNN_Manual.dataset.characters import Vocabulary
 from RNN_Manual.train import RECIPES, build_model, evaluate
 from RNN_Manual.utils.memory import gradient_over_distance, streams
 from RNN_Manual.utils.plots import draw_gates, draw_gradients, draw_neurons

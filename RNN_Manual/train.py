@@ -4,12 +4,11 @@ import math
 from pathlib import Path
 
 from common import cli
-from common.characters import Vocabulary
 from common.device import seed_everything, select_device
 from common.metrics import RunningMean
 from common.run import Run
-from common.writing import shown_loss
 from RNN_Manual.dataset import load_training
+from RNN_Manual.dataset.characters import Vocabulary
 from RNN_Manual.dataset.text import EVALUATION_STREAMS, Text
 from RNN_Manual.dataset.texts import or_help_topics
 from RNN_Manual.model import CELLS, LanguageModel
@@ -17,6 +16,7 @@ from RNN_Manual.utils.carry import CarriedState
 from RNN_Manual.utils.losses import SequenceCrossEntropy
 from RNN_Manual.utils.optim import OPTIMIZERS, SCHEDULES, clip_gradients, make_schedule
 from RNN_Manual.utils.sampling import add_sample, generate
+from RNN_Manual.utils.writing import shown_loss
 
 FOLDER = Path(__file__).resolve().parent
 

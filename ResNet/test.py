@@ -4,17 +4,19 @@ from pathlib import Path
 
 import torch
 
-from common import cli, vision
+from common import cli
 from common.device import select_device
-from common.evaluation import find_trained, load_best, write_record
+from common.evaluation import find_trained, load_best
 from common.folders import dataset_name
 from common.metrics import confusion_matrix, metrics_of
 from common.plots import draw_confusion_matrix, draw_overlays, draw_worst_mistakes
-from common.vision import predict_all
+from common.results.records import write_record
 from ResNet.dataset import load_test, load_training
+from ResNet.dataset.normalize import Normalize, to_float
 from ResNet.train import RECIPES, build_model
 from ResNet.utils.gradcam import grad_cam
 from ResNet.utils.plots import draw_filters
+from ResNet.utils.predict import predict_all
 
 FOLDER = Path(__file__).resolve().parent
 CAMS = 16  # images
@@ -40,13 +42,13 @@ def main(argv=None):
         draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)
 
     def pictures(rows):
-        return vision.to_float(test.images(rows)).permute(0, 2, 3, 1).squeeze(3)
+        return to_float(test.images(rows)).permute(0, 2, 3, 1).squeeze(3)
 
     draw_worst_mistakes(run_dir / "mistakes.png", pictures, test, logits, title)
     draw_filters(run_dir / "filters.png", model.conv1.weight, name)
     rows = torch.linspace(0, len(test) - 1, CAMS).long()  # spread over the classes of a folder
     predicted = logits[rows].argmax(1)
-    images = vision.Normalize(config.dataset, device)(test.images(rows).to(device))
+    images = Normalize(config.dataset, device)(test.images(rows).to(device))
     cams = grad_cam(model, images, predicted)
     captions = [
         f"{test.classes[guess]}{'' if guess == label else f' (is {test.classes[label]})'}"

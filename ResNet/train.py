@@ -6,16 +6,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import augmentation, cli, distributed, pretrained, vision
+from common import cli, distributed
 from common.data import Split
-from common.device import autocast, compiled, grad_scaler, seed_everything
+from common.device import autocast, compiled, grad_scaler, seed_everything, select_device
 from common.metrics import metrics_of
-from common.optimizers import OPTIMIZERS, make_optimizer
 from common.run import Run
-from common.schedules import SCHEDULES, make_schedule, moving_average
-from common.vision import predict_all
-from ResNet.dataset import load_training
+from common.schedules import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, moving_average
+from ResNet.dataset import load_training, or_shapes
+from ResNet.dataset.normalize import Normalize
 from ResNet.model import PRESETS, FastResNet
+from ResNet.utils import augmentation, pretrained
+from ResNet.utils.predict import check_batch, predict_all
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -61,23 +62,23 @@ def build_model(args: Namespace, data: Split) -> nn.Module:
 
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
-    with distributed.processes(args.device) as device:
+    with distributed.processes(select_device(args.device)) as device:
         train_on(device, args)
 
 
 def train_on(device: torch.device, args: Namespace) -> None:
     named = args.resume or "dataset" in args.given
-    dataset = vision.or_shapes(args.dataset, named, FOLDER, args.data_dir)
+    dataset = or_shapes(args.dataset, named, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
-    vision.check_batch(lambda: build_model(args, train), args, train)
+    check_batch(lambda: build_model(args, train), args, train)
     num_batches = train.num_batches(args.batch_size)
     total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
 
     seed_everything(args.seed)
     augment = augmentation.Augmentation(args, train.shape[1], len(train.classes))
-    normalize = vision.Normalize(args.dataset, device)
+    normalize = Normalize(args.dataset, device)
     model = build_model(args, train).to(device=device, memory_format=torch.channels_last)
     if isinstance(model, FastResNet):
         some = min(len(train), max(1, 5_000 * 32**2 // (train.shape[1] * train.shape[2])))

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from common import checkpoint, cli, writing
+from common import checkpoint, cli
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
 from Transformer_Manual.dataset import restore_tokenizer
 from Transformer_Manual.train import RECIPES, build_model
+from Transformer_Manual.utils import writing
 from Transformer_Manual.utils.sampling import beginning, go_on
 
 FOLDER = Path(__file__).resolve().parent

@@ -4,13 +4,15 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from common import bleu, checkpoint, cli
-from common.attention_plots import draw_attention, draw_positions, draw_schedule
+from common import checkpoint, cli
 from common.device import select_device
-from common.evaluation import find_trained, load_best, write_record
+from common.evaluation import find_trained, load_best
 from common.metrics import bits_per_character, perplexity
+from common.results.records import write_record
 from Transformer_Manual.dataset import load_test, load_training, restore_tokenizer
 from Transformer_Manual.train import RECIPES, build_model
+from Transformer_Manual.utils import bleu
+from Transformer_Manual.utils.attention_plots import draw_attention, draw_positions, draw_schedule
 from Transformer_Manual.utils.evaluation import ONE_ANSWER, mean_loss, shortened, translate
 from Transformer_Manual.utils.looks import over_text, over_translation
 from Transformer_Manual.utils.optim import learning_rate

@@ -3,11 +3,11 @@
 from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
-from common import cli, translation
+from common import cli
 from common.device import autocast, seed_everything, select_device
 from common.errors import UserError
 from common.run import Run
-from Transformer_Manual.dataset import DATASETS, load_training, or_offline
+from Transformer_Manual.dataset import DATASETS, load_training, or_offline, translation
 from Transformer_Manual.model import POSITIONS, LanguageModel, Transformer
 from Transformer_Manual.utils.blocks import ACTIVATIONS
 from Transformer_Manual.utils.evaluation import evaluate

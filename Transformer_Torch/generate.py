@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from common import checkpoint, cli, writing
+from common import checkpoint, cli
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
 from Transformer_Torch.dataset import restore_tokenizer
 from Transformer_Torch.train import RECIPES, build_model
+from Transformer_Torch.utils import writing
 from Transformer_Torch.utils.sampling import beginning, generate
 
 FOLDER = Path(__file__).resolve().parent

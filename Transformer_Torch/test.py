@@ -4,15 +4,17 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from common import bleu, checkpoint, cli
-from common.attention_plots import draw_attention, draw_positions, draw_schedule
+from common import checkpoint, cli
 from common.device import select_device
-from common.evaluation import find_trained, load_best, write_record
+from common.evaluation import find_trained, load_best
 from common.metrics import bits_per_character, perplexity
+from common.results.records import write_record
 from common.schedules import learning_rates
 from Transformer_Torch.dataset import load_test, load_training, restore_tokenizer
 from Transformer_Torch.train import RECIPES, build_model
+from Transformer_Torch.utils import bleu
 from Transformer_Torch.utils.attention import over_text, over_translation
+from Transformer_Torch.utils.attention_plots import draw_attention, draw_positions, draw_schedule
 from Transformer_Torch.utils.evaluation import ONE_ANSWER, mean_loss, shortened, translate
 
 FOLDER = Path(__file__).resolve().parent

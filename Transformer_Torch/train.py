@@ -6,12 +6,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import cli, distributed, translation
-from common.device import PRECISIONS, autocast, compiled, grad_scaler, seed_everything
+from common import cli, distributed
+from common.device import (
+    PRECISIONS,
+    autocast,
+    compiled,
+    grad_scaler,
+    seed_everything,
+    select_device,
+)
 from common.errors import UserError
 from common.run import Run
 from common.schedules import TRANSFORMER_SCHEDULES, make_schedule, moving_average
-from Transformer_Torch.dataset import DATASETS, load_training, or_offline
+from Transformer_Torch.dataset import DATASETS, load_training, or_offline, translation
 from Transformer_Torch.model import ACTIVATIONS, POSITIONS, LanguageModel, Transformer
 from Transformer_Torch.utils.evaluation import evaluate
 from Transformer_Torch.utils.optim import OPTIMIZERS
@@ -86,7 +93,7 @@ def build_model(args: Namespace, tokenizer) -> nn.Module:
 
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
-    with distributed.processes(args.device) as device:
+    with distributed.processes(select_device(args.device)) as device:
         train_on(device, args)
 
 

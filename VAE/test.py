@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from common import cli, coloured_shapes
-from common.evaluation import write_record
-from VAE.dataset import load_test, load_training
+from common import cli
+from common.results.records import write_record
+from VAE.dataset import coloured_shapes, load_test, load_training
 from VAE.train import evaluate
 from VAE.utils.bounds import active_units, kl_to_prior
 from VAE.utils.factors import information, mutual_information_gap

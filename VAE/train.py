@@ -6,17 +6,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import cli, idx
+from common import cli
 from common.data import Split
 from common.device import autocast, seed_everything, select_device
 from common.errors import UserError
-from common.film import keep_frame, make_film
 from common.metrics import RunningMean
 from common.run import Run
 from common.schedules import SCHEDULES, make_schedule, moving_average
-from VAE.dataset import load_training
+from VAE.dataset import load_training, mnist
 from VAE.model import VAE, Autoencoder
 from VAE.utils.bounds import OBJECTIVES, doubly_reparameterised_loss, kl_to_prior
+from VAE.utils.film import keep_frame, make_film
 from VAE.utils.likelihoods import LIKELIHOODS
 from VAE.utils.networks import ACTIVATIONS
 from VAE.utils.pictures import frame
@@ -105,7 +105,7 @@ def main(argv=None):
         raise UserError("--beta weighs the KL, and --model ae has none")
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
-    dataset = idx.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset, MODELS)
     train, validation = load_training(args.dataset, args.data_dir, args.refit)
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)

@@ -4,17 +4,19 @@ from pathlib import Path
 
 import torch
 
-from common import cli, vision
+from common import cli
 from common.device import select_device
-from common.evaluation import find_trained, load_best, write_record
+from common.evaluation import find_trained, load_best
 from common.folders import dataset_name
 from common.metrics import confusion_matrix, metrics_of
 from common.plots import draw_confusion_matrix, draw_overlays, draw_worst_mistakes
-from common.vision import predict_all
+from common.results.records import write_record
 from ViT.dataset import load_test, load_training
+from ViT.dataset.normalize import Normalize, to_float
 from ViT.train import RECIPES
 from ViT.utils.build import build_model
 from ViT.utils.plots import draw_filters, draw_positions
+from ViT.utils.predict import predict_all
 from ViT.utils.rollout import relevance
 
 FOLDER = Path(__file__).resolve().parent
@@ -41,7 +43,7 @@ def main(argv=None):
         draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)
 
     def pictures(rows):
-        return vision.to_float(test.images(rows)).permute(0, 2, 3, 1).squeeze(3)
+        return to_float(test.images(rows)).permute(0, 2, 3, 1).squeeze(3)
 
     draw_worst_mistakes(run_dir / "mistakes.png", pictures, test, logits, title)
     draw_filters(run_dir / "filters.png", model.first_weight, name)
@@ -49,7 +51,7 @@ def main(argv=None):
     draw_positions(run_dir / "positions.png", places, model.side, name)
     rows = torch.linspace(0, len(test) - 1, SHOWN).long()  # spread over the classes of a folder
     predicted = logits[rows].argmax(1)
-    images = vision.Normalize(config.dataset, device)(test.images(rows).to(device))
+    images = Normalize(config.dataset, device)(test.images(rows).to(device))
     captions = [
         f"{test.classes[guess]}{'' if guess == label else f' (is {test.classes[label]})'}"
         for guess, label in zip(predicted, labels[rows], strict=True)

@@ -6,9 +6,7 @@ import signal
 
 import torch
 
-from common.folders import dataset_name
 from common.history import describe, validation_metrics
-from common.metrics import parameter_count
 
 
 class CtrlC:
@@ -34,13 +32,12 @@ class CtrlC:
             signal.signal(signal.SIGINT, self.previous)
 
 
-def announce(run, train, validation) -> None:
+def announce(run, parameters: int, train, validation) -> None:
     """What is about to happen, a fact a line."""
     args = run.args
-    dataset = dataset_name(vars(args))
     facts = {
-        "model": f"{type(run.model).__name__}, {parameter_count(run.model):,} parameters",
-        "data": f"{dataset}: {len(train):,} to train on, {len(validation or ()):,} held out",
+        "model": f"{type(run.model).__name__}, {parameters:,} parameters",
+        "data": f"{run.dataset}: {len(train):,} to train on, {len(validation or ()):,} held out",
         "recipe": f"{args.epochs} epochs, batches of {args.batch_size}, "
         f"learning rate {args.lr:g}, seed {args.seed}",
         "device": train.labels.device,
@@ -67,13 +64,14 @@ def print_epoch(row: dict, metrics: dict, epochs: int, seconds: float, is_best: 
 
 def print_end(run) -> None:
     """What was reached, and what to do next."""
-    dataset = dataset_name(vars(run.args))
     reached = describe(validation_metrics(run.best))
     if reached:
-        print(f"\nbest epoch {run.best['epoch']} on the validation split of {dataset}: {reached}")
+        print(
+            f"\nbest epoch {run.best['epoch']} on the validation split of {run.dataset}: {reached}"
+        )
     else:
-        print(f"\n{run.epoch} epochs on the training and validation splits of {dataset}")
-    if dataset.endswith("-sample"):
+        print(f"\n{run.epoch} epochs on the training and validation splits of {run.dataset}")
+    if run.dataset.endswith("-sample"):
         print("(a small sample of the dataset: not comparable with results on all of it)")
     print(f"now try:  python {run.folder.name}/test.py --run-dir {shlex.quote(str(run.path))}")
 

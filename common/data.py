@@ -5,6 +5,7 @@ import http.client
 import os
 import shutil
 import socket
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -70,6 +71,17 @@ def download(urls: list[str], path: Path, md5: str, timeout: float = 15) -> None
             with suppress(OSError):  # it is empty only if nothing arrived
                 folder.rmdir()
     raise DataMissing(f"{path.name} could not be downloaded ({'; '.join(failures)})")
+
+
+def kept_at(beside: Path, otherwise: Path, name: str) -> Path:
+    """Where the cache `name` belongs: beside the data, if files may be made there."""
+    return (beside if writable(beside) else otherwise) / name
+
+
+def writable(folder: Path) -> bool:
+    """Whether files may be made there; a folder marked read-only is left alone by root, too."""
+    bits = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+    return bool(os.access(folder, os.W_OK) and folder.stat().st_mode & bits)
 
 
 def sha256(content: bytes) -> str:

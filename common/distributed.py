@@ -13,20 +13,18 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.device import seed_everything, select_device
 from common.errors import UserError
 
 
 @contextmanager
-def processes(device: str) -> Iterator[torch.device]:
-    """Join the other processes, if torchrun started this one; gives the device to use.
+def processes(chosen: torch.device) -> Iterator[torch.device]:
+    """Join the other processes, if torchrun started this one; gives the device that is this one's.
 
     Inside, every process but the first prints nothing to standard output.
     """
     if "LOCAL_RANK" not in os.environ:
-        yield select_device(device)
+        yield chosen
         return
-    chosen = select_device(device)
     if chosen.type == "cuda":
         chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(chosen)
@@ -115,7 +113,6 @@ def share_buffers(model: nn.Module) -> None:
             distributed.broadcast(buffer, src=0)
 
 
-def diverge(seed: int, step: int) -> None:
-    """Let every process but the first draw random numbers of its own from here on."""
-    if not is_first():
-        seed_everything((seed + 1_000_003 * rank() + 7_919 * step) % 2**32)
+def own_seed(seed: int, step: int) -> int:
+    """What a process other than the first draws its own random numbers from, after `step` steps."""
+    return (seed + 1_000_003 * rank() + 7_919 * step) % 2**32

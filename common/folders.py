@@ -1,9 +1,13 @@
-"""Run folders: making a new one, finding an earlier one, and its config.json."""
+"""Run folders: making a new one, finding an earlier one, its config.json, and where it was made."""
 
 import json
 import os
+import platform
 import re
+import subprocess
 from pathlib import Path
+
+import torch
 
 from common import checkpoint
 from common.errors import UserError
@@ -78,3 +82,36 @@ def read_config(run_dir: Path) -> dict:
     if not isinstance(config, dict) or "dataset" not in config:
         raise UserError(f"{path} holds no run's flags: use another run")
     return config
+
+
+def git_commit() -> str | None:
+    """The commit of this clone, "-dirty" when files differ from it; None outside of git."""
+    here = str(Path(__file__).parent)
+    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return (
+            subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+            or None
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def environment(device: torch.device) -> dict:
+    """The machine and versions that a measurement depends on."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].split(":")[1].strip() if names else processor
+    facts = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": f"{processor}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts

@@ -10,8 +10,6 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from common.data import Split  # noqa: E402
-
 MAX_TICKS = 8
 
 
@@ -119,9 +117,9 @@ def draw_overlays(
 
 
 def draw_worst_mistakes(
-    path: Path, images: Callable, data: Split, logits: Tensor, title: str, most: int = 24
+    path: Path, images: Callable, data, logits: Tensor, title: str, most: int = 24
 ) -> None:
-    """The wrongly classified examples that the network is surest of: logits (N, K).
+    """The wrongly classified examples of a Split that the network is surest of: logits (N, K).
 
     `images` gives the pictures (n, H, W) or (n, H, W, 3) of some rows (n,).
     """

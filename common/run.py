@@ -11,12 +11,11 @@ import torch
 from tqdm import tqdm
 
 from common import checkpoint, console, distributed
-from common.device import random_state, set_random_state
+from common.device import random_state, seed_everything, set_random_state
 from common.errors import UserError
-from common.folders import dataset_name, new_run, write_config
+from common.folders import dataset_name, environment, git_commit, new_run, write_config
 from common.history import best_row, to_csv
-from common.metrics import RunningMean
-from common.record import environment, git_commit
+from common.metrics import RunningMean, parameter_count
 
 CHECKPOINT_SECONDS = 120  # within an epoch; every epoch ends with a checkpoint in any case
 
@@ -32,6 +31,7 @@ class Run:
     def __init__(self, folder: Path, args, model, optimizer, **parts):
         self.command = f"python {folder.name}/train.py"
         self.folder, self.args, self.model, self.optimizer = folder, args, model, optimizer
+        self.dataset = dataset_name(vars(args))
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.epoch, self.step, self.batch, self.lr = 0, 0, 0, 0.0
         self.train_loss, self.history, self.ctrl_c = RunningMean(), [], console.CtrlC()
@@ -44,17 +44,18 @@ class Run:
         else:
             self.path = Path(args.run_dir or "")
             if distributed.is_first():
-                self.path = new_run(folder / "runs", args.run_dir, dataset_name(vars(args)))
+                self.path = new_run(folder / "runs", args.run_dir, self.dataset)
             device = next(iter(model.state_dict().values())).device
             args.commit, args.environment = git_commit(), environment(device)
-        distributed.diverge(args.seed, self.step)
         if distributed.is_first():
             write_config(self.path, vars(args))
+        else:  # these draw random numbers of their own
+            seed_everything(distributed.own_seed(args.seed, self.step))
         self.save()  # a run can be resumed from its first moment
 
     def announce(self, train, validation) -> None:
         """Print what is about to happen."""
-        console.announce(self, train, validation)
+        console.announce(self, parameter_count(self.model), train, validation)
 
     def __enter__(self) -> "Run":
         self.ctrl_c.install()
@@ -86,12 +87,12 @@ class Run:
         # .item() makes a GPU wait, so there it is done now and then; a NaN stays in the sum
         if loss.device.type == "cpu" or self.batch % 20 == 0 or due:
             if not math.isfinite(self.train_loss.value):
-                self.stop_not_finite()
+                raise UserError(console.not_finite(self))
             if self.bar is not None and not self.bar.disable and self.batch % 20 == 0:
                 self.bar.set_postfix(loss=f"{self.train_loss.value:.4f}", refresh=False)
         if due:
             if not console.is_finite(self.model):
-                self.stop_not_finite()
+                raise UserError(console.not_finite(self))
             self.save()
         if pressed:
             self.draw_curves()
@@ -100,21 +101,18 @@ class Run:
                 f"{self.command} --resume --run-dir {shlex.quote(str(self.path))}"
             )
 
-    def stop_not_finite(self) -> None:
-        raise UserError(console.not_finite(self))
-
     def log_epoch(self, **metrics: float) -> None:
         """After each epoch: print a line, keep the history, save `last` and perhaps `best`.
 
         `metrics` are the validation split's.
         """
         if not console.is_finite(self.model, self.train_loss.value, *metrics.values()):
-            self.stop_not_finite()
+            raise UserError(console.not_finite(self))
         seconds = self.seconds + time.monotonic() - self.started
         took = seconds - (self.history[-1]["seconds"] if self.history else 0)
         row = {
             "epoch": self.epoch + 1,
-            "dataset": dataset_name(vars(self.args)),
+            "dataset": self.dataset,
             "train_loss": self.train_loss.value,
             **{f"validation_{name}": value for name, value in metrics.items()},
             "lr": self.lr,
@@ -145,7 +143,7 @@ class Run:
     def state(self) -> dict:
         """All that a checkpoint holds."""
         return {
-            "dataset": dataset_name(vars(self.args)),
+            "dataset": self.dataset,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **{name: part.state_dict() for name, part in self.parts.items()},

@@ -1,11 +1,29 @@
-"""Learning-rate schedules of torch.optim under the names of the flags; averaged weights."""
+"""torch.optim's optimisers and schedules under the names of the flags; averaged weights."""
 
 import warnings
+from functools import partial
 
 import torch
-from torch import nn
+from torch import nn, optim
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+OPTIMIZERS = {"nesterov": partial(optim.SGD, momentum=0.9, nesterov=True), "adamw": optim.AdamW}
+
+
+def make_optimizer(name: str, model: nn.Module, lr: float, weight_decay: float) -> optim.Optimizer:
+    """Weight decay pulls on matrices and kernels alone: norms' scales and biases are not decayed
+    (Jia et al., 2018, arXiv:1807.11205, section 3.2), nor what the model lists in `not_decayed`."""
+    decayed, others = [], []
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            spared = parameter.dim() <= 1 or parameter_name in getattr(model, "not_decayed", ())
+            (others if spared else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[name]([group for group in groups if group["params"]], lr=lr)
 
 
 def constant(optimizer, lr: float, total: int):

@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import torch
 
-from common import checkpoint, cli, coloured_shapes, idx, made_pairs, run
+from common import checkpoint, cli, run
 from common.data import ROOT
 from GAN.dataset import ring
 from LSTM.dataset import templates
+from MLP_Manual.dataset import mnist as idx
 
 # a run of a fraction of a second: the controlled dataset, and a network that need not be good
 SMALL = {
@@ -83,11 +84,14 @@ def few_shapes(monkeypatch) -> None:
     """And few sentences, where no other process has to see the same ones."""
     for split, size in (("train", 100), ("validation", 48), ("test", 32)):
         monkeypatch.setitem(templates.SIZES, split, size)
-        monkeypatch.setitem(made_pairs.SIZES, split, size)
+        for folder in TRANSFORMERS:
+            for made in ("dates", "strings"):
+                monkeypatch.setitem(script(folder, f"dataset.{made}").SIZES, split, size)
         monkeypatch.setitem(ring.SIZES_SEEDS, split, (5 * size, ring.SIZES_SEEDS[split][1]))
     for split, size in (("train", 80), ("validation", 48), ("test", 32)):
-        seed = coloured_shapes.SIZES_SEEDS[split][1]
-        monkeypatch.setitem(coloured_shapes.SIZES_SEEDS, split, (size, seed))
+        for folder in ("ResNet", "ViT", "VAE"):
+            sizes = script(folder, "dataset.coloured_shapes").SIZES_SEEDS
+            monkeypatch.setitem(sizes, split, (size, sizes[split][1]))
     monkeypatch.setattr("VAE.test.SAMPLES", 20)
 
 

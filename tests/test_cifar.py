@@ -1,4 +1,4 @@
-"""common/cifar.py on small files of the real layout: reading, looking up, unpacking, downloads."""
+"""dataset/cifar.py on small files of the real layout: reading, looking up, unpacking, downloads."""
 
 import hashlib
 import os
@@ -15,8 +15,9 @@ import pytest
 import torch
 from torchvision import datasets
 
-from common import cifar, data
+from common import data
 from common.data import DataMissing, stratified_split
+from ResNet.dataset import cifar
 from tests.conftest import user_error
 
 EACH = 20  # images of a file

@@ -345,6 +345,62 @@ def test_drifted_copies_are_found(other, differs):
     assert found == ({"A": ["One", "Two"]} if differs else {})
 
 
+# modules that have one name and are not copies, with what makes them differ
+OWN = {
+    "model.py": "the network",
+    "train.py": "its loop",
+    "test.py": "its evaluation",
+    "generate.py": "what it draws or writes",
+    "dataset/__init__.py": "which datasets the folder learns",
+    "dataset/strings.py": "aⁿbⁿ and echoes to go on with; strings to translate",
+    "dataset/texts.py": "reviews with their class; a text as a stream of characters",
+    "utils/attention.py": "by hand, and by scaled_dot_product_attention",
+    "utils/augment.py": "by hand, and by grid_sample",
+    "utils/build.py": "of the flags that the network has",
+    "utils/cache.py": "of the keys and values that the network has",
+    "utils/evaluation.py": "by hand, and by PyTorch",
+    "utils/layers.py": "by hand: those that the network has",
+    "utils/losses.py": "those that the network has",
+    "utils/optim.py": "by hand, and the names of torch.optim's",
+    "utils/plots.py": "what there is to see",
+    "utils/sampling.py": "of networks with a state, with a cache by hand, and with PyTorch's",
+    "utils/search.py": "by hand, and by PyTorch",
+}
+
+
+def versions(folders: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Path within a folder -> folder -> syntax tree, of the modules that several folders have.
+
+    `folders` holds each folder's sources by their path. A folder's own name counts as any other's.
+    """
+    found = defaultdict(dict)
+    for folder, modules in folders.items():
+        for path, source in modules.items():
+            tree = ast.dump(ast.parse(re.sub(rf"(?<=from ){folder}\b", "FOLDER", source)))
+            found[path.removeprefix(f"{folder}/")][folder] = tree
+    return {path: trees for path, trees in found.items() if len(trees) > 1}
+
+
+def test_modules_of_one_name_are_one_module():
+    """Whoever knows `dataset/mnist.py` of one folder knows it of all, so none may drift."""
+    found = versions({folder: sources(folder) for folder in FOLDERS})
+    copies = {path: trees for path, trees in found.items() if path not in OWN}
+    assert {p: sorted(trees) for p, trees in copies.items() if len(set(trees.values())) > 1} == {}
+    assert len(copies) > 20 and len(copies["dataset/mnist.py"]) == 8
+
+
+def test_the_list_of_what_differs_is_no_longer_than_it_must_be():
+    found = versions({folder: sources(folder) for folder in FOLDERS})
+    assert [path for path in OWN if len(set(found.get(path, {}).values())) < 2] == []
+
+
+def test_modules_that_drifted_are_found():
+    sources = {"One": {"One/a.py": "from One import b"}, "Two": {"Two/a.py": "from Two import b"}}
+    assert len(set(versions(sources)["a.py"].values())) == 1
+    sources["Two"]["Two/a.py"] += "\nx = 1"
+    assert len(set(versions(sources)["a.py"].values())) == 2
+
+
 TWINS = [(m, m.replace("_Manual", "_Torch")) for m in MANUAL]
 
 
@@ -352,12 +408,25 @@ TWINS = [(m, m.replace("_Manual", "_Torch")) for m in MANUAL]
     ("manual", "native"), [pair for pair in TWINS if (ROOT / pair[1] / "train.py").exists()]
 )
 def test_twins_have_the_same_data_and_pictures(manual, native):
-    plots = [f"{manual}/utils/plots.py"] if (ROOT / manual / "utils/plots.py").exists() else []
-    shared = [*plots, *sources(f"{manual}/dataset")]
-    assert len(shared) > 2
-    for path in shared:
-        ours = (ROOT / path).read_text(encoding="utf-8").replace(manual, native)
-        assert ours == (ROOT / path.replace(manual, native)).read_text(encoding="utf-8"), path
+    """`diff -r MLP_Manual/dataset MLP_Torch/dataset` prints nothing."""
+    for part in ("dataset", "utils/plots.py"):
+        for path in [p for p in sources(manual) if p.startswith(f"{manual}/{part}")]:
+            ours = (ROOT / path).read_text(encoding="utf-8")
+            theirs = (ROOT / path.replace(manual, native)).read_text(encoding="utf-8")
+            assert ours == theirs, path
+
+
+def test_the_image_networks_have_the_same_data():
+    """`diff -r ResNet/dataset ViT/dataset` prints nothing."""
+    ours, theirs = (
+        {
+            path.removeprefix(f"{name}/"): s
+            for path, s in sources(name).items()
+            if "/dataset/" in path
+        }
+        for name in ("ResNet", "ViT")
+    )
+    assert ours == theirs and len(ours) > 5
 
 
 # ---- anatomy, and who imports whom ----
@@ -398,10 +467,91 @@ def test_no_module_imports_a_model_folder_but_its_own(package):
     found = {
         path: sorted(packages_imported(source) & others)
         for path, source in sources(package).items()
-        # which are there to put twins side by side
-        if path not in ("common/compare.py", "common/compare_layers.py")
+        if not path.startswith("common/results/compare")  # which put twins side by side
     }
     assert not {path: names for path, names in found.items() if names}
+
+
+def modules_imported(source: str) -> set[str]:
+    """The full names of the modules that a source imports anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names |= {node.module, *(f"{node.module}.{item.name}" for item in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {item.name for item in node.names}
+    return names
+
+
+def test_a_module_of_common_serves_four_folders():
+    """The rule for common/: four folders import it, by themselves or through another module of it,
+    and it says nothing of a particular dataset or model."""
+    names = {
+        path: "common." + Path(path).stem for path in sources("common") if path.count("/") == 1
+    }
+    by = {name: modules_imported((ROOT / path).read_text()) for path, name in names.items()}
+    users = {name: set() for name in by}
+    for folder in FOLDERS:
+        reached = set().union(*(modules_imported(source) for source in sources(folder).values()))
+        while new := set().union(*(by[name] for name in reached & by.keys())) - reached:
+            reached |= new
+        for name in reached & by.keys():
+            users[name].add(folder)
+    users.pop("common.__init__")
+    assert {name: sorted(found) for name, found in users.items() if len(found) < 4} == {}
+
+
+def test_common_is_thin():
+    lines = {path: len(source.splitlines()) for path, source in sources("common").items()}
+    results = {path: n for path, n in lines.items() if path.startswith("common/results/")}
+    basement = {path: n for path, n in lines.items() if path not in results}
+    assert len(basement) <= 16 and sum(basement.values()) <= 2_000, basement
+    assert len(results) <= 10 and sum(results.values()) <= 1_000, results
+
+
+def floors(imported: dict[str, set[str]]) -> dict[str, int]:
+    """Module -> the floor it stands on: 1 for what imports none of the others."""
+    found: dict[str, int] = {}
+
+    def floor(name: str) -> int:
+        if name not in found:
+            below = imported[name] & imported.keys() - {name}
+            found[name] = 1 + max((floor(other) for other in below), default=0)
+        return found[name]
+
+    return {name: floor(name) for name in imported}
+
+
+def test_common_has_four_floors():
+    assert floors({"a": set(), "b": {"a", "os"}, "c": {"a", "b"}}) == {"a": 1, "b": 2, "c": 3}
+    paths = [path for path in sources("common") if path.count("/") == 1]
+    names = {path.removesuffix(".py").replace("/", "."): path for path in paths}
+    found = floors({name: modules_imported((ROOT / p).read_text()) for name, p in names.items()})
+    assert max(found.values()) <= 4, sorted(found.items(), key=lambda item: item[1])
+
+
+def test_lessons_do_not_reach_into_the_room_of_results():
+    found = {
+        path
+        for folder in FOLDERS
+        for path, source in sources(folder).items()
+        if any(name.startswith("common.results") for name in modules_imported(source))
+    }
+    assert {path.split("/", 1)[1] for path in found} <= {"test.py", "baseline.py"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_a_dataset_offers_is_defined_in_its_folder(folder):
+    """Or it is common.data's: whoever looks for it need not leave the folder."""
+    module = importlib.import_module(f"{folder}.dataset")
+    homes = {
+        name: getattr(value, "__module__", None)
+        for name, value in vars(module).items()
+        if not name.startswith("_") and callable(value)
+    }
+    own = (f"{folder}.dataset", "common.data", "common.errors", "argparse", "pathlib", "torch")
+    assert {n: home for n, home in homes.items() if not str(home).startswith(own)} == {}
+    assert sum(home.startswith(f"{folder}.dataset") for home in homes.values()) >= 2
 
 
 # ---- imports without effects ----

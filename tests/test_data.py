@@ -1,4 +1,4 @@
-"""common/data.py and common/idx.py: where data is looked up, splits, batches, damage, downloads."""
+"""common/data.py and dataset/mnist.py: where data lies, splits, batches, damage, downloads."""
 
 import contextlib
 import functools
@@ -15,8 +15,9 @@ import pytest
 import torch
 from torchvision import datasets
 
-from common import data, idx
+from common import data
 from common.data import DataMissing, Split, stratified_split
+from MLP_Manual.dataset import mnist as idx
 from tests.conftest import user_error
 
 TRAIN_IMAGES, TRAIN_LABELS = idx.FILES["train"]

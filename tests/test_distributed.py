@@ -8,9 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from common import checkpoint, coloured_shapes, distributed, image_folder
+from common import checkpoint, distributed
 from common.data import Split
 from common.evaluation import best_weights
+from ResNet.dataset import coloured_shapes, image_folder
 from tests.conftest import user_error
 from tests.running import finish, history, script, small, start
 
@@ -65,10 +66,8 @@ def test_one_process_is_the_first_of_one_and_changes_nothing():
     assert distributed.is_first() and not distributed.is_distributed()
     assert distributed.parallel(model) is distributed.parallel(model, True) is model
     assert distributed.total(values) is distributed.mean(values) is values
-    before = torch.get_rng_state()
-    distributed.diverge(5, 3)
-    assert torch.equal(torch.get_rng_state(), before)
-    with distributed.processes("cpu") as device:
+    assert distributed.own_seed(5, 0) == 5
+    with distributed.processes(torch.device("cpu")) as device:
         assert device == torch.device("cpu") and not distributed.is_distributed()
 
 
@@ -92,14 +91,16 @@ from contextlib import suppress
 import torch
 from torch.nn import functional as F
 
-from common import distributed, image_folder, streamed
+from common import distributed
+from common.device import seed_everything
 from common.errors import UserError
 from common.metrics import RunningMean
+from ResNet.dataset import image_folder, streamed
 from tests.test_distributed import make_network, make_split
 
 place, goods = sys.argv[1:]
 seen = {}
-with distributed.processes("cpu") as device:
+with distributed.processes(torch.device("cpu")) as device:
     rank = distributed.rank()
     print("printed by", rank)
     seen["who"] = [rank, distributed.world_size(), distributed.is_first()]
@@ -141,7 +142,8 @@ with distributed.processes("cpu") as device:
         seen[f"gradients of {parts}"] = [p.grad for p in model.parameters()]
 
     torch.manual_seed(0)
-    distributed.diverge(seed=7, step=0)
+    if not distributed.is_first():
+        seed_everything(distributed.own_seed(seed=7, step=0))
     seen["drawn"] = torch.rand(3)
     with suppress(UserError):
         distributed.parallel(make_network(), sync_batch_norm=True)
@@ -308,10 +310,11 @@ def test_two_processes_learn_to_write_as_one_does(task, tmp_path):
 
 
 SMALL_BATCHES = """
-from common import cli, vision
+from common import cli
 from ResNet.train import main
+from ResNet.utils import predict
 
-vision.AT_ONCE = 4  # so that both processes have something to validate on
+predict.AT_ONCE = 4  # so that both processes have something to validate on
 cli.entry(main)
 """
 EVERYTHING = ["--ema", 0.5, "--mixup", 0.3, "--cutmix", 0.3, "--cutout", 2, "--accumulate", 2]

@@ -10,20 +10,21 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from GAN.utils.augmentation import Augmentation
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 from torch.nn import functional as F
 
-from common import checkpoint, data, history, idx
+from common import checkpoint, data, history
 from common.data import Split
-from common.film import is_filmed
 from common.plots import draw_curves
 from common.schedules import moving_average
 from GAN import dataset
 from GAN import generate as drawing
 from GAN import train as script
 from GAN.dataset import as_data, ring, scaled
+from GAN.dataset import mnist as idx
 from GAN.model import (
     GAN,
     ConvDiscriminator,
@@ -35,7 +36,6 @@ from GAN.model import (
 from GAN.test import main as evaluate
 from GAN.utils import classifier, metrics
 from GAN.utils import judge as judging
-from GAN.utils.augmentation import Augmentation
 from GAN.utils.diary import Diary
 from GAN.utils.judge import Judge, even_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
@@ -53,6 +53,7 @@ from tests.running import (
     small,
 )
 from tests.running import history as rows_of
+from VAE.utils.film import is_filmed
 
 DIGIT = (1, 28, 28)
 

@@ -1,4 +1,4 @@
-"""common/image_folder.py and common/streamed.py: layouts, sizes, damage, and images from disk."""
+"""dataset/image_folder.py and streamed.py: layouts, sizes, damage, and images from disk."""
 
 import hashlib
 import os
@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
-from common import image_folder, streamed
 from common.data import stratified_split
+from ResNet.dataset import image_folder, streamed
 from tests.conftest import user_error
 
 TRAIN = {"cat": 6, "ant": 4, "dog": 10}

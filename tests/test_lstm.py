@@ -631,7 +631,7 @@ def test_baselines_learn_two_classes_and_more(model, K):
 
 @pytest.mark.parametrize("model", ["logistic", "nb-svm"])
 def test_a_baseline_is_recorded_beside_the_network(model, tmp_path, capsys, monkeypatch, quick):
-    from common import report
+    from common.results import report
 
     monkeypatch.setattr(baseline, "FOLDER", tmp_path / "LSTM")
     argv = ["--dataset", "templates", "--model", model, "--ngrams", 3]

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from common import data
-from common.text import basic_english
 from LSTM.dataset import cache, csv_files, imdb, load_training, templates, texts
 from LSTM.dataset.texts import Corpus, Encoding, Texts, split_off
+from LSTM.dataset.words import basic_english
 from LSTM.train import make_parser
 from LSTM.utils.ngrams import NBSVM, NGramLogistic, NGrams
 from tests.conftest import user_error

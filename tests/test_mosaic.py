@@ -4,8 +4,8 @@ import torch
 import torchvision
 from PIL import Image
 
-from common import film
-from common.mosaic import mosaic, save_png, to_picture
+from VAE.utils import film
+from VAE.utils.mosaic import mosaic, save_png, to_picture
 
 
 def test_a_mosaic_is_torchvisions_grid():

@@ -1,12 +1,12 @@
-"""common/overhead.py: that it counts what it says, and nothing else."""
+"""common/results/overhead.py: that it counts what it says, and nothing else."""
 
 import re
 import time
 
-from common import overhead
-from common.augmentation import Augmentation
 from common.data import Split
-from common.vision import Normalize
+from common.results import overhead
+from ResNet.dataset.normalize import Normalize
+from ResNet.utils.augmentation import Augmentation
 from tests.running import assert_one_line, call, script
 
 FLAGS = ["--dataset", "shapes", "--subset", "96", "--batch-size", "32", "--epochs", "2"]

@@ -1,4 +1,4 @@
-"""common/pretrained.py and common/evaluation.best_weights: whose weights a run starts from."""
+"""utils/pretrained.py and common/evaluation.best_weights: whose weights a run starts from."""
 
 import copy
 import os
@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from common import checkpoint, pretrained
+from common import checkpoint
 from common.evaluation import best_weights, load_best
+from ResNet.utils import pretrained
 from tests.conftest import user_error
 
 

@@ -1,4 +1,4 @@
-"""common/report.py on made-up records; and the READMEs and records of this repository."""
+"""common/results/report.py on made-up records; and the READMEs and records of this repository."""
 
 import json
 import math
@@ -7,10 +7,12 @@ import shlex
 import pytest
 import torch
 
-from common import cli, idx, report
+from common import cli
 from common.data import ROOT
-from common.record import environment
-from common.record import write as write_record
+from common.folders import environment
+from common.results import report
+from common.results.records import write as write_record
+from MLP_Manual.dataset import mnist as idx
 from tests.conftest import user_error
 from tests.running import (
     AUTOENCODERS,
@@ -61,7 +63,8 @@ def make_record(dataset: str, accuracies: list[float], **changes) -> dict:
 
 
 COMPARISON = {
-    "command": "python -m common.compare MLP", "twins": {"manual": "MLP", "torch": "MLP_Torch"},
+    "command": "python -m common.results.compare MLP",
+    "twins": {"manual": "MLP", "torch": "MLP_Torch"},
     "batch_size": 128, "steps": 20, "step_milliseconds": {"manual": 12.5, "torch": 10.0},
     "step_ratio": 1.25, "largest_difference": {"loss": 1e-15, "gradient": 2e-13},
     "lines": {"manual": 400, "torch": 200},
@@ -238,7 +241,7 @@ def test_layers_beside_torch_have_a_table(root):
         "largest_difference": 2e-15,
     }  # fmt: skip
     result = {
-        "command": "python -m common.compare_layers", "batch_size": 64, "window": 128,
+        "command": "python -m common.results.compare_layers", "batch_size": 64, "window": 128,
         "input_size": 64, "hidden_size": 256, "steps": 20, "layers": {"LSTM": layer},
         "environment": ENVIRONMENT,
     }  # fmt: skip
@@ -310,7 +313,7 @@ def test_check_reports_and_changes_nothing(root, capsys):
     put(root, make_record("mnist", [0.98]))
     before = (root / "MLP" / "README.md").read_text()
     result = call(capsys, report.main, "--check")
-    assert_one_line(result, "README.md", "MLP/README.md", "python -m common.report")
+    assert_one_line(result, "README.md", "MLP/README.md", "python -m common.results.report")
     assert "MLP_Torch/README.md" not in result.err
     assert (root / "MLP" / "README.md").read_text() == before
 
@@ -336,7 +339,9 @@ def test_readme_without_markers_stays_as_it_is(root):
 @pytest.mark.smoke
 @pytest.mark.parametrize("readme", READMES, ids=name)
 def test_readme_equals_its_records(readme):
-    assert report.fill(readme) == readme.read_text(encoding="utf-8"), "run python -m common.report"
+    assert report.fill(readme) == readme.read_text(encoding="utf-8"), (
+        "run python -m common.results.report"
+    )
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

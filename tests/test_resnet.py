@@ -13,12 +13,13 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from common import checkpoint, coloured_shapes, data
+from common import checkpoint, data
 from common.data import Split
-from common.optimizers import make_optimizer
 from common.run import Run
+from common.schedules import make_optimizer
 from ResNet import model as networks
 from ResNet import train as script
+from ResNet.dataset import coloured_shapes
 from ResNet.model import PRESETS, FastResNet, ResNet
 from ResNet.test import main as evaluate
 from ResNet.utils.gradcam import grad_cam
@@ -613,7 +614,7 @@ def test_streamed_images_give_the_results_of_those_in_memory(
     assert call(capsys, script.main, *flags, "--batch-size", 8, "--run-dir", path).code == 0
     said = []
     for limit in (2**30, 0):
-        monkeypatch.setattr("common.image_folder.IN_MEMORY_BYTES", limit)
+        monkeypatch.setattr("ResNet.dataset.image_folder.IN_MEMORY_BYTES", limit)
         result = call(capsys, evaluate, "--run-dir", path)
         assert (result.code, result.err) == (0, "")
         said.append(result.out)
@@ -622,7 +623,7 @@ def test_streamed_images_give_the_results_of_those_in_memory(
 
 def test_a_streamed_run_goes_on_exactly(tmp_path, quick, monkeypatch):
     place = make_goods(tmp_path / "goods")
-    monkeypatch.setattr("common.image_folder.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("ResNet.dataset.image_folder.IN_MEMORY_BYTES", 0)
     flags = ["--dataset", "folder", "--data-dir", str(place), "--model", "resnet9-small"]
     flags += ["--epochs", "2", "--batch-size", "8"]
     script.main([*flags, "--run-dir", str(tmp_path / "whole")])

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from common import characters, checkpoint, compare_layers, data
-from common.characters import Vocabulary
+from common import checkpoint, data
+from common.results import compare_layers
 from RNN_Manual import echo, generate, train
 from RNN_Manual import test as evaluation
-from RNN_Manual.dataset import load_test, load_training, strings, texts
+from RNN_Manual.dataset import characters, load_test, load_training, strings, texts
+from RNN_Manual.dataset.characters import Vocabulary
 from RNN_Manual.dataset.text import Text
 from RNN_Manual.model import CELLS, LanguageModel
 from RNN_Manual.utils.carry import CarriedState

@@ -13,8 +13,10 @@ import pytest
 import torch
 from torchvision import datasets
 
-from common import checkpoint, cli, compare, data, idx, report
+from common import checkpoint, cli, data
 from common.data import ROOT
+from common.results import compare, report
+from MLP_Manual.dataset import mnist as idx
 from tests.running import (
     AUTOENCODERS,
     CNNS,
@@ -169,7 +171,8 @@ def no_data(tmp_path, monkeypatch):
         for dataset in (datasets.MNIST, datasets.FashionMNIST):
             monkeypatch.setattr(dataset, "mirrors", [url])
         monkeypatch.setattr("LSTM.dataset.imdb.URLS", [url])
-        monkeypatch.setattr("common.multi30k.URLS", [url])
+        for folder in TRANSFORMERS:
+            monkeypatch.setattr(f"{folder}.dataset.multi30k.URLS", [url])
         yield
 
 
@@ -177,9 +180,8 @@ def move(folder: str, monkeypatch, place):
     """Runs, results and data of a folder are below `place` from now on; returns its new path."""
     moved = place / folder
     (moved / "results").mkdir(parents=True)
-    reading = "dataset.grey_images" if folder in [*MLPS, *CNNS] else "dataset"
-    reading = "dataset.texts" if folder in WRITERS else reading
-    reading = "dataset.sentences" if folder in TRANSFORMERS else reading
+    reading = "dataset.texts" if folder in WRITERS else "dataset"
+    reading = "dataset.translation" if folder in TRANSFORMERS else reading
     modules = ["train", reading] + ["test"] * (folder in TESTED)
     for module in modules:
         monkeypatch.setattr(script(folder, module), "FOLDER", moved)

@@ -1,4 +1,4 @@
-"""common/text.py against torchtext, where that loads; common/ragged.py against its definition."""
+"""Words against torchtext, where that loads; ragged sequences against their definition."""
 
 import ast
 import random
@@ -8,10 +8,13 @@ from collections import Counter
 import pytest
 import torch
 
-from common import ragged, text
 from common.data import ROOT
-from common.ragged import Ragged, bucketed
-from common.text import PAD, UNKNOWN, Vocab, basic_english, build_vocabulary, number_words
+from LSTM.dataset import buckets
+from LSTM.dataset import words as text
+from LSTM.dataset.buckets import bucketed
+from LSTM.dataset.ragged import Ragged
+from LSTM.dataset.texts import number_words
+from LSTM.dataset.words import PAD, UNKNOWN, Vocab, basic_english, build_vocabulary
 
 needs_torchtext = pytest.mark.skipif(text.torchtext() is None, reason="no torchtext here")
 
@@ -183,7 +186,8 @@ def test_no_other_module_imports_torchtext():
                 name.split(".")[0] == "torchtext" for name in names
             ):
                 importing.add(path.relative_to(ROOT).as_posix())
-    assert importing == {"common/text.py"}
+    folders = ("LSTM", "Transformer_Manual", "Transformer_Torch")
+    assert importing == {f"{folder}/dataset/words.py" for folder in folders}
 
 
 @pytest.mark.smoke
@@ -255,4 +259,4 @@ def test_batches_are_of_similar_length_in_a_random_order():
     other = bucketed(lengths, 100, torch.Generator().manual_seed(1))
     pairs = {tuple(sorted(batch.tolist())) for batch in batches}
     assert not pairs & {tuple(sorted(batch.tolist())) for batch in other}
-    assert ragged.POOL < 100, "or else one pool held all of them"
+    assert buckets.POOL < 100, "or else one pool held all of them"

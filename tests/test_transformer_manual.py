@@ -12,11 +12,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
-from common import checkpoint, made_pairs
+from common import checkpoint
 from common.data import ROOT
 from common.metrics import parameter_count
 from common.schedules import learning_rates, moving_average
-from common.tokenizers import BEGIN, END, PAD
 from tests.conftest import user_error
 from tests.gradients import assert_close, check_layer, fixed_seed
 from tests.running import (
@@ -30,6 +29,8 @@ from tests.running import (
 )
 from Transformer_Manual import generate, train
 from Transformer_Manual import test as evaluation
+from Transformer_Manual.dataset import dates, strings
+from Transformer_Manual.dataset.tokenizers import BEGIN, END, PAD
 from Transformer_Manual.model import LanguageModel, Transformer
 from Transformer_Manual.utils import sampling, search
 from Transformer_Manual.utils.attention import (
@@ -974,7 +975,8 @@ def own_text(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def few_pairs(monkeypatch):
     for split, size in (("train", 100), ("validation", 24), ("test", 16)):
-        monkeypatch.setitem(made_pairs.SIZES, split, size)
+        monkeypatch.setitem(dates.SIZES, split, size)
+        monkeypatch.setitem(strings.SIZES, split, size)
 
 
 @pytest.fixture
@@ -1082,7 +1084,7 @@ def test_bad_flags_are_one_line(flags, parts, tmp_path, capsys):
 
 
 def test_dates_are_learned_better_and_better(tmp_path, monkeypatch, no_curves):
-    monkeypatch.setitem(made_pairs.SIZES, "train", 600)
+    monkeypatch.setitem(dates.SIZES, "train", 600)
     flags = "--dataset dates --embed-dim 16 --feedforward-dim 32 --num-layers 1 --batch-size 512 "
     flags += "--epochs 2 --warmup 5 --lr 0.01 --run-dir"
     train.main([*flags.split(), str(tmp_path / "run")])

@@ -13,7 +13,6 @@ import torch
 
 from common import checkpoint, cli, data
 from common.schedules import learning_rates
-from common.tokenizers import Words
 from tests.conftest import user_error
 from tests.running import (
     TRANSFORMERS,
@@ -32,6 +31,7 @@ from tests.running import (
 )
 from Transformer_Torch import generate, train, translate
 from Transformer_Torch import test as evaluation
+from Transformer_Torch.dataset.tokenizers import Words
 from Transformer_Torch.model import PAD, Transformer
 from Transformer_Torch.utils import evaluation as measures
 from Transformer_Torch.utils.evaluation import shortened
@@ -140,14 +140,14 @@ def test_more_processes_than_windows_in_a_batch_are_refused(tmp_path, monkeypatc
 
 def test_without_data_the_default_run_learns_dates_and_says_so(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(data, "ROOT", tmp_path / "repository")
-    for module in ("train", "dataset.sentences", "dataset.texts"):
+    for module in ("train", "dataset.translation", "dataset.lm"):
         monkeypatch.setattr(f"Transformer_Torch.{module}.FOLDER", tmp_path / "Transformer_Torch")
 
     def fail(urls, path, md5):
         raise data.DataMissing(f"{path.name} could not be downloaded")
 
     monkeypatch.setattr(data, "download", fail)
-    monkeypatch.setattr("common.characters.download", fail)
+    monkeypatch.setattr("Transformer_Torch.dataset.characters.download", fail)
     argv = ["--epochs", 1, "--warmup", 1, *TINY]
     result = call(capsys, train.main, *argv, "--run-dir", tmp_path / "run")
     assert result.code == 0 and "MADE-UP PAIRS" in result.err and "multi30k" in result.err

@@ -19,30 +19,36 @@ import pytest
 import sacrebleu
 import torch
 
-from common import (
-    bleu,
-    characters,
-    checkpoint,
-    cli,
-    data,
-    distributed,
-    made_pairs,
-    multi30k,
-    pair_files,
-    record,
-    report,
-    subwords,
-    text,
-    translation,
-)
+from common import checkpoint, cli, data, distributed
 from common.data import DataMissing
-from common.pairs import Pairs, Sentences, encode_sources
-from common.ragged import IGNORED, batch_sizes
-from common.subwords import Subwords
-from common.tokenizers import BEGIN, END, PAD, SPECIALS, UNKNOWN, Characters, Words
-from common.windows import Windows
+from common.results import records as record
+from common.results import report
 from tests.conftest import user_error
 from tests.running import differences
+from Transformer_Torch.dataset import (
+    characters,
+    dates,
+    multi30k,
+    pair_files,
+    strings,
+    subwords,
+    translation,
+)
+from Transformer_Torch.dataset import words as text
+from Transformer_Torch.dataset.batches import IGNORED, batch_sizes
+from Transformer_Torch.dataset.pairs import Pairs, Sentences, encode_sources
+from Transformer_Torch.dataset.subwords import Subwords
+from Transformer_Torch.dataset.tokenizers import (
+    BEGIN,
+    END,
+    PAD,
+    SPECIALS,
+    UNKNOWN,
+    Characters,
+    Words,
+)
+from Transformer_Torch.dataset.windows import Windows
+from Transformer_Torch.utils import bleu
 
 FOLDERS = ["Transformer_Manual", "Transformer_Torch"]
 LINES = {
@@ -65,7 +71,8 @@ def folder(tmp_path, monkeypatch):
     """A model's folder without data of its own, in a repository that has no other."""
     monkeypatch.setattr(data, "ROOT", tmp_path / "repository")
     (tmp_path / "repository" / "Model" / "dataset").mkdir(parents=True)
-    return tmp_path / "repository" / "Model"
+    monkeypatch.setattr(translation, "FOLDER", tmp_path / "repository" / "Model")
+    return translation.FOLDER
 
 
 def flags(**changes) -> Namespace:
@@ -482,18 +489,18 @@ def test_damaged_files_are_named_in_one_line(change, part, place, folder):
 def test_the_default_goes_over_to_dates_loudly_and_a_named_dataset_never(
     folder, small, no_network, capsys
 ):
-    assert translation.or_dates("multi30k", False, folder, None) == "dates"
+    assert translation.or_offline("multi30k", False, None) == "dates"
     error = capsys.readouterr().err
     assert "MADE-UP PAIRS" in error and "multi30k is not in" in error and error.count("***") == 3
     with user_error("multi30k is not in", "--data-dir", kind=DataMissing):
-        translation.or_dates("multi30k", True, folder, None)
+        translation.or_offline("multi30k", True, None)
     for dataset in ("files", "dates", "reverse"):
-        assert translation.or_dates(dataset, False, folder, None) == dataset
+        assert translation.or_offline(dataset, False, None) == dataset
     assert capsys.readouterr() == ("", "")
 
 
 def test_data_that_is_there_is_taken_in_silence(place, folder, no_network, capsys):
-    assert translation.or_dates("multi30k", False, folder, str(place)) == "multi30k"
+    assert translation.or_offline("multi30k", False, str(place)) == "multi30k"
     assert capsys.readouterr() == ("", "")
 
 
@@ -624,7 +631,7 @@ def test_own_files_have_to_be_named(changes, own):
 
 def year_in_words(words: str) -> int:
     """The other way than the code's, which goes from numbers to words."""
-    names = [made_pairs.number(n) for n in range(1, 100)]
+    names = [dates.number(n) for n in range(1, 100)]
     words = words.replace("oh ", "").split()
     if words[:2] == ["two", "thousand"]:
         return 2000 + (names.index(words[2]) + 1 if len(words) > 2 else 0)
@@ -634,13 +641,13 @@ def year_in_words(words: str) -> int:
 
 def read_date(written: str) -> datetime.date:
     """What a reader makes of it: an independent parser of all the ways of writing a date."""
-    months = {name[:3]: k for k, name in enumerate(made_pairs.MONTHS, start=1)}
-    ordinals = {made_pairs.ordinal(n): n for n in range(1, 32)}
+    months = {name[:3]: k for k, name in enumerate(dates.MONTHS, start=1)}
+    ordinals = {dates.ordinal(n): n for n in range(1, 32)}
     words = written.replace(",", " ").replace(".", " ").split()
     if len(words) == 1:
         words = written.split("-")
     words = [w for w in words if w not in ("the", "of", "in", "on")]
-    words = [w for w in words if w[:3] not in {day[:3] for day in made_pairs.WEEKDAYS}]
+    words = [w for w in words if w[:3] not in {day[:3] for day in dates.WEEKDAYS}]
     (month,) = [months[w[:3]] for w in words if w[:3] in months]
     words = [w for w in words if w[:3] not in months]
     digits = [w for w in words if w.isdigit() and len(w) == 4]
@@ -657,51 +664,52 @@ def test_dates_are_what_is_written():
     seen = set()
     rng = random.Random(3)
     for _ in range(400):
-        first = made_pairs.FIRST.toordinal()
+        first = dates.FIRST.toordinal()
         day = datetime.date.fromordinal(first + rng.randrange(200 * 365))
-        for way in made_pairs.WAYS:
-            written = made_pairs.write(day, way)
+        for way in dates.WAYS:
+            written = dates.write(day, way)
             assert read_date(written) == day, written
             seen.add(way)
-    assert len(seen) == len(made_pairs.WAYS) == len(set(made_pairs.WAYS)) > 20
+    assert len(seen) == len(dates.WAYS) == len(set(dates.WAYS)) > 20
 
 
 def test_dates_in_words_by_hand():
     day = datetime.date(1999, 3, 3)
-    ways = [made_pairs.write(day, way) for way in made_pairs.WAYS]
+    ways = [dates.write(day, way) for way in dates.WAYS]
     for written in ["the 3rd of March, 1999", "March 3, 1999", "Wednesday, 3 March 1999"]:
         assert written in ways
     assert "March third, nineteen ninety-nine" in ways and "Wed, 3 Mar 1999" in ways
     years = {1900: "nineteen hundred", 1905: "nineteen oh five", 2000: "two thousand",
              2007: "two thousand seven", 2012: "twenty twelve",
              2099: "twenty ninety-nine"}  # fmt: skip
-    assert {y: made_pairs.year(y) for y in years} == years
+    assert {y: dates.year(y) for y in years} == years
     days = {1: "first", 2: "second", 12: "twelfth", 20: "twentieth", 23: "twenty-third",
             30: "thirtieth", 31: "thirty-first", 5: "fifth", 19: "nineteenth"}  # fmt: skip
-    assert {d: made_pairs.ordinal(d) for d in days} == days
+    assert {d: dates.ordinal(d) for d in days} == days
     ends = {1: "st", 2: "nd", 3: "rd", 4: "th", 11: "th", 12: "th", 13: "th", 21: "st", 22: "nd"}
-    assert {d: made_pairs.suffix(d) for d in ends} == ends
+    assert {d: dates.suffix(d) for d in ends} == ends
 
 
 @pytest.mark.parametrize("dataset", ["dates", "reverse", "copy"])
 def test_made_up_splits_are_disjoint_and_the_same_every_time(dataset):
-    splits = {name: made_pairs.load(dataset, name) for name in made_pairs.SIZES}
-    assert {name: len(split) for name, split in splits.items()} == made_pairs.SIZES
+    load = dates.load if dataset == "dates" else partial(strings.load, dataset)
+    splits = {name: load(name) for name in dates.SIZES}
+    assert {name: len(split) for name, split in splits.items()} == dates.SIZES
     answers = [answer for split in splits.values() for answer in split.target]
-    assert len(set(answers)) == len(answers) == sum(made_pairs.SIZES.values()), "in none twice"
-    assert made_pairs.load(dataset, "test") == splits["test"]
+    assert len(set(answers)) == len(answers) == sum(dates.SIZES.values()), "in none twice"
+    assert load("test") == splits["test"]
     for source, target in zip(splits["train"].source, splits["train"].target, strict=True):
         if dataset == "dates":
             assert datetime.date.fromisoformat(target).isoformat() == target
         else:
             assert source == (target[::-1] if dataset == "reverse" else target)
-            assert made_pairs.SHORTEST <= len(source) <= made_pairs.LONGEST
+            assert strings.SHORTEST <= len(source) <= strings.LONGEST
     known = set("".join(splits["train"].source + splits["train"].target))
     assert set("".join(splits["test"].source + splits["test"].target)) <= known
 
 
 def test_every_way_of_writing_and_every_year_is_learned():
-    train = made_pairs.load("dates", "train")
+    train = dates.load("train")
     assert {target[:4] for target in train.target} == {str(y) for y in range(1900, 2100)}
     assert {target[5:7] for target in train.target} == {f"{m:02d}" for m in range(1, 13)}
     lengths = {len(source) for source in train.source}
@@ -1099,7 +1107,7 @@ def test_subword_dropout_without_subwords_is_refused(kind, dataset):
 
 @pytest.mark.parametrize("name", ["dates", "reverse", "copy"])
 def test_made_up_pairs_need_no_files(name, dataset, monkeypatch):
-    monkeypatch.setattr(made_pairs, "SIZES", {"train": 50, "validation": 10, "test": 10})
+    monkeypatch.setattr(dates, "SIZES", {"train": 50, "validation": 10, "test": 10})
     args = flags(dataset=name, tokenizer="character")
     train, validation = dataset.load_training(args)
     test = dataset.load_test(args, train.tokenizer)
@@ -1200,12 +1208,12 @@ def kept(where) -> list:
 
 def test_subwords_are_learned_once_and_kept_beside_the_data(place, folder, lessons):
     args = flags(data_dir=str(place))
-    first, _ = translation.load_training(args, folder)
-    second, _ = translation.load_training(args, folder)
+    first, _ = translation.load_training(args)
+    second, _ = translation.load_training(args)
     assert lessons == [120] and len(kept(place / "multi30k")) == 1 and not kept(folder / "dataset")
     second.tokenizer.load_state_dict(first.tokenizer.state_dict())
     args.vocabulary_size = 80
-    translation.load_training(args, folder)
+    translation.load_training(args)
     assert lessons == [120, 80] and len(kept(place / "multi30k")) == 2
     assert [p for p in (place / "multi30k").iterdir() if p.name.endswith(".part")] == []
 
@@ -1214,7 +1222,7 @@ def test_other_sentences_teach_other_subwords(own, folder, lessons, tmp_path):
     for word in ("satz", "zeile", "satz"):
         source, target = numbered(60)
         args = own([line.replace("satz", word) for line in source], target, vocabulary_size=60)
-        train, _ = translation.load_training(args, folder)
+        train, _ = translation.load_training(args)
         assert UNKNOWN not in train.tokenizer.encode(f"{word} 1")
     assert lessons == [60, 60] and len(kept(tmp_path)) == 2
 
@@ -1222,7 +1230,7 @@ def test_other_sentences_teach_other_subwords(own, folder, lessons, tmp_path):
 @pytest.mark.parametrize("damage", [b"", b"no cache", "cut", "bit", "another"])
 def test_damaged_subwords_are_learned_anew(damage, place, folder, lessons):
     args = flags(data_dir=str(place))
-    translation.load_training(args, folder)
+    translation.load_training(args)
     (path,) = (place / "multi30k").glob("subwords-*")
     good, state = path.read_bytes(), checkpoint.load(path)
     if damage == "another":  # of other sentences, under this name
@@ -1231,7 +1239,7 @@ def test_damaged_subwords_are_learned_anew(damage, place, folder, lessons):
         path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     else:
         path.write_bytes(good[:-5] if damage == "cut" else damage)
-    translation.load_training(args, folder)
+    translation.load_training(args)
     assert lessons == [120, 120] and differences(checkpoint.load(path), state) == []
 
 
@@ -1242,18 +1250,18 @@ def test_where_the_data_cannot_be_written_subwords_are_kept_in_the_models_folder
     args = flags(data_dir=str(place))
     try:
         for _ in range(2):
-            translation.load_training(args, folder)
+            translation.load_training(args)
         assert lessons == [120] and len(kept(folder / "dataset")) == 1
         shutil.rmtree(folder)  # nor can they be kept there: it works all the same
-        train, _ = translation.load_training(args, folder)
+        train, _ = translation.load_training(args)
     finally:
         (place / "multi30k").chmod(0o755)
     assert lessons == [120, 120] and len(train) == 4 and not kept(place / "multi30k")
 
 
 def test_subwords_of_made_up_pairs_are_kept_in_the_models_folder(folder, lessons, monkeypatch):
-    monkeypatch.setattr(made_pairs, "SIZES", {"train": 200, "validation": 10, "test": 10})
-    train, _ = translation.load_training(flags(dataset="dates"), folder)
+    monkeypatch.setattr(dates, "SIZES", {"train": 200, "validation": 10, "test": 10})
+    train, _ = translation.load_training(flags(dataset="dates"))
     assert lessons == [120] and len(kept(folder / "dataset")) == 1
     written = train.sentences.source[0]
     assert train.tokenizer.decode(train.tokenizer.encode(written)) == written
@@ -1261,9 +1269,9 @@ def test_subwords_of_made_up_pairs_are_kept_in_the_models_folder(folder, lessons
 
 def test_one_process_alone_keeps_the_subwords(place, folder, lessons, monkeypatch):
     share(monkeypatch, 1, 2)
-    translation.load_training(flags(data_dir=str(place)), folder)
+    translation.load_training(flags(data_dir=str(place)))
     assert lessons == [120] and not kept(place / "multi30k")
     monkeypatch.setattr(subwords, "VERSION", 2)
     share(monkeypatch, 0, 2)
-    translation.load_training(flags(data_dir=str(place)), folder)
+    translation.load_training(flags(data_dir=str(place)))
     assert len(kept(place / "multi30k")) == 1

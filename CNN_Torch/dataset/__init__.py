@@ -1,21 +1,32 @@
-"""The datasets that this folder learns, by the name of the flag."""
+"""The datasets that this folder learns, by the flag's name; what is downloaded lies here too."""
 
-from CNN_Torch.dataset import grey_images, shapes
+from pathlib import Path
+
 from common.data import Split
 
-DATASETS = {
-    "mnist": grey_images,
-    "mnist-sample": grey_images,
-    "fashion-mnist": grey_images,
-    "shapes": shapes,
-}
+from . import mnist, shapes
+
+FOLDER = Path(__file__).resolve().parent.parent
+
+
+def standardised(data: mnist.Images, name: str) -> Split:
+    """Images of one channel of about zero mean and unit variance."""
+    mean, std = mnist.MEAN_STD[name]
+    data = mnist.of_digits(data, name)
+    inputs = data.inputs.float().div_(255).sub_(mean).div_(std)  # (N, 1, 28, 28)
+    return Split(inputs, data.labels, data.classes, data.checksums)
 
 
 def load_training(name: str, data_dir: str | None = None) -> tuple[Split, Split]:
     """The training and validation splits: images (N, 1, H, W) float32, labels (N,) int64."""
-    return DATASETS[name].load_training(name, data_dir)
+    if name == "shapes":
+        return shapes.load_training(name, data_dir)
+    train, validation = mnist.load_training(name, FOLDER, data_dir)
+    return standardised(train, name), standardised(validation, name)
 
 
 def load_test(name: str, data_dir: str | None = None) -> Split:
     """The test split, for test.py alone."""
-    return DATASETS[name].load_test(name, data_dir)
+    if name == "shapes":
+        return shapes.load_test(name, data_dir)
+    return standardised(mnist.load_test(name, FOLDER, data_dir), name)

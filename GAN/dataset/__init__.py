@@ -1,17 +1,14 @@
-"""The datasets that this folder learns; what is downloaded lies here too.
-
-The reading itself is in `common/`; the ring is this folder's own.
-"""
+"""The datasets that this folder learns; what is downloaded lies here too."""
 
 from argparse import Namespace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from common import idx, image_folder
 from common.data import Split
-from common.vision import of_digits
-from GAN.dataset import ring
+
+from . import image_folder, mnist, ring
 
 FOLDER = Path(__file__).resolve().parent.parent
 
@@ -23,8 +20,8 @@ def load_training(args: Namespace) -> tuple[Split, Split]:
         return ring.make("train"), ring.make("validation")
     if args.dataset == "folder":
         return image_folder.load_training(args.data_dir, args.image_size)
-    train, validation = idx.load_training(args.dataset, FOLDER, args.data_dir)
-    return of_digits(train, args.dataset), of_digits(validation, args.dataset)
+    train, validation = mnist.load_training(args.dataset, FOLDER, args.data_dir)
+    return mnist.of_digits(train, args.dataset), mnist.of_digits(validation, args.dataset)
 
 
 def load_test(args: Namespace) -> Split:
@@ -33,12 +30,17 @@ def load_test(args: Namespace) -> Split:
         return ring.make("test")
     if args.dataset == "folder":
         return image_folder.load_test(args.data_dir, args.image_size)
-    return of_digits(idx.load_test(args.dataset, FOLDER, args.data_dir), args.dataset)
+    return mnist.of_digits(mnist.load_test(args.dataset, FOLDER, args.data_dir), args.dataset)
 
 
 def scaled(data: Tensor) -> Tensor:
     """Pixels 0 … 255 -> [-1, 1], where tanh ends; points stay as they are."""
     return data.float() / 127.5 - 1 if data.dim() == 4 else data
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Pixels in [0, 1]."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def as_data(samples: Tensor) -> Tensor:

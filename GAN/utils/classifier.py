@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common import checkpoint, idx
-from common.cache import kept_at
-from common.data import Split, sha256
+from common import checkpoint
+from common.data import Split, kept_at, sha256
 from common.errors import UserError
 from common.metrics import RunningMean, accuracy
 from common.schedules import make_schedule
-from GAN.dataset import FOLDER, scaled
+from GAN.dataset import FOLDER, mnist, scaled
 
 VERSION, SEED = 1, 0  # VERSION: of all that is written below
 IMAGES_SEEN, MOST_EPOCHS, BATCH_SIZE, LR, WEIGHT_DECAY = 275_000, 20, 128, 3e-3, 0.01
@@ -108,8 +107,8 @@ def kept_where(args: argparse.Namespace, train: Split) -> Path:
     beside = otherwise = FOLDER / "dataset"
     if args.dataset == "folder":
         beside = Path(args.data_dir)
-    elif args.dataset in idx.FOLDERS:
-        beside = idx.find_files(args.dataset, FOLDER, args.data_dir)
+    elif args.dataset in mnist.FOLDERS:
+        beside = mnist.find_files(args.dataset, FOLDER, args.data_dir)
     facts = (VERSION, sorted(train.checksums.items()), train.shape, len(train), train.classes)
     key = sha256(repr(facts).encode())[:16]
     return kept_at(beside, otherwise, f"gan-classifier-{key}.safetensors")

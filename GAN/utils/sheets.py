@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from common.mosaic import mosaic
-from common.vision import to_float
-from GAN.dataset import ring
+from GAN.dataset import ring, to_float
 from GAN.model import Generator
 from GAN.utils.judge import even_labels, latents, sample
+from GAN.utils.mosaic import mosaic
 
 COLUMNS, ROWS, POINTS, SEED = 10, 4, 2_000, 0
 PAPER, WIDTH = 3.0, 200  # of a picture of points: from -3 to 3, in so many pixels

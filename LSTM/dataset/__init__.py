@@ -6,8 +6,9 @@ from pathlib import Path
 
 from common.data import DataMissing
 from common.errors import UserError
-from LSTM.dataset import csv_files, imdb, templates
-from LSTM.dataset.texts import Corpus, Encoding, Texts, split_off
+
+from . import csv_files, imdb, templates
+from .texts import Corpus, Encoding, Texts, split_off
 
 FOLDER = Path(__file__).resolve().parent.parent
 

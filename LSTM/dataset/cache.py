@@ -9,8 +9,9 @@ import torch
 
 from common import checkpoint, distributed
 from common.errors import UserError
-from common.ragged import Ragged
-from LSTM.dataset.texts import Corpus
+
+from .ragged import Ragged
+from .texts import Corpus
 
 VERSION = 1  # of the reader and the tokenizer: another one makes other words of the same data
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from common.data import sha256
 from common.errors import UserError
-from LSTM.dataset.texts import Corpus, check_size, split_off
+
+from .texts import Corpus, check_size, split_off
 
 COLUMNS = ("text", "label")
 VALIDATION_SHARE = 0.1

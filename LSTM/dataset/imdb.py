@@ -8,10 +8,11 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from common import data
-from common.cache import kept_at
+from common.data import kept_at
 from common.errors import UserError
-from LSTM.dataset import cache
-from LSTM.dataset.texts import Corpus
+
+from . import cache
+from .texts import Corpus
 
 NAME, ARCHIVE = "aclImdb", "aclImdb_v1.tar.gz"
 URLS = ["https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz"]

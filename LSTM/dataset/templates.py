@@ -11,7 +11,7 @@ a negation counts only for the judgement it belongs to. A network that works rea
 
 import random
 
-from LSTM.dataset.texts import Corpus
+from .texts import Corpus
 
 CLASSES = ["negative", "positive"]
 SIZES = {"train": 6_000, "validation": 800, "test": 800}

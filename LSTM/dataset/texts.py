@@ -1,17 +1,39 @@
 """Texts with their classes: as they were read (`Corpus`), and as a network reads them (`Texts`)."""
 
 from argparse import Namespace
+from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy
 import torch
 from torch import Tensor
 
 from common import distributed
 from common.data import Split, stratified_split
 from common.errors import UserError
-from common.ragged import Ragged, bucketed
-from common.text import build_vocabulary, make_vocabulary, number_words
+
+from .buckets import bucketed
+from .ragged import Ragged
+from .words import basic_english, build_vocabulary, make_vocabulary
+
+
+def number_words(texts: Iterable[str]) -> tuple[Tensor, Tensor, list[str]]:
+    """Every word of all texts as a number, by first appearance; the words of each text; the words.
+
+    -> (words of all texts,) int32, (texts,) int32, and what each number means. A vocabulary can be
+    made of this for any part of the texts, without reading a text twice.
+    """
+    numbers: dict[str, int] = defaultdict()
+    numbers.default_factory = numbers.__len__  # a new word gets the next number
+    flat, lengths = array("i"), array("i")
+    for text in texts:
+        tokens = basic_english(text)
+        flat.extend(map(numbers.__getitem__, tokens))
+        lengths.append(len(tokens))
+    flat, lengths = (torch.from_numpy(numpy.array(a, dtype="int32")) for a in (flat, lengths))
+    return flat, lengths, list(numbers)
 
 
 @dataclass

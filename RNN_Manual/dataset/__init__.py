@@ -1,7 +1,7 @@
 """The texts that this folder learns, by the name of the flag."""
 
-from RNN_Manual.dataset import strings, texts
-from RNN_Manual.dataset.text import Text
+from . import strings, texts
+from .text import Text
 
 DATASETS = {
     "tiny-shakespeare": texts,

@@ -10,9 +10,10 @@ import math
 
 import torch
 
-from common.characters import Stretch
 from common.errors import UserError
-from RNN_Manual.dataset.text import Text
+
+from .characters import Stretch
+from .text import Text
 
 MOST = 12  # a in a string of anbn: 1 to 12, all equally likely
 DELAY = 10  # characters of noise

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from common.characters import STREAMS
 from common.errors import UserError
+
+from .characters import STREAMS
 
 EVALUATION_STREAMS = STREAMS  # at most, and none shorter than
 SHORTEST_STREAM = 4096  # for each begins without knowing what came before

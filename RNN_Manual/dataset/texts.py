@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from common import characters
-from RNN_Manual.dataset.text import Text
+from . import characters
+from .text import Text
 
 FOLDER = Path(__file__).resolve().parent.parent
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from common import checkpoint
-from common.characters import Vocabulary
 from common.errors import UserError
+from RNN_Manual.dataset.characters import Vocabulary
 
 
 def probabilities(

@@ -3,21 +3,22 @@
 from argparse import Namespace
 
 from common.errors import UserError
-from common.translation import check_flags
-from Transformer_Manual.dataset import sentences, texts
+
+from . import lm, translation
+from .translation import check_flags
 
 DATASETS = {
     "translate": {
-        "multi30k": sentences,
-        "files": sentences,
-        "dates": sentences,
-        "reverse": sentences,
-        "copy": sentences,
+        "multi30k": translation,
+        "files": translation,
+        "dates": translation,
+        "reverse": translation,
+        "copy": translation,
     },
     "lm": {
-        "tiny-shakespeare": texts,
-        "help-topics": texts,
-        "text": texts,
+        "tiny-shakespeare": lm,
+        "help-topics": lm,
+        "text": lm,
     },
 }
 

@@ -5,11 +5,11 @@ from argparse import Namespace
 
 from torch import Tensor
 
-from common.bleu import exact_match
 from common.metrics import RunningMean
-from common.tokenizers import END, PAD, Tokenizer
-from common.translation import source_batches
+from Transformer_Manual.dataset.tokenizers import END, PAD, Tokenizer
+from Transformer_Manual.dataset.translation import source_batches
 from Transformer_Manual.model import Transformer
+from Transformer_Manual.utils.bleu import exact_match
 from Transformer_Manual.utils.losses import TokenCrossEntropy, count
 from Transformer_Manual.utils.search import beam_search, greedy_search
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from common.characters import Vocabulary
-from common.tokenizers import BEGIN, END, Tokenizer
+from Transformer_Manual.dataset.characters import Vocabulary
+from Transformer_Manual.dataset.tokenizers import BEGIN, END, Tokenizer
 from Transformer_Manual.model import LanguageModel, Transformer
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from common.ragged import IGNORED
+from Transformer_Manual.dataset.batches import IGNORED
 
 
 def count(labels: Tensor) -> int:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from common import checkpoint
-from common.characters import Vocabulary
 from common.errors import UserError
 from common.run import Run
-from common.writing import shown_loss
+from Transformer_Manual.dataset.characters import Vocabulary
 from Transformer_Manual.model import LanguageModel
 from Transformer_Manual.utils.cache import CachedReader
+from Transformer_Manual.utils.writing import shown_loss
 
 
 def probabilities(

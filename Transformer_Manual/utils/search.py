@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.tokenizers import BEGIN, END
+from Transformer_Manual.dataset.tokenizers import BEGIN, END
 from Transformer_Manual.model import PAD, Transformer
 from Transformer_Manual.utils.cache import CachedDecoder
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.characters import Vocabulary
-from common.tokenizers import BEGIN, END, Tokenizer
+from Transformer_Torch.dataset.characters import Vocabulary
+from Transformer_Torch.dataset.tokenizers import BEGIN, END, Tokenizer
 
 KINDS = {".encoder.": "encoder", "self_attn": "decoder", "multihead_attn": "cross"}  # in a name
 

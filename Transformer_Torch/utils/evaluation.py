@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.bleu import exact_match
 from common.metrics import RunningMean
-from common.ragged import IGNORED
-from common.tokenizers import END, PAD, Tokenizer
-from common.translation import source_batches
+from Transformer_Torch.dataset.batches import IGNORED
+from Transformer_Torch.dataset.tokenizers import END, PAD, Tokenizer
+from Transformer_Torch.dataset.translation import source_batches
 from Transformer_Torch.model import Transformer
+from Transformer_Torch.utils.bleu import exact_match
 from Transformer_Torch.utils.search import beam_search, greedy_search
 
 ANSWERS = 200  # validation sentences that are translated after each epoch, of those data sets

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from common import distributed
-from common.ragged import IGNORED
+from Transformer_Torch.dataset.batches import IGNORED
 
 
 def count(labels: Tensor) -> int:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from common import checkpoint, distributed
-from common.characters import Vocabulary
 from common.errors import UserError
 from common.run import Run
-from common.writing import shown_loss
+from Transformer_Torch.dataset.characters import Vocabulary
 from Transformer_Torch.model import LanguageModel
 from Transformer_Torch.utils.cache import CachedReader
+from Transformer_Torch.utils.writing import shown_loss
 
 
 def probabilities(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError
-from common.tokenizers import BEGIN, END
+from Transformer_Torch.dataset.tokenizers import BEGIN, END
 from Transformer_Torch.model import PAD, Transformer
 from Transformer_Torch.utils.cache import CachedDecoder
 

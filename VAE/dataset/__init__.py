@@ -4,8 +4,9 @@ from pathlib import Path
 
 import torch
 
-from common import coloured_shapes, idx, vision
 from common.data import Split
+
+from . import coloured_shapes, mnist
 
 FOLDER = Path(__file__).resolve().parent.parent
 
@@ -20,8 +21,8 @@ def load_training(
     if name == "shapes":
         train, validation = coloured_shapes.make("train"), coloured_shapes.make("validation")
     else:
-        splits = idx.load_training(name, FOLDER, data_dir)
-        train, validation = (vision.of_digits(split, name) for split in splits)
+        splits = mnist.load_training(name, FOLDER, data_dir)
+        train, validation = (mnist.of_digits(split, name) for split in splits)
     if refit:
         inputs = torch.cat([train.inputs, validation.inputs])
         labels = torch.cat([train.labels, validation.labels])
@@ -33,12 +34,12 @@ def load_test(name: str, data_dir: str | None = None) -> Split:
     """The test split, for test.py alone."""
     if name == "shapes":
         return coloured_shapes.make("test")
-    return vision.of_digits(idx.load_test(name, FOLDER, data_dir), name)
+    return mnist.of_digits(mnist.load_test(name, FOLDER, data_dir), name)
 
 
 def no_images(name: str) -> Split:
     """What a network is built for: the shape and classes of a dataset, and no images."""
-    shape, classes = (1, 28, 28), idx.CLASSES.get(name)
+    shape, classes = (1, 28, 28), mnist.CLASSES.get(name)
     if name == "shapes":
         shape, classes = (3, coloured_shapes.SIZE, coloured_shapes.SIZE), coloured_shapes.CLASSES
     images = torch.empty(0, *shape, dtype=torch.uint8)

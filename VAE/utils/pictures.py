@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from common.data import Split
-from common.mosaic import mosaic, save_png
 from VAE.model import VAE, Autoencoder
 from VAE.utils.likelihoods import normal
+from VAE.utils.mosaic import mosaic, save_png
 
 COLUMNS, ROWS = 10, 8
 

@@ -1,0 +1,126 @@
+"""Result records: one JSON file per recipe in a folder's results/, a row per seed."""
+
+import json
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+from common import checkpoint
+from common.errors import UserError
+from common.folders import OWN_DATA, dataset_name
+from common.history import best_row, validation_metrics
+from common.metrics import parameter_count
+
+# flags that say where and how long ago, not what was learned
+NOT_HYPERPARAMETERS = {
+    "seed",
+    "device",
+    "data_dir",
+    "run_dir",
+    "resume",
+    "given",
+    "commit",
+    "environment",
+    "dataset",
+}
+
+
+def training_command(folder: Path, config: dict, script: str = "train.py") -> str:
+    """The command that repeats the run, without its seed and places."""
+    words = [f"python {folder.name}/{script}"]
+    for name in config["given"]:
+        if name not in NOT_HYPERPARAMETERS or name == "dataset":
+            value = config[name]
+            values = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            flag = "--" + name.replace("_", "-")
+            words.append(f"--no-{flag[2:]}" if value is False else flag)
+            words += [] if isinstance(value, bool) else [values]
+    if config["dataset"] in OWN_DATA:
+        words.append(f"--data-dir {dataset_name(config)}")
+    return " ".join(words)
+
+
+def write(
+    folder: Path, name: str, config: dict, state: dict, *, model, parameters: int,
+    examples: dict, checksums: dict, test: dict, script: str = "train.py",
+    signatures: dict[str, str] | None = None,
+) -> tuple[Path, bool]:  # fmt: skip
+    """Add the run's row to results/`name`.json; a row of the same seed is replaced.
+
+    Returns the file, and whether this seed is the file's lowest (whose pictures are shown).
+    Refuses (UserError) a run that did not end, and one of another recipe than the file's.
+    """
+    waited = len(state["history"]) - best_row(state["history"])["epoch"]
+    if state["epoch"] < config["epochs"] and not 0 < config.get("patience", 0) <= waited:
+        raise UserError(
+            f"the run stands at epoch {state['epoch']} of {config['epochs']}: --resume it"
+        )
+    if "environment" not in config:
+        raise UserError("the run was trained by an older version: train it again")
+    path = folder / "results" / f"{name}.json"
+    hyperparameters = {k: v for k, v in config.items() if k not in NOT_HYPERPARAMETERS}
+    history = state["history"]
+    best = best_row(history)
+    row = {
+        "seed": config["seed"],
+        "epochs": len(history),
+        "best_epoch": best["epoch"],
+        "seconds": round(history[-1]["seconds"], 1),
+        "commit": config["commit"],
+        "validation": validation_metrics(best),
+        "test": test,
+    }
+    record = {
+        "model": type(model).__name__,
+        "dataset": dataset_name(config),
+        "config": name,
+        "sample": config["dataset"].endswith("-sample"),
+        "command": training_command(folder, config, script),
+        "hyperparameters": hyperparameters,
+        "parameters": parameters,
+        "data": {"examples": examples, "sha256": checksums},
+        "environment": config["environment"],
+        "runs": [row],
+    }
+    if signatures:
+        record["signatures"] = signatures
+    if path.is_file():
+        try:
+            previous = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is damaged ({error}): restore it from git") from None
+        known = previous.get("hyperparameters", {})
+        for flag in hyperparameters.keys() - known.keys() - set(config["given"]):
+            known[flag] = hyperparameters[flag]  # a flag that is younger than the record
+        for key in ("dataset", "hyperparameters", "data", "signatures"):
+            if previous.get(key) != record.get(key):
+                raise UserError(f"{path} is of other {key}: name this recipe with --config")
+        record["runs"] += [run for run in previous["runs"] if run["seed"] != row["seed"]]
+        record["runs"].sort(key=lambda run: run["seed"])
+    path.parent.mkdir(exist_ok=True)
+    checkpoint.write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+    return path, record["runs"][0] is row
+
+
+def write_record(
+    folder: Path, args: Namespace, run_dir: Path, config: Namespace, model, splits: dict,
+    test: dict[str, float], signatures: dict[str, str] | None = None,
+) -> None:  # fmt: skip
+    """With --record: the run's row in results/, and its pictures beside it for the lowest seed.
+
+    `splits` are the Splits by name (or None), whose sizes and checksums the record holds;
+    `signatures` say how a metric was counted, where that is a matter of choice.
+    """
+    name = args.config or dataset_name(vars(config))
+    splits = {split: data for split, data in splits.items() if data is not None}
+    path, is_first = write(
+        folder, name, vars(config), checkpoint.load(run_dir / "last.safetensors"),
+        model=model, parameters=parameter_count(model),
+        examples={split: len(data) for split, data in splits.items()},
+        checksums={k: v for data in splits.values() for k, v in data.checksums.items()},
+        test=test, signatures=signatures,
+    )  # fmt: skip
+    if is_first:
+        for picture in sorted([*run_dir.glob("*.png"), *run_dir.glob("*.gif")]):
+            shutil.copyfile(picture, folder / "results" / f"{name}_{picture.name}")
+    print(f"recorded in {path}")
