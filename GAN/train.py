@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from common import cli
+from common.console import not_finite
 from common.device import seed_everything, select_device
 from common.errors import UserError
 from common.folders import dataset_name
@@ -135,7 +136,7 @@ def main(argv=None):
                         average.update_parameters(model.generator)
                 if not finite:
                     run.step, run.lr = step, lr
-                    run.stop_not_finite()
+                    raise UserError(not_finite(run))
                 for schedule in schedules:
                     schedule.step()
                 run.log_step(loss, len(labels), lr=lr)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from GAN.utils.augmentation import Augmentation
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
@@ -37,6 +36,7 @@ from GAN.test import main as evaluate
 from GAN.utils import classifier, metrics
 from GAN.utils import judge as judging
 from GAN.utils.diary import Diary
+from GAN.utils.diffaugment import Augmentation
 from GAN.utils.judge import Judge, even_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
 from GAN.utils.losses import LOSSES, gradient_penalty

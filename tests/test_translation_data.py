@@ -66,6 +66,12 @@ LINES = {
 SIZES = {"train": 4, "val": 2, "test_2016_flickr": 1}
 
 
+def patch_copies(monkeypatch, module: str, name: str, value) -> None:
+    """In both folders: each has its own."""
+    for folder in FOLDERS:
+        monkeypatch.setattr(f"{folder}.{module}.{name}", value)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """A model's folder without data of its own, in a repository that has no other."""
@@ -352,8 +358,8 @@ def small(monkeypatch):
         name: (md5(packed()[f"{name}.gz"]), data.sha256(content))
         for name, content in contents().items()
     }
-    monkeypatch.setattr(multi30k, "SPLITS", splits)
-    monkeypatch.setattr(multi30k, "CHECKSUMS", known)
+    patch_copies(monkeypatch, "dataset.multi30k", "SPLITS", splits)
+    patch_copies(monkeypatch, "dataset.multi30k", "CHECKSUMS", known)
 
 
 @pytest.fixture
@@ -372,8 +378,8 @@ def no_network(monkeypatch):
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        monkeypatch.setattr(multi30k, "URLS", [url])
-        monkeypatch.setattr(characters, "URL", url)
+        patch_copies(monkeypatch, "dataset.multi30k", "URLS", [url])
+        patch_copies(monkeypatch, "dataset.characters", "URL", url)
         yield url
 
 
@@ -1055,7 +1061,7 @@ def test_part_of_a_text_is_its_beginning():
 @pytest.fixture(params=FOLDERS)
 def dataset(request, monkeypatch, folder):
     """A Transformer's dataset package, as if it stood in an empty repository."""
-    for name in ("sentences", "texts"):
+    for name in ("translation", "lm"):
         module = importlib.import_module(f"{request.param}.dataset.{name}")
         monkeypatch.setattr(module, "FOLDER", folder)
     return importlib.import_module(f"{request.param}.dataset")
@@ -1107,7 +1113,7 @@ def test_subword_dropout_without_subwords_is_refused(kind, dataset):
 
 @pytest.mark.parametrize("name", ["dates", "reverse", "copy"])
 def test_made_up_pairs_need_no_files(name, dataset, monkeypatch):
-    monkeypatch.setattr(dates, "SIZES", {"train": 50, "validation": 10, "test": 10})
+    patch_copies(monkeypatch, "dataset.dates", "SIZES", {"train": 50, "validation": 10, "test": 10})
     args = flags(dataset=name, tokenizer="character")
     train, validation = dataset.load_training(args)
     test = dataset.load_test(args, train.tokenizer)
@@ -1260,7 +1266,9 @@ def test_where_the_data_cannot_be_written_subwords_are_kept_in_the_models_folder
 
 
 def test_subwords_of_made_up_pairs_are_kept_in_the_models_folder(folder, lessons, monkeypatch):
-    monkeypatch.setattr(dates, "SIZES", {"train": 200, "validation": 10, "test": 10})
+    patch_copies(
+        monkeypatch, "dataset.dates", "SIZES", {"train": 200, "validation": 10, "test": 10}
+    )
     train, _ = translation.load_training(flags(dataset="dates"))
     assert lessons == [120] and len(kept(folder / "dataset")) == 1
     written = train.sentences.source[0]
