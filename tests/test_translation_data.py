@@ -1113,7 +1113,8 @@ def test_subword_dropout_without_subwords_is_refused(kind, dataset):
 
 @pytest.mark.parametrize("name", ["dates", "reverse", "copy"])
 def test_made_up_pairs_need_no_files(name, dataset, monkeypatch):
-    patch_copies(monkeypatch, "dataset.dates", "SIZES", {"train": 50, "validation": 10, "test": 10})
+    for made in ("dataset.dates", "dataset.strings"):
+        patch_copies(monkeypatch, made, "SIZES", {"train": 50, "validation": 10, "test": 10})
     args = flags(dataset=name, tokenizer="character")
     train, validation = dataset.load_training(args)
     test = dataset.load_test(args, train.tokenizer)
@@ -1140,7 +1141,9 @@ def test_texts_are_loaded_in_windows(dataset, tmp_path):
 def test_splits_are_those_of_rnn_manual(dataset, monkeypatch):
     rnn = importlib.import_module("RNN_Manual.dataset")
     whole = "".join(chr(97 + n * n % 26) for n in range(1_115_394))
-    monkeypatch.setattr(characters, "read", lambda *_: (whole, {"input.txt": "abc"}))
+    for name in (*FOLDERS, "RNN_Manual"):
+        read = f"{name}.dataset.characters.read"
+        monkeypatch.setattr(read, lambda *_: (whole, {"input.txt": "abc"}))
     args = flags(task="lm", dataset="tiny-shakespeare", max_length=256)
     ours = [*dataset.load_training(args)]
     ours.append(dataset.load_test(args, ours[0].tokenizer))
@@ -1266,9 +1269,8 @@ def test_where_the_data_cannot_be_written_subwords_are_kept_in_the_models_folder
 
 
 def test_subwords_of_made_up_pairs_are_kept_in_the_models_folder(folder, lessons, monkeypatch):
-    patch_copies(
-        monkeypatch, "dataset.dates", "SIZES", {"train": 200, "validation": 10, "test": 10}
-    )
+    sizes = {"train": 200, "validation": 10, "test": 10}
+    patch_copies(monkeypatch, "dataset.dates", "SIZES", sizes)
     train, _ = translation.load_training(flags(dataset="dates"))
     assert lessons == [120] and len(kept(folder / "dataset")) == 1
     written = train.sentences.source[0]
