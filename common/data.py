@@ -1,14 +1,9 @@
-"""Where data lies, downloads, the validation split, and shuffled batches from memory."""
+"""Where data lies, what stands in for it, the validation split, shuffled batches from memory."""
 
-import hashlib
-import http.client
 import os
-import shutil
-import socket
-import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,12 +11,9 @@ from torch import Tensor
 
 from common import distributed
 from common.errors import UserError
+from common.files import DataMissing, download, is_there
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-class DataMissing(UserError):
-    """The dataset is nowhere to be found and could not be downloaded."""
 
 
 def search_folders(folder: Path, data_dir: str | None) -> list[Path]:
@@ -38,55 +30,51 @@ def search_folders(folder: Path, data_dir: str | None) -> list[Path]:
     return [Path(place) for _, place in named if place] + [folder / "dataset", *siblings]
 
 
-def download(urls: list[str], path: Path, md5: str, timeout: float = 15) -> None:
-    """Fetch `path` from the first of `urls` that has it, with a progress bar.
+def find(
+    dataset: str, holds: Callable[[Path], bool], wanted: str,
+    files: dict[str, tuple[list[str], str]], folder: Path, data_dir: str | None,
+) -> Path:  # fmt: skip
+    """The first of `search_folders` that `holds` the dataset, or the place it was downloaded to.
 
-    It arrives under a temporary name and is moved to `path` once its md5 is right, so that a
-    download cut short leaves nothing behind. Raises DataMissing when every url fails.
+    `files` are what to download: path -> (urls, md5). `wanted` is what the user looks for in a
+    place. Raises DataMissing when there is neither a copy nor a network.
     """
-    from torchvision.datasets.utils import check_md5, download_url  # slow to import
-
-    made = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    failures, before = [], socket.getdefaulttimeout()
-    temporary = Path(tempfile.mkdtemp(prefix=".download-", dir=path.parent))
+    places = search_folders(folder, data_dir)
+    for place in places:
+        if holds(place):
+            return place
+    root = Path(data_dir) if data_dir else folder / "dataset"
     try:
-        socket.setdefaulttimeout(timeout)
-        for url in urls:
-            try:
-                download_url(url, str(temporary), path.name)
-            except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
-                failures.append(f"{url}: {' '.join(str(error).split())}")
-                (temporary / path.name).unlink(missing_ok=True)  # a part would pass for the file
-                continue
-            if check_md5(str(temporary / path.name), md5):
-                os.replace(temporary / path.name, path)
-                return
-            failures.append(f"{url}: wrong checksum")
-            (temporary / path.name).unlink()
-    finally:
-        socket.setdefaulttimeout(before)
-        shutil.rmtree(temporary, ignore_errors=True)
-        for folder in made:
-            with suppress(OSError):  # it is empty only if nothing arrived
-                folder.rmdir()
-    raise DataMissing(f"{path.name} could not be downloaded ({'; '.join(failures)})")
+        for path, (urls, md5) in files.items():
+            if not is_there(root / path) and not is_there(root / path.removesuffix(".gz")):
+                download(urls, root / path, md5)
+    except (DataMissing, OSError) as error:
+        looked = ", ".join(str(place) for place in places[:3])
+        raise DataMissing(
+            f"{dataset} is not in {looked}, and {error}; name the folder that holds {wanted} with "
+            "--data-dir or PLAYGROUND_DATA"
+        ) from None
+    return root
 
 
-def kept_at(beside: Path, otherwise: Path, name: str) -> Path:
-    """Where the cache `name` belongs: beside the data, if files may be made there."""
-    return (beside if writable(beside) else otherwise) / name
+def or_stand_in(
+    dataset: str, named: bool, find: Callable[[], object], stand_in: str, notice: str
+) -> str:
+    """`dataset` if `find` finds it; else `stand_in`, which `notice` says loudly.
 
-
-def writable(folder: Path) -> bool:
-    """Whether files may be made there; a folder marked read-only is left alone by root, too."""
-    bits = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-    return bool(os.access(folder, os.W_OK) and folder.stat().st_mode & bits)
-
-
-def sha256(content: bytes) -> str:
-    """The checksum that records and tables of known files hold."""
-    return hashlib.sha256(content).hexdigest()
+    A dataset that the user named is never replaced: then DataMissing is raised.
+    """
+    try:
+        find()
+    except DataMissing as error:
+        if named:
+            raise
+        lines = []
+        for part in (str(error), *notice.split("\n")):
+            lines += textwrap.wrap(part, 95, break_long_words=False, break_on_hyphens=False)
+        print("\n" + "\n".join(f"*** {line}" for line in lines) + "\n", file=sys.stderr)
+        return stand_in
+    return dataset
 
 
 def stratified_split(labels: Tensor, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:

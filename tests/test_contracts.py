@@ -549,7 +549,15 @@ def test_what_a_dataset_offers_is_defined_in_its_folder(folder):
         for name, value in vars(module).items()
         if not name.startswith("_") and callable(value)
     }
-    own = (f"{folder}.dataset", "common.data", "common.errors", "argparse", "pathlib", "torch")
+    own = (
+        f"{folder}.dataset",
+        "common.data",
+        "common.errors",
+        "argparse",
+        "functools",
+        "pathlib",
+        "torch",
+    )
     assert {n: home for n, home in homes.items() if not str(home).startswith(own)} == {}
     assert sum(home.startswith(f"{folder}.dataset") for home in homes.values()) >= 2
 

@@ -97,7 +97,7 @@ def test_data_dir_then_environment_then_own_folder_then_sibling(
             make_files(place, first=number)
     monkeypatch.setenv("PLAYGROUND_DATA", str(environment))
     assert data.search_folders(folder, str(named)) == places
-    assert idx.load_test("mnist", folder, str(named)).images[0, 0, 0] == 100 + first
+    assert idx.load_test("mnist", folder, str(named)).inputs[0, 0, 0, 0] == 100 + first
 
 
 def test_nothing_named_looks_in_the_own_and_the_siblings_folders_alone(folder):
@@ -111,14 +111,14 @@ def test_nothing_named_looks_in_the_own_and_the_siblings_folders_alone(folder):
 def test_a_place_with_three_of_the_four_files_is_stepped_over(raw, folder):
     (raw / TEST_LABELS).unlink()
     make_files(folder.parent / "CNN" / "dataset", first=50)
-    assert idx.load_test("mnist", folder, None).images[0, 0, 0] == 150
+    assert idx.load_test("mnist", folder, None).inputs[0, 0, 0, 0] == 150
 
 
 def test_mnist_is_not_taken_for_fashion_mnist(raw, folder, no_mirror):
     with user_error("fashion-mnist is not in", kind=DataMissing):
         idx.load_test("fashion-mnist", folder, None)
     make_files(folder / "dataset", first=9, dataset="fashion-mnist")
-    assert idx.load_test("fashion-mnist", folder, None).images[0, 0, 0] == 109
+    assert idx.load_test("fashion-mnist", folder, None).inputs[0, 0, 0, 0] == 109
 
 
 @pytest.mark.parametrize("name", ["--data-dir", "PLAYGROUND_DATA"])
@@ -290,12 +290,12 @@ def test_images_and_labels_are_torchvisions(raw, folder):
     theirs = datasets.MNIST(dataset, train=True)
     rows, held_out = stratified_split(theirs.targets, 10)  # a sixth of 60
     for part, chosen in ((train, rows), (validation, held_out)):
-        assert torch.equal(part.images, theirs.data[chosen])
+        assert torch.equal(part.inputs[:, 0], theirs.data[chosen])
         assert torch.equal(part.labels, theirs.targets[chosen])
     test, theirs = idx.load_test("mnist", folder, None), datasets.MNIST(dataset, train=False)
-    assert torch.equal(test.images, theirs.data)
+    assert torch.equal(test.inputs[:, 0], theirs.data)
     assert torch.equal(test.labels, theirs.targets)
-    assert (test.images.dtype, test.labels.dtype) == (torch.uint8, torch.int64)
+    assert (test.inputs.dtype, test.labels.dtype) == (torch.uint8, torch.int64)
 
 
 def test_checksums_are_those_of_the_files_read(raw, folder):
@@ -319,7 +319,7 @@ def test_packed_files_are_read_alike(raw, folder, packed):
         (raw / name).unlink()
     again = [*idx.load_training("mnist", folder, None), idx.load_test("mnist", folder, None)]
     for a, b in zip(plain, again, strict=True):
-        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.inputs, b.inputs)
         assert torch.equal(a.labels, b.labels)
         assert a.checksums == b.checksums
 
@@ -574,7 +574,7 @@ def serve_mnist(server, tmp_path, monkeypatch):
 def test_absent_data_is_downloaded_once_for_all_folders(serve_mnist, folder, dataset):
     serve_mnist("changed", "good")
     test = idx.load_test(dataset, folder, None)
-    assert torch.equal(test.images, make_images(20, 100))
+    assert torch.equal(test.inputs[:, 0], make_images(20, 100))
     raw = folder / "dataset" / idx.FOLDERS[dataset]
     assert sorted(os.listdir(raw)) == sorted(f"{name}.gz" for name in NAMES)
     assert idx.find_files(dataset, folder.parent / "CNN", None) == raw
@@ -668,7 +668,7 @@ def sample(tmp_path_factory):
 
 
 def as_bytes(part):
-    return [image.numpy().tobytes() for image in part.images]
+    return [image.numpy().tobytes() for image in part.inputs]
 
 
 def test_the_sample_is_mlxtends_5000_digits_in_disjoint_splits(sample):
@@ -687,8 +687,8 @@ def test_the_sample_is_mlxtends_5000_digits_in_disjoint_splits(sample):
 def test_every_split_of_the_sample_has_every_digit_alike(sample):
     counts = [part.labels.bincount().tolist() for part in sample]
     assert counts == [[350] * 10, [50] * 10, [100] * 10]
-    assert all(part.images.shape[1:] == (28, 28) for part in sample)
-    assert all(part.images.dtype == torch.uint8 for part in sample)
+    assert all(part.inputs.shape[1:] == (1, 28, 28) for part in sample)
+    assert all(part.inputs.dtype == torch.uint8 for part in sample)
 
 
 def test_the_splits_of_the_sample_have_one_checksum(sample):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from common import checkpoint, data
+from common import checkpoint, data, files
 from common.results import compare_layers
 from RNN_Manual import echo, generate, train
 from RNN_Manual import test as evaluation
@@ -471,14 +471,14 @@ def test_download_is_used_and_checked(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True)
         path.write_bytes(content)
 
-    monkeypatch.setattr(characters, "download", download)
+    monkeypatch.setattr(data, "download", download)
     monkeypatch.setattr(data, "ROOT", tmp_path / "root")
     monkeypatch.setattr(texts, "FOLDER", tmp_path / "RNN_Manual")
     with user_error("not tiny-shakespeare", characters.FILE):
         load_training("tiny-shakespeare")
-    monkeypatch.setattr(characters, "SHA256", data.sha256(content))
+    monkeypatch.setattr(characters, "SHA256", files.sha256(content))
     train_split, _ = load_training("tiny-shakespeare")
-    assert train_split.checksums == {"input.txt": data.sha256(content)}
+    assert train_split.checksums == {"input.txt": files.sha256(content)}
     assert asked == [([characters.URL], characters.MD5)], "what was downloaded is not found again"
 
 

@@ -147,7 +147,6 @@ def test_without_data_the_default_run_learns_dates_and_says_so(tmp_path, capsys,
         raise data.DataMissing(f"{path.name} could not be downloaded")
 
     monkeypatch.setattr(data, "download", fail)
-    monkeypatch.setattr("Transformer_Torch.dataset.characters.download", fail)
     argv = ["--epochs", 1, "--warmup", 1, *TINY]
     result = call(capsys, train.main, *argv, "--run-dir", tmp_path / "run")
     assert result.code == 0 and "MADE-UP PAIRS" in result.err and "multi30k" in result.err

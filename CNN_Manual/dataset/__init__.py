@@ -9,10 +9,9 @@ from . import mnist, shapes
 FOLDER = Path(__file__).resolve().parent.parent
 
 
-def standardised(data: mnist.Images, name: str) -> Split:
+def standardised(data: Split, name: str) -> Split:
     """Images of one channel of about zero mean and unit variance."""
     mean, std = mnist.MEAN_STD[name]
-    data = mnist.of_digits(data, name)
     inputs = data.inputs.float().div_(255).sub_(mean).div_(std)  # (N, 1, 28, 28)
     return Split(inputs, data.labels, data.classes, data.checksums)
 

@@ -20,8 +20,7 @@ def load_training(args: Namespace) -> tuple[Split, Split]:
         return ring.make("train"), ring.make("validation")
     if args.dataset == "folder":
         return image_folder.load_training(args.data_dir, args.image_size)
-    train, validation = mnist.load_training(args.dataset, FOLDER, args.data_dir)
-    return mnist.of_digits(train, args.dataset), mnist.of_digits(validation, args.dataset)
+    return mnist.load_training(args.dataset, FOLDER, args.data_dir)
 
 
 def load_test(args: Namespace) -> Split:
@@ -30,7 +29,7 @@ def load_test(args: Namespace) -> Split:
         return ring.make("test")
     if args.dataset == "folder":
         return image_folder.load_test(args.data_dir, args.image_size)
-    return mnist.of_digits(mnist.load_test(args.dataset, FOLDER, args.data_dir), args.dataset)
+    return mnist.load_test(args.dataset, FOLDER, args.data_dir)
 
 
 def scaled(data: Tensor) -> Tensor:

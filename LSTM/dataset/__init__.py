@@ -1,10 +1,9 @@
 """The datasets that this folder learns; what is downloaded or tokenised lies here too."""
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
-from common.data import DataMissing
+from common.data import or_stand_in
 from common.errors import UserError
 
 from . import csv_files, imdb, templates
@@ -17,18 +16,11 @@ def or_templates(dataset: str, named: bool, data_dir: str | None) -> str:
     """`dataset` if it can be had; else, unless the user named it, "templates", said loudly."""
     if dataset != "imdb":
         return dataset
-    try:
-        imdb.find(FOLDER, data_dir)
-    except DataMissing as error:
-        if named:
-            raise
-        print(
-            f"\n*** {error}\n*** So this run learns MADE-UP sentences instead.\n"
-            f"*** Its results are not comparable with those of {dataset}.\n",
-            file=sys.stderr,
-        )
-        return "templates"
-    return dataset
+    notice = (
+        "So this run learns MADE-UP sentences instead.\n"
+        f"Its results are not comparable with those of {dataset}."
+    )
+    return or_stand_in(dataset, named, lambda: imdb.find(FOLDER, data_dir), "templates", notice)
 
 
 def load_corpora(args: Namespace) -> tuple[Corpus, Corpus]:

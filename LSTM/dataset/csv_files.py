@@ -7,8 +7,8 @@ import io
 import os
 from pathlib import Path
 
-from common.data import sha256
 from common.errors import UserError
+from common.files import sha256
 
 from .texts import Corpus, check_size, split_off
 

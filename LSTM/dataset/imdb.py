@@ -8,8 +8,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from common import data
-from common.data import kept_at
 from common.errors import UserError
+from common.files import kept_at, sha256
 
 from . import cache
 from .texts import Corpus
@@ -28,22 +28,16 @@ def find(folder: Path, data_dir: str | None) -> Path:
 
     Raises DataMissing when there is neither a copy nor a network.
     """
-    places = data.search_folders(folder, data_dir)
-    for place in places:
-        if (place / NAME / "train").is_dir():
-            return place / NAME
-        if (place / ARCHIVE).is_file():
-            return place / ARCHIVE
-    path = (Path(data_dir) if data_dir else folder / "dataset") / ARCHIVE
-    try:
-        data.download(URLS, path, MD5)
-    except (data.DataMissing, OSError) as error:
-        looked = ", ".join(str(place) for place in places[:3])
-        raise data.DataMissing(
-            f"imdb is not in {looked}, and {error}; "
-            f"name the folder that holds {ARCHIVE} or {NAME}/ with --data-dir"
-        ) from None
-    return path
+
+    def unpacked(place: Path) -> bool:
+        return (place / NAME / "train").is_dir()
+
+    def holds(place: Path) -> bool:
+        return unpacked(place) or (place / ARCHIVE).is_file()
+
+    files, wanted = {ARCHIVE: (URLS, MD5)}, f"{ARCHIVE} or {NAME}/"
+    place = data.find("imdb", holds, wanted, files, folder, data_dir)
+    return place / NAME if unpacked(place) else place / ARCHIVE
 
 
 def load(split: str, folder: Path, data_dir: str | None) -> Corpus:
@@ -90,7 +84,7 @@ def checksum(reviews: dict) -> str:
 
 def file_checksum(path: Path) -> str:
     try:
-        return data.sha256(path.read_bytes())
+        return sha256(path.read_bytes())
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
 

@@ -9,10 +9,9 @@ from . import mnist, spirals
 FOLDER = Path(__file__).resolve().parent.parent
 
 
-def standardised(data: mnist.Images, name: str) -> Split:
+def standardised(data: Split, name: str) -> Split:
     """Rows of 784 pixels of about zero mean and unit variance."""
     mean, std = mnist.MEAN_STD[name]
-    data = mnist.of_digits(data, name)
     inputs = data.inputs.flatten(1).float()  # (N, 1, 28, 28) -> (N, 784)
     inputs = inputs.div_(255).sub_(mean).div_(std)
     return Split(inputs, data.labels, data.classes, data.checksums)

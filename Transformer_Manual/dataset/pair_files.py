@@ -10,8 +10,8 @@ import random
 from argparse import Namespace
 from pathlib import Path
 
-from common.data import sha256
 from common.errors import UserError
+from common.files import sha256
 
 from .pairs import Sentences
 

@@ -2,7 +2,6 @@
 the training split and kept beside the data."""
 
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,9 @@ import torch
 from torch import Tensor
 
 from common import cli
-from common.data import DataMissing, kept_at
+from common.data import or_stand_in
 from common.errors import UserError
+from common.files import kept_at
 
 from . import dates, multi30k, pair_files, strings
 from .batches import batch_sizes
@@ -56,18 +56,11 @@ def or_offline(dataset: str, named: bool, data_dir: str | None) -> str:
     """`dataset` if it can be had; else, unless the user named it, "dates", said loudly."""
     if dataset != "multi30k":
         return dataset
-    try:
-        multi30k.find(FOLDER, data_dir)
-    except DataMissing as error:
-        if named:
-            raise
-        print(
-            f"\n*** {error}\n*** So this run learns MADE-UP PAIRS instead: written-out dates."
-            "\n*** Its results are not comparable with those of multi30k.\n",
-            file=sys.stderr,
-        )
-        return "dates"
-    return dataset
+    notice = (
+        "So this run learns MADE-UP PAIRS instead: written-out dates.\n"
+        "Its results are not comparable with those of multi30k."
+    )
+    return or_stand_in(dataset, named, lambda: multi30k.find(FOLDER, data_dir), "dates", notice)
 
 
 def load(args: Namespace, split: str) -> Sentences:

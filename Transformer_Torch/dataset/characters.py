@@ -5,16 +5,16 @@ val), the twentieth before it is for validation. Once all choices are made, `--r
 nine tenths, as nanoGPT does.
 """
 
-import os
-import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from common.data import DataMissing, download, search_folders, sha256
+from common.data import find, or_stand_in, search_folders
 from common.errors import UserError
+from common.files import read_file, sha256
 
 FILE = "tinyshakespeare/input.txt"
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -60,38 +60,30 @@ def find_file(folder: Path, data_dir: str | None) -> Path:
 
     Raises DataMissing when there is neither a copy nor a network.
     """
-    places = search_folders(folder, data_dir)
-    for place in places:
-        if os.path.isfile(place / FILE):
-            return place / FILE
-    path = (Path(data_dir) if data_dir else folder / "dataset") / FILE
-    try:
-        download([URL], path, MD5)
-    except (DataMissing, OSError) as error:
-        looked = ", ".join(str(place) for place in places[:3])
-        raise DataMissing(
-            f"tiny-shakespeare is not in {looked}, and {error}; "
-            f"name the folder that holds {FILE} with --data-dir"
-        ) from None
-    return path
+    files = {FILE: ([URL], MD5)}
+    return (
+        find(
+            "tiny-shakespeare",
+            lambda place: (place / FILE).is_file(),
+            FILE,
+            files,
+            folder,
+            data_dir,
+        )
+        / FILE
+    )
 
 
 def or_help_topics(dataset: str, named: bool, folder: Path, data_dir: str | None) -> str:
     """`dataset` if it can be had; else, unless the user named it, "help-topics", said loudly."""
     if dataset != "tiny-shakespeare":
         return dataset
-    try:
-        find_file(folder, data_dir)
-    except DataMissing as error:
-        if named:
-            raise
-        print(
-            f"\n*** {error}\n*** So this run learns ANOTHER TEXT instead: Python's own help topics."
-            "\n*** Its results are not comparable with tiny-shakespeare's.\n",
-            file=sys.stderr,
-        )
-        return "help-topics"
-    return dataset
+    notice = (
+        "So this run learns ANOTHER TEXT instead: Python's own help topics.\n"
+        "Its results are not comparable with tiny-shakespeare's."
+    )
+    found = partial(find_file, folder, data_dir)
+    return or_stand_in(dataset, named, found, "help-topics", notice)
 
 
 def read(dataset: str, folder: Path, data_dir: str | None) -> tuple[str, dict[str, str]]:
@@ -108,10 +100,10 @@ def read(dataset: str, folder: Path, data_dir: str | None) -> tuple[str, dict[st
         path = place / "input.txt"
     else:
         path = find_file(folder, data_dir)
+    content, path = read_file(path, "name another text")
     try:
-        content = path.read_bytes()
         text = content.decode()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} cannot be read as text in UTF-8 ({error})") from None
     checksum = sha256(content)
     if dataset == "tiny-shakespeare" and checksum != SHA256:

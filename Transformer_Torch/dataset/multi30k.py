@@ -1,13 +1,11 @@
 """Multi30k, task 1 (Elliott et al., 2016, arXiv:1605.00459): 31,014 captions of pictures in German
 and English; found, downloaded and checked."""
 
-import gzip
-import os
-import zlib
 from pathlib import Path
 
 from common import data
 from common.errors import UserError
+from common.files import is_there, read_file, sha256
 
 from .pairs import Sentences
 
@@ -42,23 +40,15 @@ def find(folder: Path, data_dir: str | None) -> Path:
 
     Raises DataMissing when there is neither a copy nor a network.
     """
-    places = data.search_folders(folder, data_dir)
-    for place in places:
-        paths = [place / NAME / name for name in CHECKSUMS]
-        if all(os.path.isfile(path) or os.path.isfile(f"{path}.gz") for path in paths):
-            return place / NAME
-    raw = (Path(data_dir) if data_dir else folder / "dataset") / NAME
-    try:
-        for name, (md5, _) in CHECKSUMS.items():
-            if not (raw / name).is_file() and not (raw / f"{name}.gz").is_file():
-                data.download([f"{url}/{name}.gz" for url in URLS], raw / f"{name}.gz", md5)
-    except (data.DataMissing, OSError) as error:
-        looked = ", ".join(str(place) for place in places[:3])
-        raise data.DataMissing(
-            f"multi30k is not in {looked}, and {error}; "
-            f"name the folder that holds {NAME}/train.de.gz with --data-dir"
-        ) from None
-    return raw
+    files = {
+        f"{NAME}/{name}.gz": ([f"{url}/{name}.gz" for url in URLS], md5)
+        for name, (md5, _) in CHECKSUMS.items()
+    }
+
+    def holds(place: Path) -> bool:
+        return all(is_there(place / NAME / name) for name in CHECKSUMS)
+
+    return data.find(NAME, holds, f"{NAME}/train.de.gz", files, folder, data_dir) / NAME
 
 
 def load(split: str, folder: Path, data_dir: str | None) -> Sentences:
@@ -74,17 +64,12 @@ def load(split: str, folder: Path, data_dir: str | None) -> Sentences:
 
 def read(raw: Path, name: str, size: int) -> tuple[list[str], str]:
     """The lines of a file (or its .gz), and the sha256 of the unpacked file."""
-    path = raw / name if (raw / name).is_file() else raw / f"{name}.gz"
+    content, path = read_file(raw / name)
     again = f"{path} %s: delete it and download again"
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(again % f"cannot be read ({error})") from None
     lines = content.count(b"\n")
     if lines != size:
         raise UserError(again % f"has {lines:,} lines, not {size:,}")
-    checksum = data.sha256(content)
+    checksum = sha256(content)
     if checksum != CHECKSUMS[name][1]:
         raise UserError(again % f"is damaged: its checksum is not that of Multi30k's {name}")
     return [line.strip() for line in content.decode().split("\n")[:-1]], checksum

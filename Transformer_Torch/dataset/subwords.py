@@ -11,8 +11,8 @@ import numpy
 import torch
 
 from common import checkpoint, distributed
-from common.data import sha256
 from common.errors import UserError
+from common.files import sha256
 
 from .tokenizers import BEGIN, END, PAD, SPECIALS, UNKNOWN, UNREADABLE, Tokenizer
 

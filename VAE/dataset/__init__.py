@@ -21,8 +21,7 @@ def load_training(
     if name == "shapes":
         train, validation = coloured_shapes.make("train"), coloured_shapes.make("validation")
     else:
-        splits = mnist.load_training(name, FOLDER, data_dir)
-        train, validation = (mnist.of_digits(split, name) for split in splits)
+        train, validation = mnist.load_training(name, FOLDER, data_dir)
     if refit:
         inputs = torch.cat([train.inputs, validation.inputs])
         labels = torch.cat([train.labels, validation.labels])
@@ -34,7 +33,7 @@ def load_test(name: str, data_dir: str | None = None) -> Split:
     """The test split, for test.py alone."""
     if name == "shapes":
         return coloured_shapes.make("test")
-    return mnist.of_digits(mnist.load_test(name, FOLDER, data_dir), name)
+    return mnist.load_test(name, FOLDER, data_dir)
 
 
 def no_images(name: str) -> Split:

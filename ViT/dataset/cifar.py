@@ -11,8 +11,9 @@ import torch
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity, extract_archive
 
-from common.data import DataMissing, Split, download, search_folders, sha256, stratified_split
+from common.data import Split, find, stratified_split
 from common.errors import UserError
+from common.files import sha256
 
 VALIDATION_SIZE = 5_000
 SETS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
@@ -24,20 +25,14 @@ def find_root(dataset: str, folder: Path, data_dir: str | None) -> Path:
     Raises DataMissing when there is neither a copy nor a network.
     """
     official = SETS[dataset]
-    places = search_folders(folder, data_dir)
-    for place in places:
-        if os.path.isdir(place / official.base_folder) or os.path.isfile(place / official.filename):
-            return place
-    root = Path(data_dir) if data_dir else folder / "dataset"
-    try:
-        download([official.url], root / official.filename, official.tgz_md5)
-    except (DataMissing, OSError) as error:
-        looked = ", ".join(str(place) for place in places[:3])
-        raise DataMissing(
-            f"{dataset} is not in {looked}, and {error}; "
-            f"name the folder that holds {official.base_folder} with --data-dir"
-        ) from None
-    return root
+
+    def holds(place: Path) -> bool:
+        return os.path.isdir(place / official.base_folder) or os.path.isfile(
+            place / official.filename
+        )
+
+    files = {official.filename: ([official.url], official.tgz_md5)}
+    return find(dataset, holds, official.base_folder, files, folder, data_dir)
 
 
 def load(dataset: str, train: bool, folder: Path, data_dir: str | None) -> Split:

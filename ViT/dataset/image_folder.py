@@ -20,8 +20,9 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import pil_to_tensor
 
-from common.data import Split, sha256, stratified_split
+from common.data import Split, stratified_split
 from common.errors import UserError
+from common.files import sha256
 
 from .streamed import Streamed
 
