@@ -57,9 +57,6 @@ from tests.running import history as rows_of
 DIGIT = (1, 28, 28)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
