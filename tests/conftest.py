@@ -1,9 +1,13 @@
-"""What every test shares: no data folder from the environment, and the form of a user's error."""
+"""What every test shares: one thread, no data folder from the environment, a user error's form."""
 
+import os
 from contextlib import contextmanager
 
 import pytest
-import torch
+
+# pytest has a process per core; and bit for bit is promised for equal conditions, also of the
+# processes that tests start
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # torch reads them at its import
 
 from common.errors import UserError
 
@@ -11,16 +15,6 @@ from common.errors import UserError
 @pytest.fixture(autouse=True)
 def no_data_from_the_environment(monkeypatch):
     monkeypatch.delenv("PLAYGROUND_DATA", raising=False)
-
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """Bit for bit is promised for equal conditions: also of runs that a module's tests share, and
-    of processes that they start."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @contextmanager

@@ -128,11 +128,11 @@ def assert_one_line(result: Result, *parts, code: int = 2) -> None:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Of a process that runs the code of this tree, on one thread, without the user's data."""
+    """Of a process that runs the code of this tree, without the user's data."""
     kept = {k: v for k, v in os.environ.items() if k != "PLAYGROUND_DATA"}
     if sys.platform == "linux":  # several processes find each other without asking for names
         more = {"GLOO_SOCKET_IFNAME": "lo", **more}
-    return kept | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **more}
+    return kept | {"PYTHONPATH": str(ROOT), **more}
 
 
 def start(*command, cwd: Path = ROOT, **options) -> subprocess.Popen:

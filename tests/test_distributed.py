@@ -2,7 +2,9 @@
 
 import itertools
 import os
+import random
 import socket
+from contextlib import suppress
 
 import pytest
 import torch
@@ -15,12 +17,9 @@ from ResNet.dataset import coloured_shapes, image_folder
 from tests.conftest import user_error
 from tests.running import finish, history, script, small, start
 
-pytestmark = [
-    pytest.mark.skipif(
-        os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
-    ),
-    pytest.mark.usefixtures("one_thread"),
-]
+pytestmark = pytest.mark.skipif(
+    os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +27,18 @@ def no_curves(monkeypatch):
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
 
 
+def free_port() -> int:
+    """Below those that the system gives to whoever asks: until torchrun has it, nobody takes it."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 30_000)
+        with socket.socket() as unused, suppress(OSError):
+            unused.bind(("127.0.0.1", port))
+            return port
+
+
 def torchrun(*command):
     """What two processes of `command` print, on this machine alone."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    where = ["--master-addr", "127.0.0.1", "--master-port", port]
+    where = ["--master-addr", "127.0.0.1", "--master-port", free_port()]
     return finish(start("-m", "torch.distributed.run", "--nproc-per-node", 2, *where, *command))
 
 

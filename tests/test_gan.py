@@ -58,9 +58,6 @@ from VAE.utils.film import is_filmed
 DIGIT = (1, 28, 28)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

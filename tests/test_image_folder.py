@@ -1,6 +1,7 @@
 """dataset/image_folder.py and streamed.py: layouts, sizes, damage, and images from disk."""
 
 import hashlib
+import multiprocessing
 import os
 import pickle
 import signal
@@ -483,6 +484,7 @@ def test_an_unreadable_file_met_while_streaming_is_named_in_one_line(
     path.unlink() if content is None else path.write_bytes(content)
     with user_error(path, "cannot be read"):
         list(getattr(test, way)(2))
+    assert multiprocessing.active_children() == [], "workers wait for work that never comes"
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processors are not limited")

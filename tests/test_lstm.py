@@ -42,9 +42,6 @@ CLOSE = dict(rtol=1e-10, atol=1e-10)
 LENGTHS = torch.tensor([7, 1, 4, 7, 2])
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

@@ -39,9 +39,6 @@ from tests.running import (
 TINY = dict(widths=(4, 6), num_classes=5)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)

@@ -45,10 +45,7 @@ COLUMNS = [
     "epoch", "dataset", "train_loss", "validation_loss", "validation_accuracy", "lr", "seconds",
 ]  # fmt: skip
 
-pytestmark = [
-    pytest.mark.skipif(os.name != "posix", reason="signals"),
-    pytest.mark.usefixtures("one_thread"),
-]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
 
 @pytest.fixture(autouse=True)

@@ -40,8 +40,6 @@ from VAE.utils.likelihoods import LIKELIHOODS, BernoulliLogProb, Gaussian
 from VAE.utils.networks import ConvDecoder, ConvEncoder
 from VAE.utils.pictures import encode_all, sample_codes
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(autouse=True)
 def seeded():

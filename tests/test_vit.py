@@ -43,9 +43,6 @@ SMALL = ["--dataset", "shapes", "--subset", "64", "--batch-size", "16"]
 CLOSE = dict(rtol=1e-10, atol=1e-10)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
