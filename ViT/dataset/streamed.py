@@ -100,4 +100,5 @@ class Streamed(Split):
             for rows, pixels in zip(batches, loader, strict=True):
                 yield pixels.to(device, non_blocking=True), self.labels[rows.to(device)]
         except UserError as error:  # from a worker, with its traceback as text: the last line
+            error.__traceback__ = None  # it would keep the loader's workers waiting for more
             raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from None
