@@ -1,8 +1,12 @@
 """Draw with a trained generator: `python GAN/generate.py --count 100`, or `--interpolate 6`."""
 
+import sys
 from pathlib import Path
 
 import torch
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli
 from common.errors import UserError

@@ -1,7 +1,11 @@
 """Evaluate a run of a GAN beside the test split, and draw what it makes."""
 
+import sys
 from argparse import Namespace
 from pathlib import Path
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli
 from common.data import Split

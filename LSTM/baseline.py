@@ -1,10 +1,14 @@
 """What a bag of n-grams reaches: `python LSTM/baseline.py`, beside which the LSTM has to stand."""
 
+import sys
 import time
 from argparse import Namespace
 from pathlib import Path
 
 import torch
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli
 from common.device import seed_everything

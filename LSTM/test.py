@@ -1,8 +1,12 @@
 """Evaluate a run of a recurrent network on the test split, and draw what it goes by."""
 
+import sys
 from pathlib import Path
 
 import torch
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import checkpoint, cli
 from common.device import select_device

@@ -1,10 +1,14 @@
 """Train a recurrent network: `python LSTM/train.py` learns to tell good film reviews from bad."""
 
+import sys
 from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
 import torch
 from torch import nn
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli, distributed
 from common.device import PRECISIONS, autocast, grad_scaler, seed_everything, select_device

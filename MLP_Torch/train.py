@@ -1,10 +1,14 @@
 """Train the PyTorch MLP: `python MLP_Torch/train.py` learns MNIST in some minutes."""
 
+import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
 import torch
 from torch import nn
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli
 from common.data import Split

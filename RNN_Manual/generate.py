@@ -1,6 +1,10 @@
 """Write text with a trained network: `python RNN_Manual/generate.py --prompt "ROMEO:"`."""
 
+import sys
 from pathlib import Path
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import checkpoint, cli
 from common.device import select_device

@@ -1,6 +1,10 @@
 """Evaluate a run of the hand-written network on the test split, and draw what its units do."""
 
+import sys
 from pathlib import Path
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import checkpoint, cli
 from common.device import select_device

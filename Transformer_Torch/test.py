@@ -1,8 +1,12 @@
 """Evaluate a run of a Transformer on the test split, and draw where its heads look."""
 
+import sys
 import time
 from argparse import Namespace
 from pathlib import Path
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import checkpoint, cli
 from common.device import select_device

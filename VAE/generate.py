@@ -1,11 +1,15 @@
 """Images from a trained model: `python VAE/generate.py`, or with `interpolation` or `walk`."""
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli
 from common.data import Split

@@ -1,8 +1,10 @@
 """What a run says to the person who watches it, and how it hears their Ctrl-C."""
 
 import math
+import os
 import shlex
 import signal
+from pathlib import Path
 
 import torch
 
@@ -30,6 +32,15 @@ class CtrlC:
     def remove(self) -> None:
         if self.previous is not None:
             signal.signal(signal.SIGINT, self.previous)
+
+
+def command(script: Path, run_dir: Path, *flags: str) -> str:
+    """What starts the script on a run, from the working directory."""
+    try:
+        path = min(os.path.relpath(script), str(script), key=len)
+    except ValueError:  # Windows: on another drive
+        path = str(script)
+    return shlex.join(["python", path, *flags, "--run-dir", str(run_dir)])
 
 
 def announce(run, parameters: int, train, validation) -> None:
@@ -73,7 +84,7 @@ def print_end(run) -> None:
         print(f"\n{run.epoch} epochs on the training and validation splits of {run.dataset}")
     if run.dataset.endswith("-sample"):
         print("(a small sample of the dataset: not comparable with results on all of it)")
-    print(f"now try:  python {run.folder.name}/test.py --run-dir {shlex.quote(str(run.path))}")
+    print(f"now try:  {command(run.folder / 'test.py', run.path)}")
 
 
 def largest_gradient(model) -> str:

@@ -1,7 +1,6 @@
 """A run and its folder: config.json, history.csv, curves.png, last and best checkpoint."""
 
 import math
-import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -29,7 +28,6 @@ class Run:
     """
 
     def __init__(self, folder: Path, args, model, optimizer, **parts):
-        self.command = f"python {folder.name}/train.py"
         self.folder, self.args, self.model, self.optimizer = folder, args, model, optimizer
         self.dataset = dataset_name(vars(args))
         self.parts = {name: part for name, part in parts.items() if part is not None}
@@ -98,7 +96,7 @@ class Run:
             self.draw_curves()
             raise KeyboardInterrupt(
                 f"stopped after step {self.step}; go on with: "
-                f"{self.command} --resume --run-dir {shlex.quote(str(self.path))}"
+                f"{console.command(self.folder / 'train.py', self.path, '--resume')}"
             )
 
     def log_epoch(self, **metrics: float) -> None:

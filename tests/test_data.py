@@ -15,7 +15,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from common import data
+from common import data, files
 from common.data import DataMissing, Split, stratified_split
 from MLP_Manual.dataset import mnist as idx
 from tests.conftest import user_error
@@ -409,6 +409,30 @@ def test_files_without_examples_are_refused(raw, folder):
     (raw / TRAIN_LABELS).write_bytes(header(0))
     with user_error(raw / TRAIN_LABELS, "no labels", "delete it"):
         idx.load_training("mnist", folder, None)
+
+
+def test_the_other_spelling_of_the_files_names_is_found(raw, folder):
+    """Some copies of MNIST have train-images.idx3-ubyte; also packed, and beside the usual ones."""
+    expected = [idx.load_training("mnist", folder, None)[0], idx.load_test("mnist", folder, None)]
+    for name in (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES):
+        (raw / name).rename(raw / name.replace("-idx", ".idx"))
+    packed = raw / f"{TEST_IMAGES.replace('-idx', '.idx')}.gz"
+    packed.write_bytes(gzip.compress((raw / packed.stem).read_bytes()))
+    (raw / packed.stem).unlink()
+    found = [idx.load_training("mnist", folder, None)[0], idx.load_test("mnist", folder, None)]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours.inputs, theirs.inputs) and ours.checksums == theirs.checksums
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_a_pipe_where_a_file_should_be_is_one_line(raw, tmp_path):
+    """Reading it would wait for ever. For the dataset's search, such a thing is no copy."""
+    os.mkfifo(tmp_path / "pipe")
+    with user_error(tmp_path / "pipe", "no regular file", "name another"):
+        files.read_file(tmp_path / "pipe", "name another")
+    (raw / TEST_LABELS).unlink()
+    os.mkfifo(raw / TEST_LABELS)
+    assert not files.is_there(raw / TEST_LABELS)
 
 
 PACKED_DAMAGE = {

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import re
 import runpy
 import shlex
@@ -405,3 +406,42 @@ def test_unfinished_run_is_not_recorded(trained, recorder, tmp_path):
     (run_dir / "config.json").write_text(json.dumps({**config, "epochs": 3}))
     assert_one_line(recorder("MLP_Manual", run_dir), "epoch 2 of 3", "--resume")
     assert list((tmp_path / "MLP_Manual" / "results").iterdir()) == []
+
+
+# ---- two clones, and another working directory ----
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """Another clone of the project's code, which is not the one that is installed."""
+    for package in ("common", "MLP_Torch"):
+        for path in (ROOT / package).rglob("*.py"):
+            if "runs" not in path.relative_to(ROOT).parts:
+                copy = tmp_path / "clone" / path.relative_to(ROOT)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+    return tmp_path / "clone"
+
+
+def test_a_script_started_by_its_path_runs_its_own_clone(clone, tmp_path):
+    """Also where the installed clone is on the path, as pip's .pth puts it there."""
+    script = clone / "MLP_Torch" / "train.py"
+    (clone / "common" / "history.py").write_text(
+        (clone / "common" / "history.py").read_text() + "\nprint('of the other clone')\n"
+    )
+    for cwd in (tmp_path, ROOT):
+        result = finish(start(script, *small("MLP"), "--epochs", 1, cwd=cwd))
+        assert result.code == 0 and "of the other clone" in result.out, result.err
+    runs = [path.name for path in (clone / "MLP_Torch" / "runs").iterdir()]
+    assert sorted(runs) == ["0001-spirals", "0002-spirals"]
+
+
+def test_the_closing_hint_works_from_the_working_directory(clone, tmp_path):
+    place = tmp_path / "a place"
+    place.mkdir()
+    script = clone / "MLP_Torch" / "train.py"
+    trained = finish(start(script, *small("MLP"), "--epochs", 1, "--run-dir", "my run", cwd=place))
+    python, name, *argv = shlex.split(trained.out.split("now try:")[1].splitlines()[0])
+    assert (python, name) == ("python", os.path.join("..", "clone", "MLP_Torch", "test.py"))
+    result = finish(start(name, *argv, cwd=place))
+    assert result.code == 0 and "accuracy" in result.out, result.err
