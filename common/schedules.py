@@ -69,6 +69,8 @@ def make_schedule(name: str, optimizer, lr: float, total: int, warmup: int = 0, 
     else:
         schedule = SCHEDULES[name](optimizer, lr, total - warmup)
     if warmup and name != "inverse-sqrt":
+        for group in optimizer.param_groups:  # where the line ends; one-cycle may have no rise
+            group["initial_lr"] = group["lr"]
         line = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
         schedule = lr_scheduler.SequentialLR(optimizer, [line, schedule], milestones=[warmup])
     # SequentialLR's own call at the milestone; winding forward before the optimiser's first step

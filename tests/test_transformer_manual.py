@@ -699,7 +699,7 @@ def test_memory_of_the_loss_is_no_memory_of_the_last_batch():
         kept.forward(torch.randn(2, 3, 5), labels[:2, :3])
     kept.forward(torch.randn(2, 3, 5), labels[:2, :3])
     kept.backward()
-    with pytest.raises(AttributeError):  # rather than a wrong gradient
+    with pytest.raises(RuntimeError, match="call forward again"):
         kept.backward()
 
 

@@ -237,6 +237,7 @@ class BatchNorm2d(Layer):
         self.shape = N, C, H, W = x.shape
         x = x.permute(0, 2, 3, 1).reshape(-1, C)  # (M, C); no copy when channels are last in memory
         mean, var, M = self.running_mean, self.running_var, N * H * W
+        self.of_batch = self.training
         if self.training:
             if M < 2:
                 raise ValueError("batch normalisation needs at least 2 values per channel")
@@ -256,7 +257,7 @@ class BatchNorm2d(Layer):
         self.grad_weight = (grad_output * self.x_hat).sum(0)
         self.grad_bias = grad_output.sum(0)
         scale, M = self.weight * self.inverse_std, N * H * W
-        if self.training:  # else μ and σ² are constants
+        if self.of_batch:  # else μ and σ² were constants
             means = torch.addcmul(self.grad_bias / M, self.x_hat, self.grad_weight / M)
             grad_output = grad_output - means
         return (grad_output * scale).view(N, H, W, C).permute(0, 3, 1, 2)
@@ -304,11 +305,12 @@ class MaxPool2d(Pool2d):
         padded = self.pad(x, torch.finfo(x.dtype).min)
         self.input_shape, self.records = padded.shape, []
         first, *others = self.windows(padded)
-        best = first
+        best, is_nan = first, torch.empty_like(first)
         for pixels in others:
-            better = torch.maximum(best, pixels)
-            self.records.append((better - best).sign_())  # 1 for a new record, else 0
-            best = better
+            # 1 for a new record, else 0, as numbers: they multiply faster than bools. NaN beats all
+            record = torch.gt(pixels, best, out=torch.empty_like(best))
+            self.records.append(record.add_(torch.ne(pixels, pixels, out=is_nan)))
+            best = torch.maximum(best, pixels)
         return best
 
     def backward(self, grad_output: Tensor) -> Tensor:  # (N, C, H_out, W_out) -> (N, C, H, W)
@@ -365,14 +367,15 @@ class Flatten(Layer):
 
 
 class ReLU(Layer):
-    """y = max(x, 0)    ∂L/∂x = g · [x > 0]; at the kink, 0, as PyTorch"""
+    """y = max(x, 0)    ∂L/∂x = g · [x > 0]; at the kink, 0, as PyTorch. NaN stays NaN."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.y = x.clamp(min=0)
         return self.y
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        return grad_output * self.y.sign()  # y >= 0, so its sign is the mask [x > 0], as numbers
+        # y >= 0, so [x > 0] is where y is not 0: as numbers, which multiply faster than bools
+        return torch.ne(self.y, 0, out=torch.empty_like(self.y)).mul_(grad_output)
 
 
 class Dropout(Layer):
@@ -389,8 +392,10 @@ class Dropout(Layer):
         self.mask = None
         if not self.training or self.p == 0:
             return x
-        # drawn as torch draws it, so that twins with one seed drop the same values
-        self.mask = torch.empty_like(x).bernoulli_(1 - self.p).div_(1 - self.p)
+        if self.p == 1:  # nothing is left that 1 / (1 − p) could make up for
+            self.mask = torch.zeros_like(x)
+        else:  # drawn as torch draws it, so that twins with one seed drop the same values
+            self.mask = torch.empty_like(x).bernoulli_(1 - self.p).div_(1 - self.p)
         return x * self.mask
 
     def backward(self, grad_output: Tensor) -> Tensor:

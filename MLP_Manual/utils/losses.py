@@ -21,7 +21,8 @@ class CrossEntropy:
         self.log_probs = logits - logits.logsumexp(dim=1, keepdim=True)
         self.targets = torch.full_like(logits, self.label_smoothing / K)
         self.targets[torch.arange(N, device=labels.device), labels] += 1 - self.label_smoothing
-        return -(self.targets * self.log_probs).sum() / N
+        nats = self.targets * self.log_probs
+        return -nats.masked_fill(self.targets == 0, 0).sum() / N  # log 0 counts where q is not 0
 
     def backward(self) -> Tensor:  # -> (N, K)
         return (self.log_probs.exp() - self.targets) / len(self.targets)

@@ -118,8 +118,10 @@ class Dropout(Layer):
         self.mask = None
         if not self.training or self.p == 0:
             return x
-        # drawn as torch draws it, so that twins with one seed drop the same values
-        self.mask = torch.empty_like(x).bernoulli_(1 - self.p).div_(1 - self.p)
+        if self.p == 1:  # nothing is left that 1 / (1 − p) could make up for
+            self.mask = torch.zeros_like(x)
+        else:  # drawn as torch draws it, so that twins with one seed drop the same values
+            self.mask = torch.empty_like(x).bernoulli_(1 - self.p).div_(1 - self.p)
         return x * self.mask
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -162,7 +164,7 @@ class Recurrent(Layer):
     ∂L/∂W_ih = Σ_t (∂L/∂a_t)ᵀ x_t    ∂L/∂W_hh = Σ_t (∂L/∂a_t)ᵀ h_{t-1}    ∂L/∂b = Σ_t Σ_n ∂L/∂a_t
     ∂L/∂x_t = ∂L/∂a_t W_ih
 
-    Dropout is between the layers, not between the steps (Zaremba et al., 2014, Section 3.1): drawn
+    Dropout is between the layers, not between the steps (Zaremba et al., 2014): drawn
     anew at every step, it would wear down what is to be remembered. Weight dropout does act on the
     steps, but with one mask for the whole window: it leaves out single weights of W_hh, the same
     ones at every step (DropConnect; Merity et al., 2018, arXiv:1708.02182, Section 2). With the
@@ -198,6 +200,7 @@ class Recurrent(Layer):
         self.dropouts = [Dropout(dropout) for _ in range(num_layers - 1)]
         self.weight_dropouts = [Dropout(weight_dropout) for _ in range(num_layers)]
         self.memory: dict[str, Tensor] = {}
+        self.saved: list[tuple] = []  # what backward needs, of each layer
 
     def children(self) -> dict[str, Layer]:
         both = {"dropouts": self.dropouts, "weight_dropouts": self.weight_dropouts}
@@ -241,6 +244,8 @@ class Recurrent(Layer):
             )
         elif self.num_states == 1:
             grad_state = (grad_state,)
+        if not self.saved:
+            raise RuntimeError("backward writes over what forward kept: call forward again first")
         grad, first = grad_output, []
         for layer in reversed(range(self.num_layers)):
             grad_last = [part[layer].clone() for part in grad_state]
@@ -256,6 +261,7 @@ class Recurrent(Layer):
             grad = (grad_a @ self.parameter("weight_ih", layer)).view(self.inputs[layer].shape)
             if layer:
                 grad = self.dropouts[layer - 1].backward(grad)
+        self.saved = []
         first = tuple(torch.stack(part) for part in zip(*first, strict=True))
         return grad, first[0] if self.num_states == 1 else first
 
@@ -307,8 +313,9 @@ class RNN(Recurrent):
 
     ∂L/∂a_t = δ_t (1 − h_t²)    δ_{t-1} = g_{t-1} + ∂L/∂a_t W_hh
 
-    So over k steps, δ is multiplied k times by W_hh and by factors of at most 1: it vanishes or
-    explodes exponentially (Pascanu et al., 2013, Section 2).
+    So over k steps, δ is multiplied k times by W_hh and by factors of at most 1. Where the largest
+    singular value of W_hh is below 1, it vanishes exponentially; it can explode only where that
+    value is above 1 (Pascanu et al., 2013, Section 2).
     """
 
     def run(self, layer, a, h):

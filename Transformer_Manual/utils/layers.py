@@ -107,14 +107,15 @@ class Linear(Layer):
 
 
 class ReLU(Layer):
-    """y = max(x, 0)    ∂L/∂x = g · [x > 0]; at the kink, 0, as PyTorch"""
+    """y = max(x, 0)    ∂L/∂x = g · [x > 0]; at the kink, 0, as PyTorch. NaN stays NaN."""
 
     def forward(self, x: Tensor) -> Tensor:
         self.y = x.clamp(min=0)
         return self.y
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        return grad_output * self.y.sign()  # y >= 0, so its sign is the mask [x > 0], as numbers
+        # y >= 0, so [x > 0] is where y is not 0: as numbers, which multiply faster than bools
+        return torch.ne(self.y, 0, out=torch.empty_like(self.y)).mul_(grad_output)
 
 
 class GELU(Layer):
@@ -147,8 +148,10 @@ class Dropout(Layer):
         self.mask = None
         if not self.training or self.p == 0:
             return x
-        # drawn as torch draws it, so that twins with one seed drop the same values
-        self.mask = torch.empty_like(x).bernoulli_(1 - self.p).div_(1 - self.p)
+        if self.p == 1:  # nothing is left that 1 / (1 − p) could make up for
+            self.mask = torch.zeros_like(x)
+        else:  # drawn as torch draws it, so that twins with one seed drop the same values
+            self.mask = torch.empty_like(x).bernoulli_(1 - self.p).div_(1 - self.p)
         return x * self.mask
 
     def backward(self, grad_output: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class TokenCrossEntropy:
 
     def __init__(self, label_smoothing: float = 0.0):
         self.label_smoothing = label_smoothing
-        self.memory = torch.empty(0)
+        self.exp, self.memory = None, torch.empty(0)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:  # (N, T, V), (N, T) -> ()
         self.shape, s = logits.shape, self.label_smoothing
@@ -42,6 +42,8 @@ class TokenCrossEntropy:
         return nats[self.counted].mean()
 
     def backward(self) -> Tensor:  # -> (N, T, V)
+        if self.exp is None:
+            raise RuntimeError("backward writes over what forward kept: call forward again first")
         share = self.counted / self.counted.sum().to(self.sums)  # 1/n or 0, of each place
         V, s = self.shape[-1], self.label_smoothing
         grad, self.exp = self.exp.mul_(share / self.sums), None
