@@ -23,9 +23,9 @@ class CNN(Layer):
 
     With a `hidden_size`, one more Linear -> ReLU -> Dropout stands before the last.
 
-    Pooling comes first because the largest of four values is also the largest after
-    normalisation and ReLU (γ stays positive in practice): the result is nearly that of the usual
-    order, for a quarter of the work. Without arguments, the network of the README's MNIST results.
+    Pooling comes first, so that normalisation and ReLU have a quarter of the work. This is not the
+    usual order, Conv -> BatchNorm -> ReLU -> MaxPool: the batch statistics are those of the largest
+    of four values here, not of all values. Without arguments, the network of the README's MNIST results.
     """
 
     def __init__(

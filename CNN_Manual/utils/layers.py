@@ -379,8 +379,11 @@ class ReLU(Layer):
 
 
 class Dropout(Layer):
-    """Each value is 0 with probability p, else x / (1 − p), so that E[y] = x (Srivastava et al.,
-    2014, Section 4; "inverted", so that evaluation leaves x as it is).
+    """Each value is 0 with probability p, else x / (1 − p), so that E[y] = x.
+
+    As in PyTorch, p is the share that is dropped; Srivastava et al. (2014, Section 4) call p the
+    share that is kept. They scale the weights at evaluation; this form ("inverted") scales in
+    training, so that evaluation leaves x as it is.
 
     ∂L/∂x = g · mask, the same mask
     """

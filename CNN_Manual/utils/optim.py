@@ -147,7 +147,7 @@ class Adam(Optimizer):
 
 class AdamW(Adam):
     """Adam whose weight decay bypasses the averages: θ ← θ − η λ θ, then Adam's step without λ
-    (Loshchilov & Hutter, 2019, Algorithm 2)"""
+    (Loshchilov & Hutter, 2019, in PyTorch's form: their Algorithm 2 has no η before λ θ)"""
 
     def update(self, parameter, gradient, mean, square_average):
         parameter.mul_(1 - self.lr * self.weight_decay)

@@ -33,8 +33,9 @@ def padding_mask(padding: Tensor, num_heads: int, like: Tensor) -> Tensor:
 class Attention(Layer):
     """y = p v,  p = softmax(s) row by row,  s = q kᵀ/√d + M  (Vaswani et al., 2017, Equation 1)
 
-    Each query takes the mean of all values, weighted by how well their keys fit it. q kᵀ has the
-    variance d if q and k have 1; the √d keeps softmax from saturating. The mask M is 0 or −∞: e^−∞
+    Each query takes the mean of all values, weighted by how well their keys fit it. If the numbers
+    of q and k are independent, with mean 0 and variance 1, q kᵀ has the variance d; the √d keeps
+    softmax from saturating. The mask M is 0 or −∞: e^−∞
     is 0, so what is masked has no weight, no matter how large its score. Every row of M has a 0.
 
     From g = ∂L/∂y (B, T, d) backwards, one factor after the other:
@@ -182,7 +183,7 @@ class CrossAttention(MultiheadAttention):
 
 
 def xavier_uniform(weight: Tensor) -> Tensor:
-    """Fill a matrix (out, in) uniformly in ±√(6 / (in + out)): the mean of what would keep the
-    variance in forward and in backward (Glorot & Bengio, 2010, Equation 16)."""
+    """Fill a matrix (out, in) uniformly in ±√(6 / (in + out)). That is a compromise: 3 / in would
+    keep the variance in forward, 3 / out in backward (Glorot & Bengio, 2010, Equation 16)."""
     bound = math.sqrt(3.0) * math.sqrt(2.0 / sum(weight.shape))  # bit for bit as nn.init does
     return weight.uniform_(-bound, bound)
