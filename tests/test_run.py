@@ -59,6 +59,7 @@ def few_coloured_shapes(monkeypatch):
 def no_pictures(monkeypatch):
     """Curves take longer to draw than these runs to train."""
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+    monkeypatch.setattr("GAN.train.draw_players", lambda path, diary, title: None)
 
 
 @pytest.fixture
