@@ -10,15 +10,17 @@ from tests.running import call
 
 pytestmark = pytest.mark.gpu
 
-LOSS, GRADIENT = 1e-5, 1e-3  # in float32; relative
+# Relative, in float32. Sums of products differ by the order of addition, about 1e-6 of a value. A
+# number that is nearly 0 before a ReLU, or nearly its neighbour in a pooling, may then fall on the
+# other side, and a few gradients change by more: by 3e-4 of their tensor on a CPU, where both
+# twins round alike, as in TF32 they would not (1e-3 of each product; it is off here).
+LOSS, GRADIENT, SMOOTH_GRADIENT = 1e-5, 5e-3, 1e-4
 
 
 def distances(ours: dict, theirs: dict) -> dict[str, float]:
-    """|a - b| / |b| of each tensor, by name; of those that are nothing but rounding, |a| / |all|.
+    """|a - b| / |b| of each tensor, by name; of those that are nothing but rounding, |a - b| / |all|.
 
-    Of the whole tensor, not of its largest value: a float32 number that is nearly 0 before a ReLU,
-    or nearly equal to its neighbour in a pooling, may fall on the other side and change a few
-    gradients by more than rounding.
+    With the norm of the whole tensor: of its largest value, one changed ReLU would be too much.
     """
     everything = torch.stack([value.norm() for value in theirs.values()]).norm()
     found = {}
@@ -31,8 +33,7 @@ def distances(ours: dict, theirs: dict) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", compare.TWINS)
 def test_twins_agree_in_float32(name, device):
-    """Sums of float32 products differ by the order of addition, about 1e-6 of a value, once; over
-    several steps AdamW makes much of it where a gradient is nearly 0, so this is one step."""
+    """In one step: over several, AdamW makes much of rounding where a gradient is nearly 0."""
     torch.manual_seed(0)
     manual, native = compare.make_pair(name, torch.float32, device, **compare.no_dropout(name))
     size = compare.TWINS[name].batch_size
@@ -49,7 +50,7 @@ def test_twins_agree_step_by_step_in_float64(name, device):
     assert found["loss"] <= 1e-8 and found["gradient"] <= 1e-8
 
 
-@pytest.mark.parametrize("dtype, most", [(torch.float32, GRADIENT), (torch.float64, 1e-8)])
+@pytest.mark.parametrize("dtype, most", [(torch.float32, SMOOTH_GRADIENT), (torch.float64, 1e-8)])
 @pytest.mark.parametrize("name", compare_layers.LAYERS)
 def test_recurrent_layers_agree_with_those_of_cudnn(name, dtype, most, device):
     torch.manual_seed(0)
