@@ -68,8 +68,7 @@ def find_run(runs: Path, run_dir: str | None, needed: str) -> Path:
 def write_config(run_dir: Path, flags: dict) -> None:
     """Write the run's config.json."""
     config = {k: v for k, v in flags.items() if k not in ("resume", "run_dir")}
-    text = json.dumps(config, indent=2) + "\n"
-    checkpoint.write_atomically(run_dir / "config.json", text.encode())
+    checkpoint.write_json(run_dir / "config.json", config)
 
 
 def read_config(run_dir: Path) -> dict:

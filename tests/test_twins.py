@@ -154,7 +154,7 @@ def test_comparison_of_each_network_is_recorded_and_shown(
 
 
 def test_compare_refuses_what_is_no_pair(capsys):
-    assert_one_line(call(capsys, compare.main, "RNN"), "RNN", "MLP")
+    assert_one_line(call(capsys, compare.main, "MLP", "ResNet"), "ResNet", "MLP")
 
 
 def test_lines_of_code_leave_out_comments_and_docstrings(tmp_path, monkeypatch):

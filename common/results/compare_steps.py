@@ -1,4 +1,4 @@
-"""What compare.py puts side by side: the pairs of twins, their batches, and a step of each."""
+"""What compare.py puts side by side: pairs of networks or layers, their batches, a step of each."""
 
 import importlib
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from Transformer_Torch.dataset.batches import IGNORED
 
 TOKENS = 16  # of the longest sentence
-WINDOW = 128  # characters
+WINDOW = 128  # characters; of a layer, steps
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
@@ -47,6 +47,12 @@ def windows(N: int, model, dtype: torch.dtype, device: torch.device) -> Batch:
     return (inputs,), labels
 
 
+def sequences(size: tuple[int, int], model, dtype: torch.dtype, device: torch.device) -> Batch:
+    """A layer's inputs (T, N, D) and the gradient of its outputs (T, N, H); `size` is (T, N)."""
+    x = torch.randn(*size, model.input_size, dtype=dtype, device=device)
+    return (x,), torch.randn(*size, model.hidden_size, dtype=dtype, device=device)
+
+
 class Twins(NamedTuple):
     """The folders, the class, its batches, how many examples one has, and what these are."""
 
@@ -69,6 +75,9 @@ TWINS = {
         *TRANSFORMERS, "LanguageModel", windows, 16, f"windows of {WINDOW} characters"
     ),
 }
+RECURRENT = ("RNN", "GRU", "LSTM")  # whose folder has no twin
+LAYERS = {name: Twins("RNN_Manual", "torch", name, sequences, 64) for name in RECURRENT}
+PAIRS = TWINS | LAYERS
 
 
 class ManualStep:
@@ -110,3 +119,50 @@ class TorchStep:
 
     def gradients(self) -> dict:
         return {name: parameter.grad for name, parameter in self.model.named_parameters()}
+
+
+class ManualLayer(ManualStep):
+    """Forward and backward of a hand-written layer, from the gradient of its outputs."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, inputs: tuple[Tensor, ...], grad_output: Tensor) -> Tensor:
+        output, _ = self.model.forward(*inputs)
+        self.grad_x, _ = self.model.backward(grad_output)
+        return output
+
+    def gradients(self) -> dict:
+        return {"x": self.grad_x, **super().gradients()}
+
+
+class TorchLayer(TorchStep):
+    """The same in PyTorch, by autograd."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def __call__(self, inputs: tuple[Tensor, ...], grad_output: Tensor) -> Tensor:
+        self.x = inputs[0].detach().requires_grad_()
+        output, _ = self.model(self.x)
+        self.model.zero_grad()
+        output.backward(grad_output)
+        return output.detach()
+
+    def gradients(self) -> dict:
+        return {"x": self.x.grad, **super().gradients()}
+
+
+def make_pair(name: str, dtype: torch.dtype, device: torch.device, lr: float = 1e-3, **kwargs):
+    """A step of each twin, from the same weights. `kwargs` go to both constructors."""
+    pair, modules = PAIRS[name], ("utils.layers", "nn") if name in LAYERS else ("model", "model")
+    manual, native = (
+        getattr(importlib.import_module(f"{folder}.{module}"), pair.network)(**kwargs)
+        for folder, module in zip(pair[:2], modules, strict=True)
+    )
+    native.load_state_dict(manual.state_dict())
+    manual.to(device=device, dtype=dtype).train()
+    native.to(device=device, dtype=dtype).train()
+    if name in LAYERS:
+        return ManualLayer(manual), TorchLayer(native)
+    return ManualStep(pair.manual, manual, lr), TorchStep(native, lr)

@@ -17,8 +17,9 @@ def table(rows: list[list[str]]) -> list[str]:
 
 
 def command(result: dict) -> str:
-    """What makes the figures. Those of before `common/results/` was there name `common.compare`."""
-    return result["command"].replace(" common.compare", " common.results.compare")
+    """What makes the figures today: older records name modules that have moved."""
+    text = result["command"].replace(" common.compare", " common.results.compare")
+    return text.replace("compare_layers", "compare RNN GRU LSTM")
 
 
 def compare_layer_results(folder: Path) -> str:
@@ -29,21 +30,16 @@ def compare_layer_results(folder: Path) -> str:
     result = json.loads(path.read_text(encoding="utf-8"))
     rows = [["layer", "by hand, ms", "nn + autograd, ms", "ratio"]]
     for name, layer in result["layers"].items():
-        milliseconds = [f"{layer['step_milliseconds'][kind]}" for kind in ("manual", "torch")]
+        milliseconds = map(str, layer["step_milliseconds"].values())
         rows.append([name, *milliseconds, f"**{layer['step_ratio']:.2f}**"])
     largest = max(layer["largest_difference"] for layer in result["layers"].values())
-    return "\n".join(
-        [
-            *table(rows),
-            "",
-            f"Median time of forward and backward: batches of {result['batch_size']}, "
-            f"{result['window']} steps, {result['input_size']} → {result['hidden_size']}; "
-            f"{result['steps']} in turns ({machine(result['environment'])}). In double precision, "
-            f"outputs and gradients differ by at most {largest:.1e} of the largest value.",
-            "",
-            f"`{command(result)}`",
-        ]
+    text = (
+        f"Median time of forward and backward: batches of {result['batch_size']}, "
+        f"{result['window']} steps, {result['input_size']} → {result['hidden_size']}; "
+        f"{result['steps']} in turns ({machine(result['environment'])}). In double precision, "
+        f"outputs and gradients differ by at most {largest:.1e} of the largest value."
     )
+    return "\n".join([*table(rows), "", text, "", f"`{command(result)}`"])
 
 
 def compare_results(folder: Path) -> str:
