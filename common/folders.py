@@ -114,3 +114,10 @@ def environment(device: torch.device) -> dict:
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
+
+
+def machine(environment: dict) -> str:
+    """An environment in a few words: "NVIDIA H100, torch 2.3.1"."""
+    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
+    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
+    return f"{where}, torch {environment['torch']}"

@@ -843,9 +843,9 @@ def test_layers_beside_torch_are_equal_and_recorded(tmp_path, monkeypatch, capsy
 
 
 def test_layers_that_differ_are_found(monkeypatch):
-    step = compare_steps.ManualLayer.__call__
-    wrong = lambda self, inputs, grad_output: step(self, inputs, 1.1 * grad_output)  # noqa: E731
-    monkeypatch.setattr(compare_steps.ManualLayer, "__call__", wrong)
+    step = compare_steps.manual_layer
+    wrong = lambda layer, x, grad_output: step(layer, x, 1.1 * grad_output)  # noqa: E731
+    monkeypatch.setattr(compare_steps, "manual_layer", wrong)
     device, sizes = torch.device("cpu"), {"input_size": 4, "hidden_size": 5}
     found = compare.differences("GRU", device, (3, 2), steps=1, **sizes)
     assert found["gradient"] > 0.05 and found["loss"] <= 1e-8

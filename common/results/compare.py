@@ -6,7 +6,6 @@ and backward), and the lines of code. --record writes the figures to results/com
 hand-written folder, for the README: of a second network with its name, of layers together.
 """
 
-import ast
 import statistics
 import time
 
@@ -18,6 +17,7 @@ from common import checkpoint, cli
 from common.data import ROOT
 from common.device import seed_everything, select_device, synchronize
 from common.folders import environment, git_commit
+from common.metrics import lines_of_code
 from common.results.compare_steps import LAYERS, PAIRS, TRANSFORMERS, TWINS, WINDOW, make_pair
 
 
@@ -72,42 +72,29 @@ def timings(name: str, device: torch.device, batch_size, steps: int, warmup=5, *
     return seconds
 
 
-def lines_of_code(folder: str) -> int:
-    """Lines of a folder's modules that hold code: no blank lines, comments or docstrings."""
-    total = 0
-    for path in (ROOT / folder).rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        lines = {n.lineno for n in ast.walk(tree) if isinstance(n, (ast.stmt, ast.expr))}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                lines -= set(range(node.lineno, node.end_lineno + 1))
-        total += len(lines)
-    return total
-
-
 def measure(name: str, device: torch.device, batch_size, steps: int, **kwargs) -> dict:
     """The figures of a pair, which are printed as well. A layer's differences are of one step."""
-    result = "output" if name in LAYERS else "loss"
-    difference = differences(name, device, batch_size, 1 if name in LAYERS else 10, **kwargs)
+    found = differences(name, device, batch_size, 1 if name in LAYERS else 10, **kwargs)
     seconds = timings(name, device, batch_size, steps, **kwargs)
     medians = {twin: statistics.median(values) for twin, values in seconds.items()}
     milliseconds = {twin: round(1e3 * value, 2) for twin, value in medians.items()}
     ratio = medians["manual"] / medians["torch"]
-    figures = {"step_milliseconds": milliseconds, "step_ratio": round(ratio, 3)}
-    for folder, twin in zip(PAIRS[name][:2], medians, strict=True):
-        what = f"{lines_of_code(folder):5d} lines" if name in TWINS else f"{name} by itself"
-        print(f"{folder:12}  {milliseconds[twin]:8.2f} ms per step  {what}")
+    for folder, value in zip(PAIRS[name][:2], milliseconds.values(), strict=True):
+        what = f"{lines_of_code(ROOT / folder):5d} lines" if name in TWINS else name
+        print(f"{folder:12}  {value:8.2f} ms per step  {what}")
     print(f"time ratio {ratio:.2f} (medians of {steps} steps)")
-    print(f"largest difference in {result} {difference['loss']:.1e}, in gradients "
-          f"{difference['gradient']:.1e} (relative)", flush=True)  # fmt: skip
-    return figures | {"largest_difference": difference}
+    print(f"largest difference in {'output' if name in LAYERS else 'loss'} {found['loss']:.1e}, "
+          f"in gradients {found['gradient']:.1e} (relative)", flush=True)  # fmt: skip
+    found = max(found.values()) if name in LAYERS else found
+    figures = {"step_milliseconds": milliseconds, "step_ratio": round(ratio, 3)}
+    return figures | {"largest_difference": found}
 
 
-def record(name: str, pairs: list[str], device: torch.device, **facts) -> None:
-    """Write results/`name`.json of the hand-written folder of the pairs."""
-    command = f"python -m common.results.compare {' '.join(pairs)}"
+def record(names: list[str], file: str, device: torch.device, facts: dict) -> None:
+    """Write what was found of these pairs to a file in results/ of the hand-written folder."""
+    command = f"python -m common.results.compare {' '.join(names)}"
     result = {"command": command, "commit": git_commit(), **facts}
-    path = ROOT / PAIRS[pairs[0]].manual / "results" / f"{name}.json"
+    path = ROOT / PAIRS[names[0]].manual / "results" / file
     checkpoint.write_json(path, result | {"environment": environment(device)})
     print(f"recorded in {path.relative_to(ROOT)}")
 
@@ -126,30 +113,24 @@ def main(argv=None):
     args = parser.parse_args(argv)
     device = select_device(args.device)
     seed_everything(0)
-
-    sizes = {"input_size": args.input_size, "hidden_size": args.hidden_size}
-    layers = {}
+    sizes, layers = {"input_size": args.input_size, "hidden_size": args.hidden_size}, {}
     for name in args.pairs:
-        manual_folder, torch_folder, network, _, usual_size, examples = PAIRS[name]
-        facts = {"batch_size": args.batch_size or usual_size, "steps": args.steps}
+        pair = PAIRS[name]
+        facts = {"batch_size": args.batch_size or pair.batch_size, "steps": args.steps}
         if name in LAYERS:
-            facts |= {"window": args.window, **sizes}
-            size = (args.window, facts["batch_size"])
-            figures = measure(name, device, size, args.steps, **sizes)
-            difference = max(figures["largest_difference"].values())
-            layers[name] = figures | {"largest_difference": difference}
+            shape = (args.window, facts["batch_size"])
+            layers[name] = measure(name, device, shape, args.steps, **sizes)
+            of_layers = {**facts, "window": args.window, **sizes, "layers": layers}
             continue
-        figures = measure(name, device, facts["batch_size"], args.steps)
-        folders = {"manual": manual_folder, "torch": torch_folder}
-        lines = {twin: lines_of_code(folder) for twin, folder in folders.items()}
-        of = {"network": network, "examples": examples} if examples else {}
-        is_first = name == manual_folder.split("_")[0]
+        twins = {"manual": pair.manual, "torch": pair.native}
+        of = {"network": name, "examples": pair.examples} if pair.examples else {}
+        facts |= {"twins": twins, **of, **measure(name, device, facts["batch_size"], args.steps)}
+        facts["lines"] = {twin: lines_of_code(ROOT / folder) for twin, folder in twins.items()}
         if args.record:
-            path = "compare" if is_first else f"compare_{network}"
-            record(path, [name], device, twins=folders, **of, **facts, **figures, lines=lines)
+            suffix = "" if pair.manual.startswith(name) else f"_{name}"
+            record([name], f"compare{suffix}.json", device, facts)
     if args.record and layers:
-        facts = {"window": args.window, **sizes, **facts}
-        record("compare_layers", list(layers), device, **facts, layers=layers)
+        record(list(layers), "compare_layers.json", device, of_layers)
 
 
 if __name__ == "__main__":

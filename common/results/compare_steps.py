@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,14 +16,10 @@ WINDOW = 128  # characters; of a layer, steps
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
 
-def features(*shape: int) -> Callable[..., Batch]:
+def features(shape: tuple, N: int, model, dtype: torch.dtype, device: torch.device) -> Batch:
     """Random examples of this shape, of ten classes."""
-
-    def make(N: int, model, dtype: torch.dtype, device: torch.device) -> Batch:
-        inputs = torch.randn(N, *shape, dtype=dtype, device=device)
-        return (inputs,), torch.randint(10, (N,), device=device)
-
-    return make
+    inputs = torch.randn(N, *shape, dtype=dtype, device=device)
+    return (inputs,), torch.randint(10, (N,), device=device)
 
 
 def tokens(model, *shape: int) -> Tensor:
@@ -66,8 +63,8 @@ class Twins(NamedTuple):
 
 TRANSFORMERS = ("Transformer_Manual", "Transformer_Torch")
 TWINS = {
-    "MLP": Twins("MLP_Manual", "MLP_Torch", "MLP", features(784)),
-    "CNN": Twins("CNN_Manual", "CNN_Torch", "CNN", features(1, 28, 28)),
+    "MLP": Twins("MLP_Manual", "MLP_Torch", "MLP", partial(features, (784,))),
+    "CNN": Twins("CNN_Manual", "CNN_Torch", "CNN", partial(features, (1, 28, 28))),
     "Transformer": Twins(
         *TRANSFORMERS, "Transformer", sentences, 128, f"sentences of up to {TOKENS} tokens"
     ),
@@ -75,8 +72,7 @@ TWINS = {
         *TRANSFORMERS, "LanguageModel", windows, 16, f"windows of {WINDOW} characters"
     ),
 }
-RECURRENT = ("RNN", "GRU", "LSTM")  # whose folder has no twin
-LAYERS = {name: Twins("RNN_Manual", "torch", name, sequences, 64) for name in RECURRENT}
+LAYERS = {n: Twins("RNN_Manual", "torch", n, sequences, 64) for n in ("RNN", "GRU", "LSTM")}
 PAIRS = TWINS | LAYERS
 
 
@@ -121,36 +117,33 @@ class TorchStep:
         return {name: parameter.grad for name, parameter in self.model.named_parameters()}
 
 
-class ManualLayer(ManualStep):
-    """Forward and backward of a hand-written layer, from the gradient of its outputs."""
+def manual_layer(layer, x: Tensor, grad_output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output of a hand-written layer, and all gradients by name."""
+    output, _ = layer.forward(x)
+    grad_x, _ = layer.backward(grad_output)
+    return output, {"x": grad_x, **layer.gradients()}
 
-    def __init__(self, model):
-        self.model = model
+
+def torch_layer(layer: nn.Module, x: Tensor, grad_output: Tensor) -> tuple:
+    """The same of PyTorch's, by autograd."""
+    wanted = {"x": x.detach().requires_grad_(), **dict(layer.named_parameters())}
+    output, _ = layer(wanted["x"])
+    gradients = torch.autograd.grad(output, list(wanted.values()), grad_output)
+    return output.detach(), dict(zip(wanted, gradients, strict=True))
+
+
+class LayerStep:
+    """Forward and backward of a layer by itself, by one of these functions."""
+
+    def __init__(self, model, run: Callable):
+        self.model, self.run = model, run
 
     def __call__(self, inputs: tuple[Tensor, ...], grad_output: Tensor) -> Tensor:
-        output, _ = self.model.forward(*inputs)
-        self.grad_x, _ = self.model.backward(grad_output)
+        output, self.found = self.run(self.model, *inputs, grad_output)
         return output
 
     def gradients(self) -> dict:
-        return {"x": self.grad_x, **super().gradients()}
-
-
-class TorchLayer(TorchStep):
-    """The same in PyTorch, by autograd."""
-
-    def __init__(self, model: nn.Module):
-        self.model = model
-
-    def __call__(self, inputs: tuple[Tensor, ...], grad_output: Tensor) -> Tensor:
-        self.x = inputs[0].detach().requires_grad_()
-        output, _ = self.model(self.x)
-        self.model.zero_grad()
-        output.backward(grad_output)
-        return output.detach()
-
-    def gradients(self) -> dict:
-        return {"x": self.x.grad, **super().gradients()}
+        return self.found
 
 
 def make_pair(name: str, dtype: torch.dtype, device: torch.device, lr: float = 1e-3, **kwargs):
@@ -164,5 +157,5 @@ def make_pair(name: str, dtype: torch.dtype, device: torch.device, lr: float = 1
     manual.to(device=device, dtype=dtype).train()
     native.to(device=device, dtype=dtype).train()
     if name in LAYERS:
-        return ManualLayer(manual), TorchLayer(native)
+        return LayerStep(manual, manual_layer), LayerStep(native, torch_layer)
     return ManualStep(pair.manual, manual, lr), TorchStep(native, lr)

@@ -24,7 +24,7 @@ PARTS = ("batches", "augmentation", "normalisation", "logging")
 
 
 class Clock:
-    """Adds up the seconds of what it times during the epochs, by name."""
+    """Adds up the seconds of what it times in the steps of the epochs, by name."""
 
     def __init__(self):
         self.seconds, self.steps, self.total, self.in_epoch = Counter(), 0, 0.0, False
@@ -77,11 +77,11 @@ def main(argv=None):
     if not argv or argv[0] not in FOLDERS:
         raise UserError(f"name one of {', '.join(FOLDERS)}, then its train.py's own flags")
     clock = measure(argv[0], argv[1:])
-    outside = {name: clock.seconds[name] for name in PARTS}
     print(f"\n{clock.steps} steps, {1000 * clock.total / clock.steps:.1f} ms each, of which")
-    for name, seconds in outside.items():
+    for name in PARTS:
+        seconds = clock.seconds[name]
         print(f"{name:>14} {1000 * seconds / clock.steps:7.2f} ms {seconds / clock.total:7.2%}")
-    print(f"{'together':>14} {sum(outside.values()) / clock.total:18.2%}")
+    print(f"{'together':>14} {sum(clock.seconds.values()) / clock.total:18.2%}")
 
 
 if __name__ == "__main__":

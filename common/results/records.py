@@ -42,8 +42,7 @@ def write(
     Returns the file, and whether this seed is the file's lowest (whose pictures are shown).
     Refuses (UserError) a run that did not end, and one of another recipe than the file's.
     """
-    epoch, history = state["epoch"], state["history"]
-    best = best_row(history)
+    epoch, history, best = state["epoch"], state["history"], best_row(state["history"])
     waited = len(history) - best["epoch"]
     if epoch < config["epochs"] and not 0 < config.get("patience", 0) <= waited:
         raise UserError(f"the run stands at epoch {epoch} of {config['epochs']}: --resume it")
@@ -71,9 +70,8 @@ def write(
         "data": {"examples": examples, "sha256": checksums},
         "environment": config["environment"],
         "runs": [row],
+        **({"signatures": signatures} if signatures else {}),
     }
-    if signatures:
-        record["signatures"] = signatures
     if path.is_file():
         try:
             previous = json.loads(path.read_text(encoding="utf-8"))

@@ -17,18 +17,15 @@ import pandas as pd
 
 from common import cli
 from common.data import ROOT
+from common.folders import machine
 from common.history import lowest_metric
-from common.results.tables import compare_layer_results, compare_results, machine, table
+from common.results.tables import compare_layer_results, compare_results, table
 
-# how each metric is shown, in this order: heading, factor, decimals
+# how each metric is shown, in this order: heading, factor, decimals; and its rank as a headline
 TABLE = pd.read_csv(Path(__file__).with_name("metrics.csv"), index_col="metric")
-METRICS = {name: tuple(row) for name, *row in TABLE.itertuples()}
+METRICS = {name: tuple(row) for name, *row, _ in TABLE.itertuples()}
 # what the root README shows of a record: the first of these that it has
-HEADLINES = [
-    "accuracy", "bleu", "exact_match", "log_likelihood", "high_quality", "frechet_ratio", "loss",
-]  # fmt: skip
-# what a folder's table shows, where its records have it
-SHOWN = [*(("test", name) for name in METRICS), ("validation", "accuracy")]
+HEADLINES = list(TABLE["headline"].dropna().sort_values().index)
 
 
 def mean_std(values: list[float], factor: float, decimals: int) -> str:
@@ -56,10 +53,10 @@ def load_records(folder: Path) -> list[dict]:
 def columns(records: list[dict]) -> list[tuple[str, str]]:
     """The (split, metric) pairs of a folder's table; of validation, what epochs were chosen by."""
     runs = [run for record in records for run in record["runs"]]
-    found = [(split, name) for split, name in SHOWN if any(name in run[split] for run in runs)]
-    if ("validation", "accuracy") in found:
-        return found
+    found = [("test", name) for name in METRICS if any(name in run["test"] for run in runs)]
     chosen_by = dict.fromkeys(lowest_metric(v) for run in runs if (v := run["validation"]))
+    if any("accuracy" in run["validation"] for run in runs):
+        chosen_by = ["accuracy"]
     return [*found, *(("validation", name) for name in chosen_by)]
 
 

@@ -122,7 +122,7 @@ def write(name: str, content: bytes) -> None:
     """Write a whole file, and say whether it took the place of another."""
     there = os.path.lexists(name)
     if there and not os.path.isfile(name):
-        raise UserError(f"cannot write {printable(name)}: something that is no file has that name")
+        raise UserError(f"cannot write {name}: something that is no file has that name")
     checkpoint.write_atomically(Path(os.path.realpath(name)), content)
     print("replaced" if there else "wrote", printable(name), file=sys.stderr)
 
@@ -137,9 +137,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     asked = [name.rstrip("/") for name in args.folders]  # which completion appends
     for name in {*asked} - {*names}:
-        raise UserError(f"{printable(name)!r} is no model folder; there are {', '.join(names)}")
+        raise UserError(f"{name!r} is no model folder; there are {', '.join(names)}")
     if args.plot and not args.plot.endswith(".png"):
-        raise UserError(f"--plot {printable(args.plot)}: a picture's name ends in .png")
+        raise UserError(f"--plot {args.plot}: a picture's name ends in .png")
     tables = {name: read_runs(ROOT / name) for name in asked or names}
     found = [table for table in tables.values() if len(table)]
     if not found:

@@ -3,11 +3,7 @@
 import json
 from pathlib import Path
 
-
-def machine(environment: dict) -> str:
-    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
-    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
-    return f"{where}, torch {environment['torch']}"
+from common.folders import machine
 
 
 def table(rows: list[list[str]]) -> list[str]:
@@ -23,7 +19,7 @@ def command(result: dict) -> str:
 
 
 def compare_layer_results(folder: Path) -> str:
-    """Hand-written layers beside PyTorch's, as common.results.compare_layers recorded them."""
+    """Hand-written layers beside PyTorch's, as common.results.compare recorded them."""
     path = folder / "results" / "compare_layers.json"
     if not path.is_file():
         return "Nothing recorded yet."
@@ -55,14 +51,12 @@ def compare_results(folder: Path) -> str:
             rows.append([f"{name}{network}", f"{milliseconds}", f"{lines}"])
         batches = " ".join(filter(None, [f"{result['batch_size']}", result.get("examples")]))
         difference = result["largest_difference"]
-        texts += [
-            "",
+        text = (
             f"Time of the hand-written step over PyTorch's: **{result['step_ratio']:.2f}** "
             f"(batches of {batches}, {result['steps']} steps in turns, "
             f"{machine(result['environment'])}). From the same weights and batches, in "
             f"double precision, the losses differ by at most {difference['loss']:.1e} nats "
-            f"and the gradients by {difference['gradient']:.1e} of the largest one.",
-            "",
-            f"`{command(result)}`",
-        ]
+            f"and the gradients by {difference['gradient']:.1e} of the largest one."
+        )
+        texts += ["", text, "", f"`{command(result)}`"]
     return "\n".join([*table(rows), *texts]) if texts else "Nothing recorded yet."
