@@ -100,6 +100,12 @@ def unpack(skeleton, tensors: dict[str, Tensor]):
     return skeleton
 
 
+def write_json(path: Path, content: dict) -> None:
+    """Write a JSON file for people to read; the folder that it lies in is made where needed."""
+    path.parent.mkdir(exist_ok=True)
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under a temporary name and rename it, so that no reader sees half of it."""
     temporary = path.with_name(f".{path.name}.part")

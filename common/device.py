@@ -113,3 +113,9 @@ def compiled(model: torch.nn.Module, wanted: bool):
     except Exception as error:  # whatever a compiler may raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--compile: {reason}; leave it out") from None
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what the device has been given to do, so that a clock can be read."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()

@@ -68,8 +68,7 @@ def find_run(runs: Path, run_dir: str | None, needed: str) -> Path:
 def write_config(run_dir: Path, flags: dict) -> None:
     """Write the run's config.json."""
     config = {k: v for k, v in flags.items() if k not in ("resume", "run_dir")}
-    text = json.dumps(config, indent=2) + "\n"
-    checkpoint.write_atomically(run_dir / "config.json", text.encode())
+    checkpoint.write_json(run_dir / "config.json", config)
 
 
 def read_config(run_dir: Path) -> dict:
@@ -115,3 +114,10 @@ def environment(device: torch.device) -> dict:
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
+
+
+def machine(environment: dict) -> str:
+    """An environment in a few words: "NVIDIA H100, torch 2.3.1"."""
+    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
+    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
+    return f"{where}, torch {environment['torch']}"

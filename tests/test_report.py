@@ -241,7 +241,7 @@ def test_layers_beside_torch_have_a_table(root):
         "largest_difference": 2e-15,
     }  # fmt: skip
     result = {
-        "command": "python -m common.results.compare_layers", "batch_size": 64, "window": 128,
+        "command": "python -m common.results.compare LSTM", "batch_size": 64, "window": 128,
         "input_size": 64, "hidden_size": 256, "steps": 20, "layers": {"LSTM": layer},
         "environment": ENVIRONMENT,
     }  # fmt: skip

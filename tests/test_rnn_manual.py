@@ -1,6 +1,5 @@
 """RNN_Manual against PyTorch: recurrent layers, the language model, texts, learning, writing."""
 
-import argparse
 import json
 import math
 
@@ -10,7 +9,8 @@ from torch import nn
 from torch.func import functional_call
 
 from common import checkpoint, data, files
-from common.results import compare_layers
+from common.results import compare, compare_steps
+from common.results.tables import compare_layer_results
 from RNN_Manual import echo, generate, train
 from RNN_Manual import test as evaluation
 from RNN_Manual.dataset import characters, load_test, load_training, strings, texts
@@ -748,7 +748,7 @@ def test_probabilities_of_temperature_top_k_and_top_p():
     torch.testing.assert_close(both, torch.tensor([0.0, 1, 0, 0]))
 
 
-@pytest.mark.parametrize("main", [generate.main, echo.main, compare_layers.main])
+@pytest.mark.parametrize("main", [generate.main, echo.main, compare.main])
 def test_help_of_the_other_scripts_reads(main, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     result = call(capsys, main, "--help")
@@ -823,22 +823,29 @@ def test_samples_of_an_epoch_are_written_once(tmp_path):
 
 
 def test_layers_beside_torch_are_equal_and_recorded(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(compare_layers, "ROOT", tmp_path)
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
     (tmp_path / "RNN_Manual").mkdir()
     argv = ["--steps", 2, "--batch-size", 2, "--window", 3, "--hidden-size", 5, "--record"]
-    result = call(capsys, compare_layers.main, *argv, "--input-size", 4, "--device", "cpu")
+    names = ["RNN", "GRU", "LSTM"]
+    result = call(capsys, compare.main, *names, *argv, "--input-size", 4, "--device", "cpu")
     assert (result.code, result.err) == (0, "") and result.out.count("ratio") == 3
-    record = json.loads((tmp_path / "RNN_Manual/results/compare_layers.json").read_text())
-    assert list(record["layers"]) == ["RNN", "GRU", "LSTM"]
+    (path,) = (tmp_path / "RNN_Manual/results").iterdir()
+    record = json.loads(path.read_text())
+    assert path.name == "compare_layers.json" and list(record["layers"]) == names
+    assert record["command"] == "python -m common.results.compare RNN GRU LSTM"
+    sizes = {"batch_size": 2, "steps": 2, "window": 3, "input_size": 4, "hidden_size": 5}
+    assert {name: record[name] for name in sizes} == sizes
     for layer in record["layers"].values():
         assert layer["largest_difference"] <= 1e-8
         milliseconds = layer["step_milliseconds"]
         assert milliseconds["manual"] > 0 and layer["step_ratio"] > 0
+    assert "| LSTM | " in compare_layer_results(path.parent.parent)
 
 
 def test_layers_that_differ_are_found(monkeypatch):
-    step = compare_layers.Pair.step_torch
-    wrong = lambda self, x, grad_output: step(self, x, 1.1 * grad_output)  # noqa: E731
-    monkeypatch.setattr(compare_layers.Pair, "step_manual", wrong)
-    sizes = argparse.Namespace(window=3, batch_size=2, input_size=4, hidden_size=5)
-    assert compare_layers.difference("GRU", sizes, torch.device("cpu")) > 0.05
+    step = compare_steps.manual_layer
+    wrong = lambda layer, x, grad_output: step(layer, x, 1.1 * grad_output)  # noqa: E731
+    monkeypatch.setattr(compare_steps, "manual_layer", wrong)
+    device, sizes = torch.device("cpu"), {"input_size": 4, "hidden_size": 5}
+    found = compare.differences("GRU", device, (3, 2), steps=1, **sizes)
+    assert found["gradient"] > 0.05 and found["loss"] <= 1e-8

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from common import cli
+from common.metrics import lines_of_code
 from common.results import compare
 from common.results.tables import compare_results
 from tests.running import (
@@ -154,17 +155,16 @@ def test_comparison_of_each_network_is_recorded_and_shown(
 
 
 def test_compare_refuses_what_is_no_pair(capsys):
-    assert_one_line(call(capsys, compare.main, "RNN"), "RNN", "MLP")
+    assert_one_line(call(capsys, compare.main, "MLP", "ResNet"), "ResNet", "MLP")
 
 
-def test_lines_of_code_leave_out_comments_and_docstrings(tmp_path, monkeypatch):
-    monkeypatch.setattr(compare, "ROOT", tmp_path)
+def test_lines_of_code_leave_out_comments_and_docstrings(tmp_path):
     (tmp_path / "folder" / "utils").mkdir(parents=True)
     source = '"""Module,\n\nof two lines."""\n\nx = 1  # here\n\n# there\n\n\n'
     function = 'def f():\n    """Doc."""\n    return (\n        x\n    )\n'
     (tmp_path / "folder" / "a.py").write_text(source + function)
     (tmp_path / "folder" / "utils" / "b.py").write_text("import os\n")
-    assert compare.lines_of_code("folder") == 1 + 3 + 1
+    assert lines_of_code(tmp_path / "folder") == 1 + 3 + 1
 
 
 # ---- the same run by both scripts ----

@@ -1,153 +1,148 @@
-"""Twins side by side: `python -m common.results.compare MLP`.
+"""Twins side by side: `python -m common.results.compare MLP`; layers: `... compare RNN GRU LSTM`.
 
 Both get the same weights and the same batches, in one process. Printed are the largest differences
-in loss and gradients, the time per training step, and the lines of code. --record writes the
-figures to results/compare.json of the hand-written folder (of a second network, with its name), for
-the README.
+in loss (of a layer: in outputs) and gradients, the time per training step (of a layer: of forward
+and backward), and the lines of code. --record writes the figures to results/compare.json of the
+hand-written folder, for the README: of a second network with its name, of layers together.
 """
 
-import ast
 import importlib
 import inspect
-import json
 import statistics
 import time
-from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from common import checkpoint, cli
 from common.data import ROOT
-from common.device import seed_everything, select_device
+from common.device import seed_everything, select_device, synchronize
 from common.folders import environment, git_commit
-from common.results.compare_steps import TRANSFORMERS, TWINS, ManualStep, TorchStep
+from common.metrics import lines_of_code
+from common.results.compare_steps import LAYERS, PAIRS, TRANSFORMERS, TWINS, WINDOW, make_pair
 
 
-def make_pair(name: str, dtype: torch.dtype, device: torch.device, lr: float = 1e-3, **kwargs):
-    """A step of each twin, from the same weights. `kwargs` go to both constructors."""
-    manual_folder, torch_folder, class_name = TWINS[name][:3]
-    manual = getattr(importlib.import_module(f"{manual_folder}.model"), class_name)(**kwargs)
-    native = getattr(importlib.import_module(f"{torch_folder}.model"), class_name)(**kwargs)
-    native.load_state_dict(manual.state_dict())
-    manual.to(device=device, dtype=dtype).train()
-    native.to(device=device, dtype=dtype).train()
-    return ManualStep(manual_folder, manual, lr), TorchStep(native, lr)
+def relative(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, relative to the largest value. 0 where there is nothing but rounding,
+    as in the gradient of a bias before batch normalisation."""
+    scale = theirs.abs().max()
+    if scale + ours.abs().max() <= 1e-10:
+        return 0.0
+    return ((ours - theirs).abs().max() / scale.clamp(min=1e-12)).item()
 
 
 def no_dropout(name: str) -> dict[str, float]:
-    """The arguments with which the network drops nothing."""
-    network = getattr(importlib.import_module(f"{TWINS[name].native}.model"), TWINS[name].network)
+    """The arguments with which a network drops nothing."""
+    if name in LAYERS:
+        return {}
+    network = getattr(importlib.import_module(f"{PAIRS[name].native}.model"), PAIRS[name].network)
     return {key: 0.0 for key in inspect.signature(network).parameters if key.endswith("dropout")}
 
 
-def differences(name: str, device: torch.device, batch_size: int, steps: int = 10) -> dict:
+def differences(name: str, device: torch.device, batch_size, steps: int = 10, **kwargs) -> dict:
     """The largest differences over `steps` steps in float64 (float32 on MPS).
 
-    `loss` is absolute, in nats; `gradient` is relative to the largest gradient of its tensor.
+    `loss` is absolute, in nats; `gradient` is relative to the largest gradient of its tensor. Of a
+    layer, `loss` is that of the outputs, relative to the largest. `kwargs` go to the constructors.
     Both networks drop the same values, because both draw from the same seed; but PyTorch's
     attention, from 2.5 on, draws in another way, and so do its kernels for a GPU: there nothing is
     dropped.
     """
     dtype = torch.float32 if device.type == "mps" else torch.float64
     newer = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 5)
-    otherwise = device.type != "cpu" or (newer and TWINS[name].manual in TRANSFORMERS)
-    manual, native = make_pair(name, dtype, device, **(no_dropout(name) if otherwise else {}))
-    loss_difference = gradient_difference = 0.0
+    otherwise = device.type != "cpu" or (newer and PAIRS[name].manual in TRANSFORMERS)
+    without = no_dropout(name) if otherwise else {}
+    manual, native = make_pair(name, dtype, device, **without, **kwargs)
+    found = {"loss": [], "gradient": []}
     for step in range(steps):
-        batch = TWINS[name].make_batch(batch_size, native.model, dtype, device)
-        losses = []
-        for twin in (manual, native):
-            torch.manual_seed(step)
-            losses.append(twin(*batch))
-        loss_difference = max(loss_difference, (losses[0] - losses[1]).abs().item())
+        batch = PAIRS[name].make_batch(batch_size, native.model, dtype, device)
+        torch.manual_seed(step)
+        ours = manual(*batch)
+        torch.manual_seed(step)
+        theirs = native(*batch)
+        difference = relative(ours, theirs) if name in LAYERS else (ours - theirs).abs().item()
+        found["loss"].append(difference)
         expected = native.gradients()
-        for key, gradient in manual.gradients().items():
-            scale = expected[key].abs().max().clamp(min=1e-12)
-            difference = ((gradient - expected[key]).abs().max() / scale).item()
-            # a bias before batch normalisation has gradient 0: there, only rounding is left
-            if max(expected[key].abs().max(), gradient.abs().max()) > 1e-10:
-                gradient_difference = max(gradient_difference, difference)
-    return {"loss": loss_difference, "gradient": gradient_difference}
+        found["gradient"] += [relative(g, expected[key]) for key, g in manual.gradients().items()]
+    return {name: float(np.max(values)) for name, values in found.items()}  # NaN where one is
 
 
-def timings(name: str, device: torch.device, batch_size: int, steps: int, warmup: int = 5) -> dict:
+def timings(name: str, device: torch.device, batch_size, steps: int, warmup=5, **kwargs) -> dict:
     """Seconds of each training step in float32, the twins taking turns."""
-    twins = dict(zip(("manual", "torch"), make_pair(name, torch.float32, device), strict=True))
-    batch = TWINS[name].make_batch(batch_size, twins["torch"].model, torch.float32, device)
-    seconds = {twin: [] for twin in twins}
+    pair = make_pair(name, torch.float32, device, **kwargs)
+    batch = PAIRS[name].make_batch(batch_size, pair[1].model, torch.float32, device)
+    seconds = {"manual": [], "torch": []}
     for step in range(warmup + steps):
-        for twin, train_step in twins.items():
+        for train_step, taken in zip(pair, seconds.values(), strict=True):
             synchronize(device)
             start = time.perf_counter()
             train_step(*batch)
             synchronize(device)
             if step >= warmup:
-                seconds[twin].append(time.perf_counter() - start)
+                taken.append(time.perf_counter() - start)
     return seconds
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
+def measure(name: str, device: torch.device, batch_size, steps: int, **kwargs) -> dict:
+    """The figures of a pair, which are printed as well. A layer's differences are of one step."""
+    found = differences(name, device, batch_size, 1 if name in LAYERS else 10, **kwargs)
+    seconds = timings(name, device, batch_size, steps, **kwargs)
+    medians = {twin: statistics.median(values) for twin, values in seconds.items()}
+    milliseconds = {twin: round(1e3 * value, 2) for twin, value in medians.items()}
+    ratio = medians["manual"] / medians["torch"]
+    for folder, value in zip(PAIRS[name][:2], milliseconds.values(), strict=True):
+        what = f"{lines_of_code(ROOT / folder):5d} lines" if name in TWINS else name
+        print(f"{folder:12}  {value:8.2f} ms per step  {what}")
+    print(f"time ratio {ratio:.2f} (medians of {steps} steps)")
+    print(f"largest difference in {'output' if name in LAYERS else 'loss'} {found['loss']:.1e}, "
+          f"in gradients {found['gradient']:.1e} (relative)", flush=True)  # fmt: skip
+    found = max(found.values()) if name in LAYERS else found
+    figures = {"step_milliseconds": milliseconds, "step_ratio": round(ratio, 3)}
+    return figures | {"largest_difference": found}
 
 
-def lines_of_code(folder: str) -> int:
-    """Lines of a folder's modules that hold code: no blank lines, comments or docstrings."""
-    total = 0
-    for path in (ROOT / folder).rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        lines = {n.lineno for n in ast.walk(tree) if isinstance(n, (ast.stmt, ast.expr))}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                lines -= set(range(node.lineno, node.end_lineno + 1))
-        total += len(lines)
-    return total
+def record(names: list[str], file: str, device: torch.device, facts: dict) -> None:
+    """Write what was found of these pairs to a file in results/ of the hand-written folder."""
+    command = f"python -m common.results.compare {' '.join(names)}"
+    result = {"command": command, "commit": git_commit(), **facts}
+    path = ROOT / PAIRS[names[0]].manual / "results" / file
+    checkpoint.write_json(path, result | {"environment": environment(device)})
+    print(f"recorded in {path.relative_to(ROOT)}")
 
 
 def main(argv=None):
     parser = cli.Parser(__doc__.splitlines()[0])
-    parser.add_argument("twins", choices=TWINS, help="which pair")
-    parser.add_argument("--batch-size", type=cli.positive_int, help="examples per step")
-    parser.add_argument("--steps", type=cli.positive_int, default=20, help="steps to time")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--record", action="store_true", help="write results/compare.json")
+    add = parser.add_argument
+    add("pairs", nargs="+", choices=PAIRS, help="which networks or layers")
+    add("--batch-size", type=cli.positive_int, help="examples per step")
+    add("--steps", type=cli.positive_int, default=20, help="steps to time")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--record", action="store_true", help="write results/compare.json")
+    add("--window", type=cli.positive_int, default=WINDOW, help="a layer's time steps")
+    add("--input-size", type=cli.positive_int, default=64, help="features that go into a layer")
+    add("--hidden-size", type=cli.positive_int, default=256, help="a layer's units")
     args = parser.parse_args(argv)
     device = select_device(args.device)
     seed_everything(0)
-
-    manual_folder, torch_folder, network, _, usual_size, examples = TWINS[args.twins]
-    batch_size = args.batch_size or usual_size
-    difference = differences(args.twins, device, batch_size)
-    seconds = timings(args.twins, device, batch_size, args.steps)
-    medians = {twin: statistics.median(values) for twin, values in seconds.items()}
-    result = {
-        "command": f"python -m common.results.compare {args.twins}",
-        "commit": git_commit(),
-        "twins": {"manual": manual_folder, "torch": torch_folder},
-        **({"network": network, "examples": examples} if examples else {}),
-        "batch_size": batch_size,
-        "steps": args.steps,
-        "step_milliseconds": {twin: round(1e3 * value, 2) for twin, value in medians.items()},
-        "step_ratio": round(medians["manual"] / medians["torch"], 3),
-        "largest_difference": difference,
-        "lines": {"manual": lines_of_code(manual_folder), "torch": lines_of_code(torch_folder)},
-        "environment": environment(device),
-    }
-    for twin in ("manual", "torch"):
-        print(
-            f"{result['twins'][twin]:12}  {result['step_milliseconds'][twin]:8.2f} ms per step  "
-            f"{result['lines'][twin]:5d} lines"
-        )
-    print(f"time ratio {result['step_ratio']:.2f} (medians of {args.steps} steps)")
-    print(f"largest difference in loss {difference['loss']:.1e}, in gradients "
-          f"{difference['gradient']:.1e} (relative)")  # fmt: skip
-    if args.record:
-        is_second = args.twins != manual_folder.split("_")[0]
-        name = f"compare_{network}.json" if is_second else "compare.json"
-        path = Path(ROOT, manual_folder, "results", name)
-        path.parent.mkdir(exist_ok=True)
-        checkpoint.write_atomically(path, (json.dumps(result, indent=2) + "\n").encode())
-        print(f"recorded in {path.relative_to(ROOT)}")
+    sizes, layers = {"input_size": args.input_size, "hidden_size": args.hidden_size}, {}
+    for name in args.pairs:
+        pair = PAIRS[name]
+        facts = {"batch_size": args.batch_size or pair.batch_size, "steps": args.steps}
+        if name in LAYERS:
+            shape = (args.window, facts["batch_size"])
+            layers[name] = measure(name, device, shape, args.steps, **sizes)
+            of_layers = {**facts, "window": args.window, **sizes, "layers": layers}
+            continue
+        twins = {"manual": pair.manual, "torch": pair.native}
+        of = {"network": name, "examples": pair.examples} if pair.examples else {}
+        facts |= {"twins": twins, **of, **measure(name, device, facts["batch_size"], args.steps)}
+        facts["lines"] = {twin: lines_of_code(ROOT / folder) for twin, folder in twins.items()}
+        if args.record:
+            suffix = "" if pair.manual.startswith(name) else f"_{name}"
+            record([name], f"compare{suffix}.json", device, facts)
+    if args.record and layers:
+        record(list(layers), "compare_layers.json", device, of_layers)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What compare.py puts side by side: the pairs of twins, their batches, and a step of each."""
+"""What compare.py puts side by side: pairs of networks or layers, their batches, a step of each."""
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -10,19 +11,15 @@ from torch import Tensor, nn
 from Transformer_Torch.dataset.batches import IGNORED
 
 TOKENS = 16  # of the longest sentence
-WINDOW = 128  # characters
+WINDOW = 128  # characters; of a layer, steps
 
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
 
-def features(*shape: int) -> Callable[..., Batch]:
+def features(shape: tuple, N: int, model, dtype: torch.dtype, device: torch.device) -> Batch:
     """Random examples of this shape, of ten classes."""
-
-    def make(N: int, model, dtype: torch.dtype, device: torch.device) -> Batch:
-        inputs = torch.randn(N, *shape, dtype=dtype, device=device)
-        return (inputs,), torch.randint(10, (N,), device=device)
-
-    return make
+    inputs = torch.randn(N, *shape, dtype=dtype, device=device)
+    return (inputs,), torch.randint(10, (N,), device=device)
 
 
 def tokens(model, *shape: int) -> Tensor:
@@ -47,6 +44,12 @@ def windows(N: int, model, dtype: torch.dtype, device: torch.device) -> Batch:
     return (inputs,), labels
 
 
+def sequences(size: tuple[int, int], model, dtype: torch.dtype, device: torch.device) -> Batch:
+    """A layer's inputs (T, N, D) and the gradient of its outputs (T, N, H); `size` is (T, N)."""
+    x = torch.randn(*size, model.input_size, dtype=dtype, device=device)
+    return (x,), torch.randn(*size, model.hidden_size, dtype=dtype, device=device)
+
+
 class Twins(NamedTuple):
     """The folders, the class, its batches, how many examples one has, and what these are."""
 
@@ -60,8 +63,8 @@ class Twins(NamedTuple):
 
 TRANSFORMERS = ("Transformer_Manual", "Transformer_Torch")
 TWINS = {
-    "MLP": Twins("MLP_Manual", "MLP_Torch", "MLP", features(784)),
-    "CNN": Twins("CNN_Manual", "CNN_Torch", "CNN", features(1, 28, 28)),
+    "MLP": Twins("MLP_Manual", "MLP_Torch", "MLP", partial(features, (784,))),
+    "CNN": Twins("CNN_Manual", "CNN_Torch", "CNN", partial(features, (1, 28, 28))),
     "Transformer": Twins(
         *TRANSFORMERS, "Transformer", sentences, 128, f"sentences of up to {TOKENS} tokens"
     ),
@@ -69,6 +72,8 @@ TWINS = {
         *TRANSFORMERS, "LanguageModel", windows, 16, f"windows of {WINDOW} characters"
     ),
 }
+LAYERS = {n: Twins("RNN_Manual", "torch", n, sequences, 64) for n in ("RNN", "GRU", "LSTM")}
+PAIRS = TWINS | LAYERS
 
 
 class ManualStep:
@@ -110,3 +115,47 @@ class TorchStep:
 
     def gradients(self) -> dict:
         return {name: parameter.grad for name, parameter in self.model.named_parameters()}
+
+
+def manual_layer(layer, x: Tensor, grad_output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output of a hand-written layer, and all gradients by name."""
+    output, _ = layer.forward(x)
+    grad_x, _ = layer.backward(grad_output)
+    return output, {"x": grad_x, **layer.gradients()}
+
+
+def torch_layer(layer: nn.Module, x: Tensor, grad_output: Tensor) -> tuple:
+    """The same of PyTorch's, by autograd."""
+    wanted = {"x": x.detach().requires_grad_(), **dict(layer.named_parameters())}
+    output, _ = layer(wanted["x"])
+    gradients = torch.autograd.grad(output, list(wanted.values()), grad_output)
+    return output.detach(), dict(zip(wanted, gradients, strict=True))
+
+
+class LayerStep:
+    """Forward and backward of a layer by itself, by one of these functions."""
+
+    def __init__(self, model, run: Callable):
+        self.model, self.run = model, run
+
+    def __call__(self, inputs: tuple[Tensor, ...], grad_output: Tensor) -> Tensor:
+        output, self.found = self.run(self.model, *inputs, grad_output)
+        return output
+
+    def gradients(self) -> dict:
+        return self.found
+
+
+def make_pair(name: str, dtype: torch.dtype, device: torch.device, lr: float = 1e-3, **kwargs):
+    """A step of each twin, from the same weights. `kwargs` go to both constructors."""
+    pair, modules = PAIRS[name], ("utils.layers", "nn") if name in LAYERS else ("model", "model")
+    manual, native = (
+        getattr(importlib.import_module(f"{folder}.{module}"), pair.network)(**kwargs)
+        for folder, module in zip(pair[:2], modules, strict=True)
+    )
+    native.load_state_dict(manual.state_dict())
+    manual.to(device=device, dtype=dtype).train()
+    native.to(device=device, dtype=dtype).train()
+    if name in LAYERS:
+        return LayerStep(manual, manual_layer), LayerStep(native, torch_layer)
+    return ManualStep(pair.manual, manual, lr), TorchStep(native, lr)

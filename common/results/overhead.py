@@ -8,8 +8,10 @@ forward, backward and optimiser. Evaluation and checkpoints between epochs are l
 import importlib
 import sys
 import tempfile
-import time
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from unittest.mock import patch
 
 from common import cli
@@ -18,51 +20,33 @@ from common.errors import UserError
 from common.run import Run
 
 FOLDERS = ("ResNet", "ViT")
+PARTS = ("batches", "augmentation", "normalisation", "logging")
 
 
 class Clock:
-    """Adds up the seconds of what it wraps, by name."""
+    """Adds up the seconds of what it times in the steps of the epochs, by name."""
 
     def __init__(self):
-        self.seconds, self.steps, self.total, self.evaluating = {}, 0, 0.0, False
+        self.seconds, self.steps, self.total, self.in_epoch = Counter(), 0, 0.0, False
 
-    def add(self, name: str, start: float) -> None:
-        if not self.evaluating:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-    def wrap(self, name: str, function):
-        def timed(*args, **kwargs):
-            start = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.add(name, start)
-
-        return timed
-
-    def pause(self, function):
-        """Times nothing while the function runs."""
-
-        def untimed(*args, **kwargs):
-            self.evaluating = True
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.evaluating = False
-
-        return untimed
+    @contextmanager
+    def time(self, name: str):
+        """Times a block; as a decorator, each call of a function."""
+        start = perf_counter()
+        yield
+        if self.in_epoch:  # so that evaluation between epochs does not count
+            self.seconds[name] += perf_counter() - start
 
     def wrap_batches(self, batches):
         """Times each batch, and the whole epoch from its first batch to the last step's end."""
 
         def timed(*args, **kwargs):
-            iterator, epoch = batches(*args, **kwargs), time.perf_counter()
+            iterator, epoch, self.in_epoch = batches(*args, **kwargs), perf_counter(), True
             while True:
-                start = time.perf_counter()
-                batch = next(iterator, None)
-                self.add("batches", start)
+                with self.time("batches"):
+                    batch = next(iterator, None)
                 if batch is None:
-                    self.total += time.perf_counter() - epoch
+                    self.total, self.in_epoch = self.total + perf_counter() - epoch, False
                     return
                 yield batch
                 self.steps += 1
@@ -73,14 +57,16 @@ class Clock:
 def measure(folder: str, flags: list[str]) -> Clock:
     """Run the folder's training with everything timed that is not the network."""
     train, clock = importlib.import_module(f"{folder}.train"), Clock()
-    Augmentation, Normalize = train.augmentation.Augmentation, train.Normalize
+
+    def timed(holder, function: str, name: str):
+        return patch.object(holder, function, clock.time(name)(getattr(holder, function)))
+
     with (
         tempfile.TemporaryDirectory() as place,
-        patch.object(Augmentation, "__call__", clock.wrap("augmentation", Augmentation.__call__)),
-        patch.object(Normalize, "__call__", clock.wrap("normalisation", Normalize.__call__)),
-        patch.object(Run, "log_step", clock.wrap("logging", Run.log_step)),
+        timed(train.augmentation.Augmentation, "__call__", "augmentation"),
+        timed(train.Normalize, "__call__", "normalisation"),
+        timed(Run, "log_step", "logging"),
         patch.object(Split, "batches", clock.wrap_batches(Split.batches)),
-        patch.object(train, "predict_all", clock.pause(train.predict_all)),
     ):
         train.main([*flags, "--run-dir", str(Path(place) / "run")])
     return clock
@@ -91,12 +77,11 @@ def main(argv=None):
     if not argv or argv[0] not in FOLDERS:
         raise UserError(f"name one of {', '.join(FOLDERS)}, then its train.py's own flags")
     clock = measure(argv[0], argv[1:])
-    names = ("batches", "augmentation", "normalisation", "logging")
-    outside = {name: clock.seconds.get(name, 0.0) for name in names}
     print(f"\n{clock.steps} steps, {1000 * clock.total / clock.steps:.1f} ms each, of which")
-    for name, seconds in outside.items():
+    for name in PARTS:
+        seconds = clock.seconds[name]
         print(f"{name:>14} {1000 * seconds / clock.steps:7.2f} ms {seconds / clock.total:7.2%}")
-    print(f"{'together':>14} {sum(outside.values()) / clock.total:18.2%}")
+    print(f"{'together':>14} {sum(clock.seconds.values()) / clock.total:18.2%}")
 
 
 if __name__ == "__main__":

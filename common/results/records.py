@@ -13,16 +13,8 @@ from common.metrics import parameter_count
 
 # flags that say where and how long ago, not what was learned
 NOT_HYPERPARAMETERS = {
-    "seed",
-    "device",
-    "data_dir",
-    "run_dir",
-    "resume",
-    "given",
-    "commit",
-    "environment",
-    "dataset",
-}
+    "seed", "device", "data_dir", "run_dir", "resume", "given", "commit", "environment", "dataset",
+}  # fmt: skip
 
 
 def training_command(folder: Path, config: dict, script: str = "train.py") -> str:
@@ -50,17 +42,14 @@ def write(
     Returns the file, and whether this seed is the file's lowest (whose pictures are shown).
     Refuses (UserError) a run that did not end, and one of another recipe than the file's.
     """
-    waited = len(state["history"]) - best_row(state["history"])["epoch"]
-    if state["epoch"] < config["epochs"] and not 0 < config.get("patience", 0) <= waited:
-        raise UserError(
-            f"the run stands at epoch {state['epoch']} of {config['epochs']}: --resume it"
-        )
+    epoch, history, best = state["epoch"], state["history"], best_row(state["history"])
+    waited = len(history) - best["epoch"]
+    if epoch < config["epochs"] and not 0 < config.get("patience", 0) <= waited:
+        raise UserError(f"the run stands at epoch {epoch} of {config['epochs']}: --resume it")
     if "environment" not in config:
         raise UserError("the run was trained by an older version: train it again")
     path = folder / "results" / f"{name}.json"
     hyperparameters = {k: v for k, v in config.items() if k not in NOT_HYPERPARAMETERS}
-    history = state["history"]
-    best = best_row(history)
     row = {
         "seed": config["seed"],
         "epochs": len(history),
@@ -81,9 +70,8 @@ def write(
         "data": {"examples": examples, "sha256": checksums},
         "environment": config["environment"],
         "runs": [row],
+        **({"signatures": signatures} if signatures else {}),
     }
-    if signatures:
-        record["signatures"] = signatures
     if path.is_file():
         try:
             previous = json.loads(path.read_text(encoding="utf-8"))
@@ -97,8 +85,7 @@ def write(
                 raise UserError(f"{path} is of other {key}: name this recipe with --config")
         record["runs"] += [run for run in previous["runs"] if run["seed"] != row["seed"]]
         record["runs"].sort(key=lambda run: run["seed"])
-    path.parent.mkdir(exist_ok=True)
-    checkpoint.write_atomically(path, (json.dumps(record, indent=2) + "\n").encode())
+    checkpoint.write_json(path, record)
     return path, record["runs"][0] is row
 
 

@@ -13,45 +13,19 @@ import json
 import statistics
 from pathlib import Path
 
+import pandas as pd
+
 from common import cli
 from common.data import ROOT
+from common.folders import machine
 from common.history import lowest_metric
-from common.results.tables import compare_layer_results, compare_results, machine, table
+from common.results.tables import compare_layer_results, compare_results, table
 
-METRICS = {  # how each metric is shown, in this order: heading, factor, decimals
-    "accuracy": ("accuracy, %", 100, 2),
-    "loss": ("loss, nats", 1, 4),
-    "perplexity": ("perplexity", 1, 3),
-    "bits_per_character": ("bits per character", 1, 3),
-    "bleu": ("BLEU", 1, 2),
-    "chrf": ("chrF", 1, 2),
-    "torchtext_bleu": ("BLEU by torchtext", 1, 2),
-    "exact_match": ("exact match, %", 100, 2),
-    "translation_seconds": ("seconds to translate", 1, 1),
-    "log_likelihood": ("log-likelihood, nats", 1, 2),
-    "elbo": ("ELBO, nats", 1, 2),
-    "reconstruction": ("reconstruction, nats", 1, 2),
-    "kl": ("KL, nats", 1, 2),
-    "active_units": ("active units", 1, 1),
-    "mig": ("mutual information gap", 1, 3),
-    "frechet_distance": ("Fréchet distance", 1, 4),
-    "frechet_floor": ("Fréchet distance, real to real", 1, 4),
-    "frechet_ratio": ("Fréchet distance / real to real", 1, 2),
-    "precision": ("precision, %", 100, 1),
-    "recall": ("recall, %", 100, 1),
-    "confident_share": ("classified with ≥ 0.9, %", 100, 2),
-    "real_confident_share": ("the same of real ones, %", 100, 2),
-    "class_deviation": ("largest deviation of a class, points", 100, 2),
-    "as_asked": ("of the class asked for, %", 100, 2),
-    "modes": ("modes of 8", 1, 0),
-    "high_quality": ("high quality, %", 100, 2),
-}
+# how each metric is shown, in this order: heading, factor, decimals; and its rank as a headline
+TABLE = pd.read_csv(Path(__file__).with_name("metrics.csv"), index_col="metric")
+METRICS = {name: tuple(row) for name, *row, _ in TABLE.itertuples()}
 # what the root README shows of a record: the first of these that it has
-HEADLINES = [
-    "accuracy", "bleu", "exact_match", "log_likelihood", "high_quality", "frechet_ratio", "loss",
-]  # fmt: skip
-# what a folder's table shows, where its records have it
-SHOWN = [*(("test", name) for name in METRICS), ("validation", "accuracy")]
+HEADLINES = list(TABLE["headline"].dropna().sort_values().index)
 
 
 def mean_std(values: list[float], factor: float, decimals: int) -> str:
@@ -66,25 +40,23 @@ def load_records(folder: Path) -> list[dict]:
     """A folder's records, MNIST first, samples last."""
     paths = [p for p in folder.glob("results/*.json") if not p.name.startswith("compare")]
     records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    order = ("mnist", "fashion-mnist", "cifar10", "cifar10-jpeg", "cifar100")
-    return sorted(
-        records,
-        key=lambda r: (
-            r["sample"],
-            order.index(r["dataset"]) if r["dataset"] in order else len(order),
-            -max(run["epochs"] for run in r["runs"]),
-            r["config"],
-        ),
-    )
+    order = ["mnist", "fashion-mnist", "cifar10", "cifar10-jpeg", "cifar100"]
+
+    def rank(record: dict) -> tuple:
+        epochs = max(run["epochs"] for run in record["runs"])
+        place = [*order, record["dataset"]].index(record["dataset"])
+        return record["sample"], place, -epochs, record["config"]
+
+    return sorted(records, key=rank)
 
 
 def columns(records: list[dict]) -> list[tuple[str, str]]:
     """The (split, metric) pairs of a folder's table; of validation, what epochs were chosen by."""
     runs = [run for record in records for run in record["runs"]]
-    found = [(split, name) for split, name in SHOWN if any(name in run[split] for run in runs)]
-    if ("validation", "accuracy") in found:
-        return found
+    found = [("test", name) for name in METRICS if any(name in run["test"] for run in runs)]
     chosen_by = dict.fromkeys(lowest_metric(v) for run in runs if (v := run["validation"]))
+    if any("accuracy" in run["validation"] for run in runs):
+        chosen_by = ["accuracy"]
     return [*found, *(("validation", name) for name in chosen_by)]
 
 
@@ -105,14 +77,9 @@ EFFORT = ["seeds", "epochs", "seconds", "parameters"]
 
 def effort(record: dict) -> list[str]:
     """The cells below EFFORT."""
-    runs = record["runs"]
-    epochs = sorted({run["epochs"] for run in runs})
-    return [
-        str(len(runs)),
-        str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}",
-        f"{statistics.mean(run['seconds'] for run in runs):.0f}",
-        f"{record['parameters']:,}",
-    ]
+    runs = pd.DataFrame(record["runs"])
+    epochs = " to ".join(map(str, sorted({runs["epochs"].min(), runs["epochs"].max()})))
+    return [f"{len(runs)}", epochs, f"{runs['seconds'].mean():.0f}", f"{record['parameters']:,}"]
 
 
 def folder_results(folder: Path) -> str:
@@ -124,16 +91,12 @@ def folder_results(folder: Path) -> str:
     metrics = [f"{split} {METRICS[name][0]}" for split, name in shown]
     rows = [[name_of(r), *(cell(r, *metric) for metric in shown), *effort(r)] for r in records]
     lines = table([["dataset", *metrics, *EFFORT], *rows])
-    lines += [
-        "",
-        "Mean ± standard deviation over seeds. The commands, to be repeated for each seed:",
-        "",
-    ]
+    note = "Mean ± standard deviation over seeds. The commands, to be repeated for each seed:"
+    lines += ["", note, ""]
     for record in records:
         seeds = ", ".join(str(run["seed"]) for run in record["runs"])
-        lines.append(
-            f"- `{record['command']} --seed S`, S = {seeds} ({machine(record['environment'])})"
-        )
+        where = machine(record["environment"])
+        lines.append(f"- `{record['command']} --seed S`, S = {seeds} ({where})")
     for metric, signature in sorted({s for r in records for s in r.get("signatures", {}).items()}):
         lines.append(f"- {METRICS[metric][0]}: `{signature}`")
     return "\n".join(lines)
@@ -162,11 +125,12 @@ def fill(readme: Path) -> str:
     }
     for name, make in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        if start in text:
-            if end not in text.split(start, 1)[1]:
-                raise cli.UserError(f"{readme} opens {start} but never closes it")
-            before, rest = text.split(start, 1)
-            text = f"{before}{start}\n\n{make()}\n\n{end}{rest.split(end, 1)[1]}"
+        before, opened, rest = text.partition(start)
+        _, closed, after = rest.partition(end)
+        if opened and not closed:
+            raise cli.UserError(f"{readme} opens {start} but never closes it")
+        if opened:
+            text = f"{before}{start}\n\n{make()}\n\n{end}{after}"
     return text
 
 
@@ -174,16 +138,14 @@ def main(argv=None):
     parser = cli.Parser("Write the result tables into the READMEs.")
     parser.add_argument("--check", action="store_true", help="only say which READMEs differ")
     args = parser.parse_args(argv)
-    differing = []
-    for readme in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]:
-        text = fill(readme)
-        if text != readme.read_text(encoding="utf-8"):
-            differing.append(str(readme.relative_to(ROOT)))
-            if not args.check:
-                readme.write_text(text, encoding="utf-8")
-                print(f"wrote {readme.relative_to(ROOT)}")
+    texts = {path: fill(path) for path in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]}
+    differing = [path for path, text in texts.items() if text != path.read_text(encoding="utf-8")]
     if args.check and differing:
-        raise cli.UserError(f"{', '.join(differing)}: run python -m common.results.report")
+        names = ", ".join(str(path.relative_to(ROOT)) for path in differing)
+        raise cli.UserError(f"{names}: run python -m common.results.report")
+    for path in differing:
+        path.write_text(texts[path], encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import pandas as pd
 
 from common import checkpoint, cli, folders
 from common.data import ROOT
-from common.errors import UserError
+from common.errors import UserError, printable
+from common.history import read_csv
 from common.results.report import METRICS
 
 BEST = {"accuracy": max, "loss": min, "bleu": max, "frechet_distance": min}  # of a run, the first
@@ -23,41 +24,28 @@ NOTHING = dict(best="", dataset="?", task="", done=0, epochs="?", metric="", val
                seconds=None, seed="", shown="no config.json", kind=None, history=())  # fmt: skip
 
 
-def escape(value) -> str:
-    """A flag's value or a file's name on one line, without control characters."""
+def words(value) -> str:
+    """A flag's value on one line."""
     if isinstance(value, list):
-        return " ".join(map(escape, value)) or "none"
-    text = f"{value:.12g}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def read_history(path: Path) -> pd.DataFrame:
-    """A row of numbers per epoch. Raises KeyError, OSError or ValueError where it is damaged or cut
-    off: a run writes all of it, with a line feed at the end."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    table = pd.read_csv(io.StringIO(text), dtype=str)
-    table = table.filter(regex="^(epoch|seconds|validation_.*)$").astype(float)
-    is_whole = text.endswith("\n") and (table.abs() < float("inf")).all(axis=None)
-    if not is_whole or list(table["epoch"]) != list(range(1, len(table) + 1)):
-        raise ValueError("not a row for every epoch")
-    return table
+        return " ".join(map(words, value)) or "none"
+    return printable(f"{value:.12g}" if isinstance(value, float) else value)
 
 
 def read_run(folder: Path, path: Path) -> dict:
     """A run's cells. `shown`: its best validation, or what it lacks; `kind`: what that measures."""
-    run = {"folder": folder.name, "run": escape(path.relative_to(folder / "runs")), **NOTHING}
+    run = {"folder": folder.name, "run": printable(path.relative_to(folder / "runs")), **NOTHING}
     with suppress(UserError, OSError, ValueError, KeyError, TypeError, RecursionError):
         if os.path.isfile(path / "config.json"):
             run["shown"] = "config.json unreadable"
             config = folders.read_config(path)
-            flags = {escape(k).replace("_", "-"): escape(v) for k, v in config.items()}
-            dataset = escape(folders.dataset_name(config))
+            flags = {printable(k).replace("_", "-"): words(v) for k, v in config.items()}
+            dataset = words(folders.dataset_name(config))
             run |= {f"--{k}": v for k, v in flags.items()}
             run |= {k: flags[k] for k in ("task", "epochs", "seed") if k in flags}
             run |= {"dataset": dataset, "shown": "no epoch yet"}
         if "--dataset" in run and os.path.lexists(path / "history.csv"):
             run["shown"] = "history.csv unreadable"
-            history = read_history(path / "history.csv")
+            history = read_csv(path / "history.csv")
             run |= {"seconds": history["seconds"].max(), "done": len(history), "history": history}
             run["shown"] = "no validation" if len(history) else "no epoch yet"
     metric = next((m for m in BEST if run["done"] and f"validation_{m}" in run["history"]), None)
@@ -134,9 +122,9 @@ def write(name: str, content: bytes) -> None:
     """Write a whole file, and say whether it took the place of another."""
     there = os.path.lexists(name)
     if there and not os.path.isfile(name):
-        raise UserError(f"cannot write {escape(name)}: something that is no file has that name")
+        raise UserError(f"cannot write {name}: something that is no file has that name")
     checkpoint.write_atomically(Path(os.path.realpath(name)), content)
-    print("replaced" if there else "wrote", escape(name), file=sys.stderr)
+    print("replaced" if there else "wrote", printable(name), file=sys.stderr)
 
 
 def main(argv=None):
@@ -149,9 +137,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     asked = [name.rstrip("/") for name in args.folders]  # which completion appends
     for name in {*asked} - {*names}:
-        raise UserError(f"{escape(name)!r} is no model folder; there are {', '.join(names)}")
+        raise UserError(f"{name!r} is no model folder; there are {', '.join(names)}")
     if args.plot and not args.plot.endswith(".png"):
-        raise UserError(f"--plot {escape(args.plot)}: a picture's name ends in .png")
+        raise UserError(f"--plot {args.plot}: a picture's name ends in .png")
     tables = {name: read_runs(ROOT / name) for name in asked or names}
     found = [table for table in tables.values() if len(table)]
     if not found:

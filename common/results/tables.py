@@ -3,11 +3,7 @@
 import json
 from pathlib import Path
 
-
-def machine(environment: dict) -> str:
-    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
-    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
-    return f"{where}, torch {environment['torch']}"
+from common.folders import machine
 
 
 def table(rows: list[list[str]]) -> list[str]:
@@ -17,33 +13,29 @@ def table(rows: list[list[str]]) -> list[str]:
 
 
 def command(result: dict) -> str:
-    """What makes the figures. Those of before `common/results/` was there name `common.compare`."""
-    return result["command"].replace(" common.compare", " common.results.compare")
+    """What makes the figures today: older records name modules that have moved."""
+    text = result["command"].replace(" common.compare", " common.results.compare")
+    return text.replace("compare_layers", "compare RNN GRU LSTM")
 
 
 def compare_layer_results(folder: Path) -> str:
-    """Hand-written layers beside PyTorch's, as common.results.compare_layers recorded them."""
+    """Hand-written layers beside PyTorch's, as common.results.compare recorded them."""
     path = folder / "results" / "compare_layers.json"
     if not path.is_file():
         return "Nothing recorded yet."
     result = json.loads(path.read_text(encoding="utf-8"))
     rows = [["layer", "by hand, ms", "nn + autograd, ms", "ratio"]]
     for name, layer in result["layers"].items():
-        milliseconds = [f"{layer['step_milliseconds'][kind]}" for kind in ("manual", "torch")]
+        milliseconds = map(str, layer["step_milliseconds"].values())
         rows.append([name, *milliseconds, f"**{layer['step_ratio']:.2f}**"])
     largest = max(layer["largest_difference"] for layer in result["layers"].values())
-    return "\n".join(
-        [
-            *table(rows),
-            "",
-            f"Median time of forward and backward: batches of {result['batch_size']}, "
-            f"{result['window']} steps, {result['input_size']} → {result['hidden_size']}; "
-            f"{result['steps']} in turns ({machine(result['environment'])}). In double precision, "
-            f"outputs and gradients differ by at most {largest:.1e} of the largest value.",
-            "",
-            f"`{command(result)}`",
-        ]
+    text = (
+        f"Median time of forward and backward: batches of {result['batch_size']}, "
+        f"{result['window']} steps, {result['input_size']} → {result['hidden_size']}; "
+        f"{result['steps']} in turns ({machine(result['environment'])}). In double precision, "
+        f"outputs and gradients differ by at most {largest:.1e} of the largest value."
     )
+    return "\n".join([*table(rows), "", text, "", f"`{command(result)}`"])
 
 
 def compare_results(folder: Path) -> str:
@@ -59,14 +51,12 @@ def compare_results(folder: Path) -> str:
             rows.append([f"{name}{network}", f"{milliseconds}", f"{lines}"])
         batches = " ".join(filter(None, [f"{result['batch_size']}", result.get("examples")]))
         difference = result["largest_difference"]
-        texts += [
-            "",
+        text = (
             f"Time of the hand-written step over PyTorch's: **{result['step_ratio']:.2f}** "
             f"(batches of {batches}, {result['steps']} steps in turns, "
             f"{machine(result['environment'])}). From the same weights and batches, in "
             f"double precision, the losses differ by at most {difference['loss']:.1e} nats "
-            f"and the gradients by {difference['gradient']:.1e} of the largest one.",
-            "",
-            f"`{command(result)}`",
-        ]
+            f"and the gradients by {difference['gradient']:.1e} of the largest one."
+        )
+        texts += ["", text, "", f"`{command(result)}`"]
     return "\n".join([*table(rows), *texts]) if texts else "Nothing recorded yet."

@@ -5,7 +5,8 @@ import re
 import pytest
 import torch
 
-from common.results import compare, compare_layers
+from common.results import compare
+from common.results.compare_steps import LAYERS
 from tests.running import call
 
 pytestmark = pytest.mark.gpu
@@ -51,13 +52,13 @@ def test_twins_agree_step_by_step_in_float64(name, device):
 
 
 @pytest.mark.parametrize("dtype, most", [(torch.float32, SMOOTH_GRADIENT), (torch.float64, 1e-8)])
-@pytest.mark.parametrize("name", compare_layers.LAYERS)
+@pytest.mark.parametrize("name", LAYERS)
 def test_recurrent_layers_agree_with_those_of_cudnn(name, dtype, most, device):
     torch.manual_seed(0)
-    pair = compare_layers.Pair(name, dtype, device, 16, 32)
-    x = torch.randn(20, 8, 16, dtype=dtype, device=device)
-    grad_output = torch.randn(20, 8, 32, dtype=dtype, device=device)
-    ours, theirs = pair.step_manual(x, grad_output), pair.step_torch(x, grad_output)
+    manual, native = compare.make_pair(name, dtype, device, input_size=16, hidden_size=32)
+    inputs = LAYERS[name].make_batch((20, 8), native.model, dtype, device)
+    outputs = {"output": manual(*inputs)}, {"output": native(*inputs)}
+    ours, theirs = outputs[0] | manual.gradients(), outputs[1] | native.gradients()
     assert max(distances(ours, theirs).values()) <= most
 
 
@@ -72,7 +73,7 @@ def test_comparison_of_twins_runs(name, device, capsys):
 
 def test_comparison_of_layers_runs(device, capsys):
     flags = ["--steps", 2, "--batch-size", 4, "--window", 6, "--hidden-size", 8]
-    result = call(capsys, compare_layers.main, *flags, "--device", device)
+    result = call(capsys, compare.main, *LAYERS, *flags, "--device", device)
     assert result.code == 0, result.err
     numbers = re.findall(r"\d\.\de[-+]\d\d", result.out)
     assert len(numbers) == 3 and all(float(number) <= 1e-8 for number in numbers)
