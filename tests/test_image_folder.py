@@ -312,7 +312,7 @@ def test_a_data_dir_that_is_no_folder_is_refused(tmp_path, place):
 def test_too_few_images_to_hold_some_out_are_refused(tmp_path):
     make_split(tmp_path / "train", {"a": 1, "b": 1})
     make_split(tmp_path / "test", {"a": 1, "b": 1})
-    with user_error("2 of 2"):
+    with user_error(tmp_path, "no val/", "class a has one"):
         image_folder.load_training(str(tmp_path), None)
 
 
