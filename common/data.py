@@ -139,7 +139,8 @@ def check_classes(path: Path, known: list[str] | None, classes: list[str] | None
     if known is None or classes is None or list(known) == list(classes):
         return
     same = [a == b for a, b in zip(known, classes, strict=False)]
-    first = [*same, False].index(False) if max(len(known), len(classes)) > 10 else 0
+    first = max(0, [*same, False].index(False) - 1)  # what stands before the first that differs
+    first = first if max(len(known), len(classes)) > 10 else 0
     there, here = (
         f"{len(names)}: {'… ' if first else ''}{', '.join(names[first : first + 10])}"
         + (" …" if len(names) > first + 10 else "")
