@@ -29,7 +29,7 @@ def main(argv=None):
     run_dir, config = find_trained(FOLDER, args, RECIPES)
     test = load_test(config.dataset, config.data_dir).to(args.device)
     model = build_model(config, test).to(device=args.device)
-    load_best(model, run_dir)
+    load_best(model, run_dir, test.classes)
 
     flip_test = getattr(config, "flip_test", False)  # younger than some runs
     logits = predict(model, test, flip_test)

@@ -127,7 +127,7 @@ def main(argv=None):
     )
     scaler = grad_scaler(device, args.precision)
 
-    with Run(FOLDER, args, model, optimizer, scaler=scaler) as run:
+    with Run(FOLDER, args, model, optimizer, train, scaler=scaler) as run:
         schedule = make_schedule(
             args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
         )

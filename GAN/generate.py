@@ -9,7 +9,7 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli
-from common.errors import UserError
+from common.errors import UserError, printable
 from GAN.dataset import to_float
 from GAN.train import MODELS, RECIPES
 from GAN.utils.judge import even_labels, latents, sample
@@ -74,11 +74,11 @@ def main(argv=None):
     points = len(kind.shape) == 1
     grid = scatter(samples) if points else mosaic(to_float(samples), args.columns)
     save_png(output / "grid.png", grid, args.scale)
-    print(output / "grid.png")
+    print(printable(output / "grid.png"))
     if args.single:
         for number, image in enumerate(to_float(samples)):
             save_png(output / f"{number:05d}.png", mosaic(image[None], 1), args.scale)
-        print(f"{len(samples)} single images in {output}")
+        print(f"{len(samples)} single images in {printable(output)}")
 
 
 if __name__ == "__main__":

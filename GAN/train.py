@@ -117,7 +117,7 @@ def main(argv=None):
 
     parts = dict(kind=Kind(train.shape, train.classes), diary=diary, average=average)
     parts["discriminator_optimizer"] = optimizers[1]
-    with Run(FOLDER, args, model, optimizers[0], **parts) as run:
+    with Run(FOLDER, args, model, optimizers[0], train, **parts) as run:
         schedules = [
             make_schedule(args.schedule, optimizer, args.lr, total_steps, args.warmup, run.step)
             for optimizer in optimizers

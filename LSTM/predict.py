@@ -10,7 +10,7 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
 
 from common import checkpoint, cli
 from common.device import select_device
-from common.errors import UserError
+from common.errors import UserError, printable
 from common.evaluation import find_trained, load_best
 from LSTM.dataset.texts import Encoding
 from LSTM.dataset.words import basic_english
@@ -58,7 +58,7 @@ def main(argv=None):
     probabilities = logits.float().softmax(1)[0]
     best = int(probabilities.argmax())
     for label, name in enumerate(encoding.classes):
-        print(f"{name:>12}  {probabilities[label]:7.2%}{'  *' if label == best else ''}")
+        print(f"{printable(name):>12}  {probabilities[label]:7.2%}{'  *' if label == best else ''}")
     known = sum(word in encoding.vocabulary for word in words)
     if known < len(words) or not words:
         print(f"({known:,} of {len(words):,} words are known: the others are all read alike)")
@@ -73,7 +73,7 @@ def main(argv=None):
             draw_texts(Path(args.picture), [(caption, words, weights)], what, most=1_000)
         except (OSError, ValueError) as error:
             raise UserError(f"--picture {args.picture}: {error}") from None
-        print(f"picture in {args.picture}")
+        print(f"picture in {printable(args.picture)}")
 
 
 if __name__ == "__main__":

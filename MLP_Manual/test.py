@@ -27,7 +27,7 @@ def main(argv=None):
     run_dir, config = find_trained(FOLDER, args, RECIPES)
     test = load_test(config.dataset, config.data_dir).to(args.device)
     model = build_model(config, test).to(device=args.device)
-    load_best(model, run_dir)
+    load_best(model, run_dir, test.classes)
 
     metrics = evaluate(model, test)
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")

@@ -104,7 +104,7 @@ def main(argv=None):
     criterion = MeanSquaredError() if args.loss == "mse" else CrossEntropy(args.label_smoothing)
     optimizer = OPTIMIZERS[args.optimizer](model, lr=args.lr, weight_decay=args.weight_decay)
 
-    with Run(FOLDER, args, model, optimizer) as run:
+    with Run(FOLDER, args, model, optimizer, train) as run:
         schedule = make_schedule(args.schedule, args.lr, total_steps, args.warmup)
         run.announce(train, validation)
         for _ in range(run.epoch, args.epochs):

@@ -116,7 +116,7 @@ def main(argv=None):
         model.parameters(), lr=args.lr, weight_decay=args.weight_decay
     )
 
-    with Run(FOLDER, args, model, optimizer) as run:
+    with Run(FOLDER, args, model, optimizer, train) as run:
         schedule = make_schedule(
             args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
         )

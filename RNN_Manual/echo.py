@@ -14,6 +14,7 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
 
 from common import cli
 from common.device import seed_everything, select_device
+from common.errors import printable
 from RNN_Manual.dataset import strings
 from RNN_Manual.dataset.text import Text
 from RNN_Manual.model import CELLS, LanguageModel
@@ -91,7 +92,7 @@ def main(argv=None):
             print(f"{cell:>5}  delay {delay:3d}  echoes right {right}", flush=True)
     title = f"echo: {args.hidden_size} units, {args.steps} steps of training, {args.seeds} seeds"
     draw_memory(Path(args.out), accuracy, norms, title)
-    print(f"picture in {args.out}")
+    print(f"picture in {printable(args.out)}")
 
 
 if __name__ == "__main__":

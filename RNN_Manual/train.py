@@ -110,7 +110,7 @@ def main(argv=None):
     optimizer = OPTIMIZERS[args.optimizer](model, lr=args.lr, weight_decay=args.weight_decay)
     carried, vocabulary = CarriedState(device), Vocabulary(train.classes)
 
-    with Run(FOLDER, args, model, optimizer, carried=carried, vocabulary=vocabulary) as run:
+    with Run(FOLDER, args, model, optimizer, train, carried=carried, vocabulary=vocabulary) as run:
         schedule = make_schedule(args.schedule, args.lr, total_steps, args.warmup)
         run.announce(train, validation)
         for _ in range(run.epoch, args.epochs):

@@ -107,7 +107,7 @@ def main(argv=None):
     )
 
     parts = dict(tokenizer=train.tokenizer, average=average)
-    with Run(FOLDER, args, model, optimizer, **parts) as run:
+    with Run(FOLDER, args, model, optimizer, train, **parts) as run:
         schedule = learning_rate(args.schedule, args.lr, total_steps, args.warmup)
         run.announce(train, validation)
         for _ in range(run.epoch, args.epochs):

@@ -119,7 +119,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     scaler = grad_scaler(device, args.precision)
 
     parts = dict(tokenizer=train.tokenizer, scaler=scaler, average=average)
-    with Run(FOLDER, args, model, optimizer, **parts) as run:
+    with Run(FOLDER, args, model, optimizer, train, **parts) as run:
         schedule = make_schedule(
             args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
         )

@@ -13,7 +13,7 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
 
 from common import cli
 from common.data import Split
-from common.errors import UserError
+from common.errors import UserError, printable
 from VAE.dataset import load_training, no_images
 from VAE.model import VAE, Autoencoder
 from VAE.utils.pictures import COLUMNS, column_labels, draw_sheet, encode_all, sample_codes
@@ -132,7 +132,7 @@ def main(argv=None):
     except OSError as error:
         raise UserError(f"{path.parent} cannot be made ({error.strerror})") from None
     draw_sheet(path, pictures, columns)
-    print(f"{config.model} of {run_dir}: {len(pictures)} images in {path}")
+    print(f"{config.model} of {run_dir}: {len(pictures)} images in {printable(path)}")
 
 
 if __name__ == "__main__":

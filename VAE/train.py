@@ -127,7 +127,7 @@ def main(argv=None):
     def beta(step: int) -> float:
         return args.beta * min(1.0, (step + 1) / max(1, args.beta_warmup * num_batches))
 
-    with Run(FOLDER, args, model, optimizer, average=average) as run:
+    with Run(FOLDER, args, model, optimizer, train, average=average) as run:
         schedule = make_schedule(
             args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
         )

@@ -93,7 +93,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
     scaler = grad_scaler(device, args.precision)
 
-    with Run(FOLDER, args, model, optimizer, scaler=scaler, average=average) as run:
+    with Run(FOLDER, args, model, optimizer, train, scaler=scaler, average=average) as run:
         schedule = make_schedule(
             args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common import folders
 from common.device import PRECISIONS
-from common.errors import UserError
+from common.errors import UserError, printable
 
 UNSET = object()
 REFIT = "learn the validation split too, all choices being made; the last epoch counts"
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         self.models = models or {}  # what each --model brings along, where it brings anything
 
     def error(self, message: str):
-        self.exit(2, f"error: {message} (--help lists the flags)\n")
+        self.exit(2, f"error: {printable(message)} (--help lists the flags)\n")
 
 
 def number(kind: type, low: float, high: float = float("inf"), open_low: bool = False) -> Callable:

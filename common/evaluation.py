@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from common import checkpoint, folders
+from common.data import check_classes
 from common.errors import UserError
 
 
@@ -21,10 +22,16 @@ def find_trained(folder: Path, args: Namespace, recipes: dict) -> tuple[Path, Na
     return run_dir, config
 
 
-def load_best(model, run_dir: Path) -> None:
-    """Put the best checkpoint of the run into `model`, in evaluation mode."""
+def load_best(model, run_dir: Path, classes: list[str] | None = None) -> None:
+    """Put the best checkpoint of the run into `model`, in evaluation mode.
+
+    Raises UserError where the run has learned other `classes` than those of the data at hand.
+    """
     path = run_dir / "best.safetensors"
-    checkpoint.restore(model, best_weights(checkpoint.load(path)), path, "network")
+    state = checkpoint.load(path)
+    if "data" in state:  # older runs do not say
+        check_classes(path, state["data"]["classes"], classes)
+    checkpoint.restore(model, best_weights(state), path, "network")
     model.eval()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from common import checkpoint
-from common.errors import UserError
+from common.errors import UserError, printable
 
 OWN_DATA = ("folder", "csv")  # datasets that are what lies in --data-dir, and called like it
 RUN_FILES = ("history.csv", "last.safetensors", "best.safetensors")
@@ -18,14 +18,22 @@ RUN_FILES = ("history.csv", "last.safetensors", "best.safetensors")
 
 def dataset_name(config: dict) -> str:
     """What runs and records call the dataset: for --dataset folder or csv, the folder's name."""
-    return Path(config["data_dir"]).name if config["dataset"] in OWN_DATA else config["dataset"]
+    own = config["dataset"] in OWN_DATA
+    return printable(Path(config["data_dir"]).name if own else config["dataset"])
+
+
+def named(run_dir: str) -> Path:
+    """The folder that --run-dir means. Raises UserError for a name that no terminal can show."""
+    if printable(run_dir) != run_dir:
+        raise UserError(f"--run-dir {run_dir}: name a folder without control characters")
+    return Path(run_dir)
 
 
 def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:
     """Make the folder of a new run: `run_dir`, which must hold no run yet, or runs/NNNN-dataset."""
     try:
         if run_dir is not None:
-            path = Path(run_dir)
+            path = named(run_dir)
             if any((path / name).exists() for name in RUN_FILES):
                 raise UserError(f"{path} holds a run already: add --resume, or name another folder")
             path.mkdir(parents=True, exist_ok=True)
@@ -56,7 +64,7 @@ def find_run(runs: Path, run_dir: str | None, needed: str) -> Path:
     Raises UserError when there is none.
     """
     if run_dir is not None:
-        if not os.path.isfile(Path(run_dir) / needed):
+        if not os.path.isfile(named(run_dir) / needed):
             raise UserError(f"no run to use in {run_dir}: it has no {needed}")
         return Path(run_dir)
     found = [path for path in numbered(runs) if (path / needed).is_file()]

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from common import checkpoint, console, distributed
+from common.data import check_same, facts
 from common.device import random_state, seed_everything, set_random_state
 from common.errors import UserError
 from common.folders import dataset_name, environment, git_commit, new_run, write_config
@@ -24,12 +25,13 @@ class Run:
 
     Used as a context: inside it, Ctrl-C waits for the step to end, saves, and says how to resume.
     `epoch`, `step` (of the whole run) and `batch` (of the epoch) say where the run stands.
+    `data` is the split it learns, which a resumed run has to find as it was.
     `parts` are what else a run needs to go on, by name: everything with a state_dict().
     """
 
-    def __init__(self, folder: Path, args, model, optimizer, **parts):
+    def __init__(self, folder: Path, args, model, optimizer, data, **parts):
         self.folder, self.args, self.model, self.optimizer = folder, args, model, optimizer
-        self.dataset = dataset_name(vars(args))
+        self.dataset, self.data = dataset_name(vars(args)), data
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.epoch, self.step, self.batch, self.lr = 0, 0, 0, 0.0
         self.train_loss, self.history, self.ctrl_c = RunningMean(), [], console.CtrlC()
@@ -142,6 +144,7 @@ class Run:
         """All that a checkpoint holds."""
         return {
             "dataset": self.dataset,
+            "data": facts(self.data),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **{name: part.state_dict() for name, part in self.parts.items()},
@@ -169,6 +172,8 @@ class Run:
         """Take everything back from last.safetensors."""
         path = self.path / "last.safetensors"
         state = checkpoint.load(path)
+        if "data" in state:  # older runs do not say
+            check_same(path, state["data"], self.data)
         checkpoint.restore(self.model, state["model"], path, "network")
         checkpoint.restore(self.optimizer, state["optimizer"], path, "optimiser")
         for name, part in self.parts.items():

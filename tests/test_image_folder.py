@@ -4,17 +4,23 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
+import struct
+import unicodedata
 import warnings
+import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from common.data import stratified_split
-from ResNet.dataset import image_folder, streamed
+from common.errors import UserError
+from ResNet.dataset import image_folder, pictures, streamed
 from tests.conftest import user_error
 
 TRAIN = {"cat": 6, "ant": 4, "dog": 10}
@@ -195,6 +201,211 @@ def test_random_crop_is_a_part_of_the_image_drawn_from_torchs_generator(tmp_path
     assert {(crop.shape, crop.dtype) for crop in crops} == {((3, 16, 16), torch.uint8)}
 
 
+# what files say about their pixels
+
+
+def saved(image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_images_are_turned_as_exif_says(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    path = saved(noise(1, 70, 40), tmp_path / f"image.{suffix}", exif=exif)
+    with Image.open(path) as image:
+        expected = ImageOps.exif_transpose(image).convert("RGB")
+    assert expected.size == ((70, 40) if orientation < 5 else (40, 70))
+    image = image_folder.read_image(path)
+    assert image.size == expected.size and image.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "I;16"])
+def test_images_of_every_kind_are_turned(tmp_path, mode, orientation):
+    if mode == "I;16":
+        image = Image.fromarray(np.arange(24, dtype=np.uint16).reshape(4, 6) * 2000)
+    else:
+        image = noise(2, 6, 4).convert(mode)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    plain = image_folder.read_image(saved(image, tmp_path / "plain.png"))
+    turned = image_folder.read_image(saved(image, tmp_path / "turned.png", exif=exif))
+    turn = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}[orientation]
+    assert turned.size == plain.transpose(turn).size
+    assert turned.tobytes() == plain.transpose(turn).tobytes()
+
+
+def test_the_size_of_a_turned_image_is_that_of_what_is_seen(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    pixels = np.zeros((48, 96, 3), np.uint8)
+    pixels[:, :24] = 250  # on the left in the file: at the top when turned, and cut off
+    path = saved(Image.fromarray(pixels), tmp_path / "image.png", exif=exif)
+    files = image_folder.Files([path], torch.tensor([0]), ["a"])
+    assert image_folder.natural_size(files) == 224
+    assert image_folder.fit(path, 48).max() == 0
+
+
+def test_damaged_exif_is_no_reason_to_refuse_an_image(tmp_path):
+    image = noise(1, 6, 4)
+    path = saved(image, tmp_path / "image.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff no such thing")
+    assert image_folder.read_image(path).tobytes() == image.tobytes()
+
+
+WHITE, HALF, BLACK = [255] * 3, [127] * 3, [0] * 3  # clear, half clear, opaque: all are black
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_pixels_are_white(tmp_path, mode, suffix):
+    image = Image.new("RGBA", (3, 1))
+    for x, alpha in enumerate((0, 128, 255)):
+        image.putpixel((x, 0), (0, 0, 0, alpha))
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    path = saved(image.convert(mode), tmp_path / f"image.{suffix}", **options)
+    assert np.asarray(image_folder.read_image(path)).tolist() == [[WHITE, HALF, BLACK]]
+
+
+def two_pixels(mode):
+    """The first is the one that becomes transparent, the second is 9 (of 255) bright."""
+    if mode == "I;16":
+        return Image.fromarray(np.array([[0, 9 * 257]], np.uint16))
+    image = Image.new(mode, (2, 1))
+    if mode == "P":
+        image.putpalette([0, 0, 0, 9, 9, 9])
+    image.putpixel((1, 0), {"P": 1, "L": 9, "RGB": (9, 9, 9)}[mode])
+    return image
+
+
+@pytest.mark.parametrize(
+    "mode, suffix, transparency, first",
+    [
+        ("P", "png", 0, WHITE), ("P", "png", b"\x80\xff", HALF), ("P", "gif", 0, WHITE),
+        ("L", "png", 0, WHITE), ("RGB", "png", (0, 0, 0), WHITE), ("I;16", "png", 0, WHITE),
+    ],
+)  # fmt: skip
+def test_a_transparent_colour_is_white(tmp_path, mode, suffix, transparency, first):
+    path = tmp_path / f"image.{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        image = image_folder.read_image(saved(two_pixels(mode), path, transparency=transparency))
+    assert np.asarray(image).tolist() == [[first, [9] * 3]]
+    image = image_folder.read_image(saved(two_pixels(mode), path))
+    assert np.asarray(image).tolist() == [[BLACK, [9] * 3]]
+
+
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+def test_pixels_of_an_unknown_range_are_one_line(tmp_path, kind):
+    pixels = np.array([[0, 1], [70_000, 3]], kind)
+    path = saved(Image.fromarray(pixels), tmp_path / "image.tif")
+    with user_error(path, "32 bits", "8 or 16"):
+        image_folder.read_image(path)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix):
+    pixels = np.array([[0, 257, 65_535]], np.uint16)
+    path = saved(Image.fromarray(pixels), tmp_path / f"image.{suffix}")
+    assert np.asarray(image_folder.read_image(path))[0, :, 0].tolist() == [0, 1, 255]
+
+
+@pytest.mark.parametrize("width, height", [(1, 20_000), (20_000, 1), (3, 9_000)])
+def test_long_images_are_cut_before_they_are_scaled(tmp_path, monkeypatch, width, height):
+    """Scaled to 224 pixels, 1 x 20,000 would be four million rows."""
+    sizes, resize_image = [], Image.Image.resize
+
+    def keep(self, size, *args, **options):
+        sizes.append(size)
+        return resize_image(self, size, *args, **options)
+
+    y, x = np.mgrid[:height, :width]
+    pixels = (255 * (x + y) / (width + height - 2)).astype(np.uint8)
+    path = saved(Image.fromarray(pixels), tmp_path / "image.png")
+    monkeypatch.setattr(Image.Image, "resize", keep)
+    image = image_folder.fit(path, 224)
+    assert image.shape == (3, 224, 224) and abs(image.double().mean() - 127) < 2
+    assert len(sizes) == 1 and max(sizes[0]) <= 4 * 224
+
+
+def png(pixels, width, height, interlaced=0):
+    """A grey PNG of these compressed rows, written chunk by chunk."""
+
+    def chunk(kind, content):
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, interlaced)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def rows_of(grey):
+    return b"".join(b"\0" + row.tobytes() for row in grey if row.size)
+
+
+@pytest.mark.parametrize("interlaced", [0, 1])
+@pytest.mark.parametrize("width, height", [(1, 1), (3, 2), (5, 9), (16, 16), (2, 30)])
+def test_a_png_without_its_last_rows_is_named_in_one_line(tmp_path, width, height, interlaced):
+    grey = np.random.default_rng(0).integers(1, 256, (height, width), dtype=np.uint8)
+    parts = [grey[y::b, x::a] for x, y, a, b in pictures.PASSES] if interlaced else [grey]
+    whole = b"".join(map(rows_of, parts))
+    path = tmp_path / "image.png"
+    path.write_bytes(png(whole, width, height, interlaced))
+    assert np.array_equal(np.asarray(image_folder.read_image(path))[:, :, 0], grey)
+    for missing in (1, len(whole) // 2, len(whole)):
+        path.write_bytes(png(whole[: len(whole) - missing], width, height, interlaced))
+        with user_error(path, "cannot be read as an image"):
+            image_folder.read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("width, height", [(1, 1), (9, 1), (1, 9), (7, 8)])
+def test_whole_pngs_of_every_kind_are_read(tmp_path, mode, width, height):
+    path = saved(noise(4, width, height).convert(mode), tmp_path / "image.png")
+    assert image_folder.read_image(path).size == (width, height)
+
+
+# classes
+
+
+@pytest.mark.parametrize("there", ["train", "test"])
+def test_accents_of_class_names_may_be_written_in_two_ways(tmp_path, there):
+    names = {"\u00e9t\u00e9": 3, "hiver": 3, "\u00c5r": 3}
+    decomposed = {unicodedata.normalize("NFD", name): n for name, n in names.items()}
+    for split in ("train", "test"):
+        make_split(tmp_path / split, decomposed if split == there else names)
+    train, validation, test = load(tmp_path)
+    assert train.classes == validation.classes == test.classes == sorted(names)
+    assert test.labels.bincount().tolist() == [3, 3, 3]
+    first = Image.open(tmp_path / "test" / "hiver" / "00.png")
+    row = int((test.labels == test.classes.index("hiver")).nonzero()[0])
+    assert torch.equal(test.inputs[row], pil_to_tensor(first))
+
+
+def test_a_class_that_is_there_in_both_ways_is_one_line(tmp_path):
+    make_split(tmp_path / "train", {"e\u0301t\u00e9": 3, "\u00e9t\u00e9": 3})
+    if len(list((tmp_path / "train").iterdir())) < 2:
+        pytest.skip("this file system takes them for one name")
+    make_split(tmp_path / "test", {"\u00e9t\u00e9": 3})
+    with user_error(tmp_path / "train", "twice", "NFC", "NFD"):
+        load(tmp_path)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("counts", [{"a": 12, "b": 1, "c": 12}, {"a": 1, "b": 1, "c": 4}])
+def test_every_class_keeps_an_image_to_learn_from(tmp_path, counts):
+    make_split(tmp_path / "train", counts)
+    make_split(tmp_path / "test", dict.fromkeys(counts, 1))
+    train, validation, _ = load(tmp_path)
+    assert train.labels.unique().tolist() == [0, 1, 2]
+    assert len(train) + len(validation) == sum(counts.values()) and len(validation) == 3
+
+
 # checksums
 
 
@@ -313,7 +524,7 @@ def test_a_data_dir_that_is_no_folder_is_refused(tmp_path, place):
 def test_too_few_images_to_hold_some_out_are_refused(tmp_path):
     make_split(tmp_path / "train", {"a": 1, "b": 1})
     make_split(tmp_path / "test", {"a": 1, "b": 1})
-    with user_error("2 of 2"):
+    with user_error(tmp_path, "no val/", "class a has one"):
         image_folder.load_training(str(tmp_path), None)
 
 
@@ -485,6 +696,48 @@ def test_an_unreadable_file_met_while_streaming_is_named_in_one_line(
     with user_error(path, "cannot be read"):
         list(getattr(test, way)(2))
     assert multiprocessing.active_children() == [], "workers wait for work that never comes"
+
+
+@pytest.mark.parametrize("free, expected", [(64, 2), (40, 1), (35, 0), (1, 0), (10_000, 3)])
+def test_no_more_workers_than_shared_memory_has_room_for(
+    tmp_path, monkeypatch, capsys, free, expected
+):
+    """Docker's /dev/shm has 64 MiB; two batches lie ready for each worker, and two are in use."""
+    many_processors(monkeypatch)
+    monkeypatch.setattr(streamed, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free * 2**20))
+    streamed.say_that_memory_is_short.cache_clear()
+    for _ in range(2):
+        assert streamed.workers_for(10 * 2**20) == expected
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == (expected < 3), err
+    assert ("--shm-size" in err) == (expected < 3)
+
+
+def test_without_shared_memory_the_batches_are_the_same(root, monkeypatch, tmp_path):
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    many_processors(monkeypatch)
+    train = load(root, 16)[0]
+    expected = list(train.batches(4, seed=2))
+    monkeypatch.setattr(streamed, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+    assert_same_batches(train.batches(4, seed=2), expected)
+
+
+@pytest.mark.parametrize(
+    "fault, kind",
+    [("DataLoader worker (pid 1) is killed", UserError), ("another one", RuntimeError)],
+)
+def test_a_killed_worker_is_one_line(root, monkeypatch, fault, kind):
+    monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+
+    def broken(*args, **options):
+        raise RuntimeError(f"{fault} by signal: Bus error.")
+        yield
+
+    monkeypatch.setattr(streamed, "DataLoader", broken)
+    with pytest.raises(kind, match="Bus error"):
+        list(load(root)[0].in_order())
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="processors are not limited")

@@ -455,13 +455,49 @@ def test_encodings_of_csv_files(encoding, tmp_path):
         (b"\xff\xfe" + "text,label\na,x\n".encode("utf-16-le") + b"\x00", ["line 3", "UTF-8"]),
         ("text,label\na,x\nb,x\nc,x\n", ["one class only", "'x'"]),
         ("text,label\na,x\nb,x\nc,y\n", ["fewer than 2", "'y'"]),
-        ("text,label\na,x\na,x\nb,y\nb,y\n", ["2 different texts"]),
+        ("text,label\na,1\nb,2\nc,1.0\nd,2\n", ["row 4", "'1.0'", "'1'", "row 2"]),
+        ("text,label\na,x\nb,x\nc,y\nc,y\n", ["fewer than 2 different texts", "'y'"]),
+        ("text,label\na,x\na,x\nb,y\nb,y\n", ["fewer than 2 different texts", "'x'"]),
     ],
 )
 def test_bad_csv_is_one_line_naming_the_row(content, parts, tmp_path):
     path = write_csv(tmp_path, "train.csv", content)
     with user_error(path, *parts):
         csv_files.load_training(str(tmp_path))
+
+
+def test_labels_that_read_the_same_are_one_class(tmp_path):
+    """Accents written in two ways, and spaces around."""
+    rows = [f"text {n},{label}" for n in range(9) for label in ("\u00e9", "e\u0301", " x", "x ")]
+    write_csv(tmp_path, "train.csv", "\n".join(["text,label", *rows]))
+    assert csv_files.load(tmp_path / "train.csv").classes == ["x", "\u00e9"]
+
+
+def test_copies_do_not_take_a_class_out_of_training(tmp_path):
+    """Each text of b and of c comes twice: copies stay together, and a text of each is learned."""
+    lines = [f"a text {n},a" for n in range(30)]
+    lines += [f"{label} text {n},{label}" for label in "bc" for n in (0, 1, 0, 1)]
+    write_csv(tmp_path, "train.csv", "\n".join(["text,label", *lines]))
+    train, validation = csv_files.load_training(str(tmp_path))
+    assert train.labels.unique().tolist() == [0, 1, 2]
+    assert not as_dict(train).keys() & as_dict(validation).keys()
+    assert len(train) + len(validation) == 38
+
+
+def test_a_class_whose_texts_are_all_another_ones_is_named(monkeypatch):
+    corpus = Corpus.of(["p", "p", "q", "q", "r", "s"], [0, 1, 0, 1, 0, 0], ["a", "b"], {})
+    monkeypatch.setattr(
+        texts, "stratified_split", lambda labels, size: (torch.tensor([2, 3]), torch.tensor([0, 1]))
+    )
+    with user_error("class 'b'"):
+        split_off(corpus, 2)
+
+
+def test_with_a_validation_file_copies_are_no_reason_to_refuse(tmp_path):
+    write_csv(tmp_path, "train.csv", "text,label\na,x\na,x\nb,y\n")
+    write_csv(tmp_path, "val.csv", "text,label\nc,x\n")
+    train, validation = csv_files.load_training(str(tmp_path))
+    assert (len(train), len(validation)) == (3, 1)
 
 
 def test_labels_that_training_does_not_know_are_one_line(tmp_path):

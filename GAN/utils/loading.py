@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from common import checkpoint
-from common.data import Split
+from common.data import Split, check_classes
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import best_weights, find_trained
@@ -28,7 +28,7 @@ class Kind:
 
     def load_state_dict(self, state: dict) -> None:
         if state != self.state_dict():
-            raise ValueError(f"it was trained on data of shape {state['shape']}")
+            raise ValueError(f"it was trained on data of shape {state['shape']}, or other classes")
 
 
 def load_trained(folder: Path, args: Namespace, recipes: dict, models: dict):
@@ -59,9 +59,8 @@ def check_data(path: Path, kind: Kind, data: Split, conditional: bool) -> None:
     or, where it knows classes, of others."""
     if kind.shape != data.shape:
         raise UserError(f"{path} draws data of shape {kind.shape}; this is of {data.shape}")
-    if conditional and kind.classes != list(data.classes):
-        known, here = ", ".join(kind.classes), ", ".join(data.classes)
-        raise UserError(f"{path} knows the classes {known}; these are {here}")
+    if conditional:
+        check_classes(path, kind.classes, data.classes)
 
 
 def interpolations(

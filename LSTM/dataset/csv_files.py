@@ -5,12 +5,14 @@ import codecs
 import csv
 import io
 import os
+import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import sha256
 
-from .texts import Corpus, check_size, split_off
+from .texts import Corpus, check_choice, check_copies, split_off
 
 COLUMNS = ("text", "label")
 VALIDATION_SHARE = 0.1
@@ -56,7 +58,7 @@ def read(path: Path) -> tuple[list[str], list[str], list[int], str]:
             if not text or not label:
                 raise UserError(f"{path}, row {number}: the {'label' if text else 'text'} is empty")
             texts.append(text)
-            labels.append(label)
+            labels.append(unicodedata.normalize("NFC", label))  # "é" as one character, not as two
             numbers.append(number)
     except csv.Error as error:
         raise UserError(f"{path}, row {number + 1}: not a row of a CSV file ({error})") from None
@@ -74,9 +76,23 @@ def find(data_dir: str | None, name: str) -> Path:
     return path
 
 
+def check_numbers(path: Path, labels: list[str], rows: list[int]) -> None:
+    """Raises UserError for a number that is written in two ways: 1 and 1.0 would be two classes."""
+    written: dict[float, tuple[str, int]] = {}
+    for label, row in zip(labels, rows, strict=True):
+        with suppress(ValueError):
+            other, first = written.setdefault(float(label), (label, row))
+            if other != label:
+                raise UserError(
+                    f"{path}, row {row}: the label {label!r} is the number {other!r} of row "
+                    f"{first}: write it one way"
+                )
+
+
 def load(path: Path, classes: list[str] | None = None) -> Corpus:
     """One file; the `classes` are those of train.csv, in alphabetical order."""
     texts, labels, rows, checksum = read(path)
+    check_numbers(path, labels, rows)
     known = classes or sorted(set(labels))
     for label, row in zip(labels, rows, strict=True):
         if label not in known:
@@ -87,10 +103,12 @@ def load(path: Path, classes: list[str] | None = None) -> Corpus:
 
 def load_training(data_dir: str | None) -> tuple[Corpus, Corpus]:
     path = find(data_dir, "train.csv")
-    train = check_size(load(path), str(path))
+    train = load(path)
+    check_choice(train, path)
     validation = path.with_name("val.csv")
     if validation.is_file():
         return train, load(validation, train.classes)
+    check_copies(train, path)
     different = int(train.groups().max()) + 1
     size = max(len(train.classes), round(VALIDATION_SHARE * different))
     if size >= different:

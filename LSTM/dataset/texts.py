@@ -5,6 +5,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy
 import torch
@@ -89,7 +90,8 @@ class Corpus:
 def split_off(corpus: Corpus, size: int) -> tuple[Corpus, Corpus]:
     """Hold out `size` different texts, each with all its copies, a fair share of every class.
 
-    A text that stands on both sides would be known by heart: its class could be looked up.
+    A text that stands on both sides would be known by heart: its class could be looked up. Raises
+    UserError for a class that would have no text to learn from.
     """
     groups = corpus.groups()
     first = torch.full((int(groups.max()) + 1,), len(groups)).scatter_reduce(
@@ -97,7 +99,12 @@ def split_off(corpus: Corpus, size: int) -> tuple[Corpus, Corpus]:
     )
     _, held_groups = stratified_split(corpus.labels[first], size)
     held = torch.isin(groups, held_groups)
-    return corpus.take((~held).nonzero().squeeze(1)), corpus.take(held.nonzero().squeeze(1))
+    train, validation = (corpus.take(rows.nonzero().squeeze(1)) for rows in (~held, held))
+    lost = set(corpus.labels.tolist()) - set(train.labels.tolist())
+    if lost:
+        name = corpus.classes[min(lost)]
+        raise UserError(f"no text of class {name!r} is left to learn from: others share its texts")
+    return train, validation
 
 
 class Encoding:
@@ -174,12 +181,18 @@ class Texts(Split):
         return iter(order.split(batch_size)[distributed.rank() :: distributed.world_size()])
 
 
-def check_size(corpus: Corpus, where: str) -> Corpus:
-    """Raises UserError for texts that cannot be split or told apart."""
-    present = corpus.labels.bincount(minlength=len(corpus.classes))
+def check_choice(corpus: Corpus, where: Path) -> None:
+    """Raises UserError for texts of one class."""
     if len(corpus.classes) < 2:
         raise UserError(f"{where} has one class only, {corpus.classes[0]!r}: there is no choice")
+
+
+def check_copies(corpus: Corpus, where: Path) -> None:
+    """Raises UserError for a class that cannot be split: copies of a text count once."""
+    different = torch.stack([corpus.labels, corpus.groups()]).unique(dim=1)
+    present = different[0].bincount(minlength=len(corpus.classes))
     if int(present.min()) < 2:
         rare = corpus.classes[int(present.argmin())]
-        raise UserError(f"{where} has fewer than 2 texts of class {rare!r}: none to hold out")
-    return corpus
+        raise UserError(
+            f"{where} has fewer than 2 different texts of class {rare!r}: none to hold out"
+        )

@@ -22,6 +22,7 @@ def load_trained(folder: Path, args: Namespace) -> tuple[Path, Namespace, Autoen
     if "likelihood" not in folders.read_config(run_dir):
         raise UserError(f"{run_dir} is a run of another folder's network, not of {folder.name}'s")
     config.device = device
-    model = build_model(config, no_images(config.dataset)).to(device=device)
-    load_best(model, run_dir)
+    data = no_images(config.dataset)
+    model = build_model(config, data).to(device=device)
+    load_best(model, run_dir, data.classes)
     return run_dir, config, model

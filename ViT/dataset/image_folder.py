@@ -6,24 +6,21 @@ the test split (as ImageNet's val/ is used), and validation is held out of train
 
 import hashlib
 import os
+import unicodedata
 from argparse import Namespace
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms.functional import pil_to_tensor
 
 from common.data import Split, stratified_split
 from common.errors import UserError
 from common.files import sha256
 
+from .pictures import fit, random_crop, read_image
 from .streamed import Streamed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
@@ -52,16 +49,23 @@ def entries(folder: Path) -> list[Path]:
 
 
 def find_files(root: Path, split: str) -> Files:
-    """Every image of a split. Raises UserError for other files and for empty classes."""
-    folder = root / split
-    classes = [path.name for path in entries(folder) if path.is_dir()]
-    if not classes:
+    """Every image of a split. Raises UserError for other files and for empty classes.
+
+    Classes are in the order of their names, whichever way those write their accents (macOS and
+    Linux differ): "é" is one character in NFC, two in NFD.
+    """
+    folder, folders = root / split, {}
+    for path in entries(folder):
+        name = unicodedata.normalize("NFC", path.name)
+        if path.is_dir() and folders.setdefault(name, path) != path:
+            raise UserError(f"{folder} has {name} twice, in NFC and NFD: make one folder of them")
+    if not folders:
         raise UserError(f"{folder} has no folders: images lie in {split}/<class>/")
-    paths, labels = [], []
+    paths, labels, classes = [], [], sorted(folders)
     for label, name in enumerate(classes):
-        found = entries(folder / name)
+        found = entries(folders[name])
         if not found:
-            raise UserError(f"{folder / name} is empty: a class needs images")
+            raise UserError(f"{folders[name]} is empty: a class needs images")
         for path in found:
             if path.suffix.lower() not in SUFFIXES or not path.is_file():
                 raise UserError(f"{path} is no image ({', '.join(sorted(SUFFIXES))}): remove it")
@@ -87,42 +91,6 @@ def find_splits(data_dir: str | None) -> dict[str, Files]:
     if "test" not in there:
         return {"train": files["train"], "test": files["val"]}
     return {{"val": "validation"}.get(name, name): found for name, found in files.items()}
-
-
-def read_image(path: Path, content: bytes | None = None) -> Image.Image:
-    """The image in RGB. Raises UserError naming a file that cannot be read."""
-    try:
-        with Image.open(BytesIO(path.read_bytes() if content is None else content)) as image:
-            if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would cut off
-                image = Image.fromarray((numpy.asarray(image) // 257).astype("uint8"))
-            return image.convert("RGB")
-    except UnidentifiedImageError:
-        raise UserError(f"{path} cannot be read as an image: remove it") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read as an image ({reason}): remove it") from None
-
-
-def fit(path: Path, size: int, content: bytes | None = None) -> Tensor:
-    """Scale the shorter side to `size` and cut out the middle -> (3, size, size) uint8."""
-    image = read_image(path, content)
-    width, height = image.size
-    if (width, height) != (size, size):
-        scale = size / min(width, height)
-        width, height = max(size, round(width * scale)), max(size, round(height * scale))
-        left, top = (width - size) // 2, (height - size) // 2
-        image = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3)
-        image = image.crop((left, top, left + size, top + size))
-    return pil_to_tensor(image)
-
-
-def random_crop(path: Path, size: int) -> Tensor:
-    """Scale a random part of the image, between 35 % and all of it -> (3, size, size) uint8.
-
-    For training on large images, as Inception and ResNet were (Szegedy et al., 2014, section 6).
-    """
-    image = RandomResizedCrop(size, scale=(0.35, 1), antialias=True)(read_image(path))
-    return pil_to_tensor(image)
 
 
 def natural_size(files: Files) -> int:
@@ -171,6 +139,12 @@ def load_training(data_dir: str | None, size: int | None) -> tuple[Split, Split]
     if "validation" in splits:
         validation = load(splits["validation"], "val", size)
         return load(train, "train", size, random_crop), validation
+    if len(train.paths) < 2 * len(train.classes):
+        rare = train.classes[int(train.labels.bincount().argmin())]
+        raise UserError(
+            f"{data_dir} has no val/, and too few images in train/ to hold some out: class {rare} "
+            "has one; add images, or val/<class>/"
+        )
     held = max(len(train.classes), round(VALIDATION_SHARE * len(train.paths)))
     rows, held_out = stratified_split(train.labels, held)
     return (

@@ -1,8 +1,11 @@
 """A split that is too large for memory: images are read from the disk as they are needed."""
 
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy
@@ -15,6 +18,8 @@ from common.data import Split
 from common.errors import UserError
 
 MOST_WORKERS = 8
+AHEAD = 2  # batches that each worker has ready: DataLoader's default
+SHARED_MEMORY = Path("/dev/shm")  # where they leave them, on Linux; Docker gives it 64 MiB
 
 
 def processors() -> int:
@@ -22,6 +27,28 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def workers_for(batch_bytes: int) -> int:
+    """How many processes have room to read ahead in batches of that size."""
+    wanted = min(MOST_WORKERS, processors())
+    if not SHARED_MEMORY.is_dir():
+        return wanted
+    share = shutil.disk_usage(SHARED_MEMORY).free // distributed.world_size()
+    possible = max(0, share // batch_bytes - 2) // AHEAD  # two batches more are under way
+    if possible < wanted:
+        say_that_memory_is_short()
+    return min(wanted, possible)
+
+
+@cache  # once
+def say_that_memory_is_short() -> None:
+    if distributed.is_first():
+        print(
+            f"{SHARED_MEMORY} is small, so fewer processes read images ahead, which is slower "
+            "(Docker: --shm-size 8g)",
+            file=sys.stderr,
+        )
 
 
 def ignore_ctrl_c(worker: int) -> None:
@@ -90,9 +117,11 @@ class Streamed(Split):
     def stream(self, images: Images, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Read the rows of each batch in worker processes, while the network computes."""
         device = self.labels.device
+        most = max((len(rows) for rows in batches), default=0)
+        workers = workers_for(max(1, most * 3 * self.size**2))
         loader = DataLoader(
             images, batch_sampler=[rows.tolist() for rows in batches],
-            num_workers=min(MOST_WORKERS, processors()), pin_memory=device.type == "cuda",
+            num_workers=workers, pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # the workers' seeds are not drawn from the run's
             worker_init_fn=ignore_ctrl_c,
         )  # fmt: skip
@@ -101,4 +130,13 @@ class Streamed(Split):
                 yield pixels.to(device, non_blocking=True), self.labels[rows.to(device)]
         except UserError as error:  # from a worker, with its traceback as text: the last line
             error.__traceback__ = None  # it would keep the loader's workers waiting for more
-            raise UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1]) from None
+            message = error.args[0].strip().splitlines()[-1].split("UserError: ")[-1]
+            raise UserError(message) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"a process that reads images ended early ({reason}): memory or {SHARED_MEMORY} is "
+                "too small (Docker: --shm-size 8g); try a smaller --batch-size"
+            ) from None
