@@ -1,9 +1,9 @@
 """Twins side by side: `python -m common.results.compare MLP`; layers: `... compare RNN GRU LSTM`.
 
-Both get the same weights and the same batches, in one process. Printed are the largest differences
-in loss (of a layer: in outputs) and gradients, the time per training step (of a layer: of forward
-and backward), and the lines of code. --record writes the figures to results/compare.json of the
-hand-written folder, for the README: of a second network with its name, of layers together.
+Both get the same weights and batches, in one process. Printed are the largest differences in loss
+(of a layer: outputs) and gradients, the time per training step (of a layer: forward and backward),
+and the lines of code. --record writes the figures to results/compare.json of the hand-written
+folder (compare_NAME.json of a second network, compare_layers.json of layers), for the README.
 """
 
 import importlib

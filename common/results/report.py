@@ -10,7 +10,6 @@ Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
 """
 
 import json
-import statistics
 from pathlib import Path
 
 import pandas as pd
@@ -30,16 +29,13 @@ HEADLINES = list(TABLE["headline"].dropna().sort_values().index)
 
 def mean_std(values: list[float], factor: float, decimals: int) -> str:
     """mean ± sample standard deviation, or the value alone where there is just one."""
-    mean = f"{factor * statistics.mean(values):.{decimals}f}"
-    if len(values) == 1:
-        return mean
-    return f"{mean} ± {factor * statistics.stdev(values):.{decimals}f}"
+    figures = pd.Series(values).agg(["mean", "std"]).dropna()
+    return " ± ".join(f"{factor * figure:.{decimals}f}" for figure in figures)
 
 
 def load_records(folder: Path) -> list[dict]:
     """A folder's records, MNIST first, samples last."""
     paths = [p for p in folder.glob("results/*.json") if not p.name.startswith("compare")]
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     order = ["mnist", "fashion-mnist", "cifar10", "cifar10-jpeg", "cifar100"]
 
     def rank(record: dict) -> tuple:
@@ -47,7 +43,7 @@ def load_records(folder: Path) -> list[dict]:
         place = [*order, record["dataset"]].index(record["dataset"])
         return record["sample"], place, -epochs, record["config"]
 
-    return sorted(records, key=rank)
+    return sorted((json.loads(path.read_text(encoding="utf-8")) for path in paths), key=rank)
 
 
 def columns(records: list[dict]) -> list[tuple[str, str]]:
@@ -67,9 +63,8 @@ def name_of(record: dict) -> str:
 
 def cell(record: dict, split: str, name: str) -> str:
     """A metric over the record's runs; empty where there is none."""
-    _, factor, decimals = METRICS[name]
     values = [run[split][name] for run in record["runs"] if name in run[split]]
-    return mean_std(values, factor, decimals) if values else ""
+    return mean_std(values, *METRICS[name][1:]) if values else ""
 
 
 EFFORT = ["seeds", "epochs", "seconds", "parameters"]
