@@ -109,34 +109,6 @@ def facts(data) -> dict:
     return {"classes": classes, "examples": len(data), "checksums": data.checksums}
 
 
-def check_same(path: Path, known: dict, data) -> None:
-    """Raises UserError where the `facts` of the checkpoint at `path` are not those of `data`."""
-    here = facts(data)
-    check_classes(path, known["classes"], here["classes"])
-    again = "put back what it learned from, or start without --resume"
-    if known["examples"] != here["examples"]:
-        counts = f"{known['examples']:,} examples, and there are {here['examples']:,} now"
-        raise UserError(f"{path} is of a run on {counts}: {again}")
-    for name in known["checksums"].keys() & here["checksums"].keys():
-        if known["checksums"][name] != here["checksums"][name]:
-            raise UserError(f"{path} is of a run on other content of {name}: {again}")
-
-
-def check_classes(path: Path, known: list[str] | None, classes: list[str] | None) -> None:
-    """Raises UserError for classes that are not those of a run, in its order. None is unknown."""
-    if known is None or classes is None or list(known) == list(classes):
-        return
-    same = [a == b for a, b in zip(known, classes, strict=False)]
-    first = max(0, [*same, False].index(False) - 1)  # what stands before the first that differs
-    first = first if max(len(known), len(classes)) > 10 else 0
-    there, here = (
-        f"{len(names)}: {'… ' if first else ''}{', '.join(names[first : first + 10])}"
-        + (" …" if len(names) > first + 10 else "")
-        for names in (known, classes)
-    )
-    raise UserError(f"{path} knows other classes, {there}; those of the data are {here}")
-
-
 class Split:
     """One split of a small dataset, whole in memory on the device.
 

@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from common import checkpoint, folders
-from common.data import check_classes
+from common.checkpoint import check_classes
 from common.errors import UserError
 
 

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from common import checkpoint, console, distributed
-from common.data import check_same, facts
+from common.data import facts
 from common.device import random_state, seed_everything, set_random_state
 from common.errors import UserError
 from common.folders import dataset_name, environment, git_commit, new_run, write_config
@@ -173,7 +173,7 @@ class Run:
         path = self.path / "last.safetensors"
         state = checkpoint.load(path)
         if "data" in state:  # older runs do not say
-            check_same(path, state["data"], self.data)
+            checkpoint.check_same(path, state["data"], facts(self.data))
         checkpoint.restore(self.model, state["model"], path, "network")
         checkpoint.restore(self.optimizer, state["optimizer"], path, "optimiser")
         for name, part in self.parts.items():

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from common import checkpoint
-from common.data import check_classes
+from common.checkpoint import check_classes
 from common.errors import UserError, printable
 from tests.conftest import user_error
 from tests.running import FOLDERS, assert_one_line, call, few_shapes, script, short_strings, small

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from common import checkpoint
-from common.data import Split, check_classes
+from common.checkpoint import check_classes
+from common.data import Split
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import best_weights, find_trained
