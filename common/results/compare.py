@@ -17,8 +17,7 @@ import torch
 
 from common import checkpoint, cli
 from common.data import ROOT
-from common.device import seed_everything, select_device
-from common.folders import environment, git_commit
+from common.device import environment, git_commit, seed_everything, select_device
 from common.results.compare_steps import TRANSFORMERS, TWINS, ManualStep, TorchStep
 
 

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from common import checkpoint, cli
 from common.data import ROOT
-from common.device import seed_everything, select_device
-from common.folders import environment, git_commit
+from common.device import environment, git_commit, seed_everything, select_device
 from common.results.compare import synchronize
 
 FOLDER, LAYERS = "RNN_Manual", ("RNN", "GRU", "LSTM")
