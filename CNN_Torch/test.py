@@ -10,7 +10,7 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from CNN_Torch.dataset import load_test, load_training
-from CNN_Torch.train import RECIPES, build_model, predict
+from CNN_Torch.train import build_model, make_parser, predict
 from CNN_Torch.utils.plots import draw_feature_maps, draw_filters
 from common import cli
 from common.device import select_device
@@ -26,7 +26,7 @@ FOLDER = Path(__file__).resolve().parent
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     args.device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
+    run_dir, config = find_trained(FOLDER, args, make_parser())
     test = load_test(config.dataset, config.data_dir).to(args.device)
     model = build_model(config, test).to(device=args.device)
     load_best(model, run_dir, test.classes)

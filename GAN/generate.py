@@ -11,7 +11,7 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
 from common import cli
 from common.errors import UserError, printable
 from GAN.dataset import to_float
-from GAN.train import MODELS, RECIPES
+from GAN.train import make_parser as train_parser
 from GAN.utils.judge import even_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
 from GAN.utils.mosaic import mosaic, save_png
@@ -36,12 +36,10 @@ def make_parser() -> cli.Parser:
     return parser
 
 
-def number_of(label: str | None, classes: list[str], conditional: bool) -> int | None:
+def number_of(label: str | None, classes: list[str]) -> int | None:
     """The class that --label means. Raises UserError where there is none such."""
     if label is None:
         return None
-    if not conditional:
-        raise UserError("--label: this run's model knows no classes; train one with --model cgan")
     if label in classes:
         return classes.index(label)
     if label.isdecimal() and int(label) < len(classes):
@@ -51,9 +49,10 @@ def number_of(label: str | None, classes: list[str], conditional: bool) -> int |
 
 def main(argv=None):
     args = make_parser().parse_args(argv)
-    run_dir, _, kind, model = load_trained(FOLDER, args, RECIPES, MODELS)
+    wanted = {} if args.label is None else {"model": "cgan"}
+    run_dir, _, kind, model = load_trained(FOLDER, args, train_parser(), **wanted)
     generator = model.generator
-    label = number_of(args.label, kind.classes, generator.num_classes > 0)
+    label = number_of(args.label, kind.classes)
     if args.single and len(kind.shape) == 1:
         raise UserError("--single is of images: this run's data are points")
 

@@ -13,7 +13,7 @@ from common.folders import dataset_name
 from common.results.records import write_record
 from GAN.dataset import load_test, load_training, to_float
 from GAN.model import Generator
-from GAN.train import MODELS, RECIPES
+from GAN.train import make_parser
 from GAN.utils.judge import even_labels, latents, make_judge, sample
 from GAN.utils.loading import check_data, interpolations, load_trained
 from GAN.utils.mosaic import mosaic, save_png
@@ -39,7 +39,7 @@ def draw_samples(run_dir: Path, generator: Generator, config: Namespace, test: S
 
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
-    run_dir, config, kind, model = load_trained(FOLDER, args, RECIPES, MODELS)
+    run_dir, config, kind, model = load_trained(FOLDER, args, make_parser())
     device = next(model.parameters()).device
     train, validation, test = (s.to(device) for s in (*load_training(config), load_test(config)))
     for split in (train, test):

@@ -11,9 +11,9 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli
-from common.device import seed_everything
+from common.device import environment, git_commit, seed_everything
 from common.errors import UserError
-from common.folders import dataset_name, environment, git_commit
+from common.folders import dataset_name
 from common.history import describe
 from common.metrics import metrics_of
 from common.results import records

@@ -14,7 +14,8 @@ from common.errors import UserError, printable
 from common.evaluation import find_trained, load_best
 from LSTM.dataset.texts import Encoding
 from LSTM.dataset.words import basic_english
-from LSTM.train import RECIPES, build_model
+from LSTM.train import build_model
+from LSTM.train import make_parser as train_parser
 from LSTM.utils.evaluation import word_weights
 from LSTM.utils.plots import coloured, draw_texts
 
@@ -45,8 +46,8 @@ def read(words: list[str]) -> str:
 def main(argv=None):
     args = make_parser().parse_args(argv)
     device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
-    encoding = Encoding.of(checkpoint.load(run_dir / "best.safetensors")["encoding"])
+    run_dir, config = find_trained(FOLDER, args, train_parser())
+    encoding = Encoding.of(checkpoint.load(run_dir / "best.safetensors", "encoding")["encoding"])
     model = build_model(config, encoding).to(device)
     load_best(model, run_dir)
 

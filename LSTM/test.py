@@ -17,7 +17,7 @@ from common.plots import draw_confusion_matrix
 from common.results.records import write_record
 from LSTM.dataset import load_test, load_training
 from LSTM.dataset.texts import Encoding
-from LSTM.train import RECIPES, build_model
+from LSTM.train import build_model, make_parser
 from LSTM.utils.evaluation import predict_all, word_weights
 from LSTM.utils.plots import draw_texts
 
@@ -28,9 +28,9 @@ EXAMPLES, MISTAKES = 8, 8  # texts in the pictures
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
+    run_dir, config = find_trained(FOLDER, args, make_parser())
     name = dataset_name(vars(config))
-    encoding = Encoding.of(checkpoint.load(run_dir / "best.safetensors")["encoding"])
+    encoding = Encoding.of(checkpoint.load(run_dir / "best.safetensors", "encoding")["encoding"])
     test = load_test(config, encoding).to(device)
     model = build_model(config, encoding).to(device)
     load_best(model, run_dir)

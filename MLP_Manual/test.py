@@ -15,7 +15,7 @@ from common.metrics import confusion_matrix
 from common.plots import draw_confusion_matrix, draw_worst_mistakes
 from common.results.records import write_record
 from MLP_Manual.dataset import load_test, load_training
-from MLP_Manual.train import RECIPES, build_model, evaluate
+from MLP_Manual.train import build_model, evaluate, make_parser
 from MLP_Manual.utils.plots import draw_decision_boundary, draw_first_layer
 
 FOLDER = Path(__file__).resolve().parent
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).resolve().parent
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     args.device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
+    run_dir, config = find_trained(FOLDER, args, make_parser())
     test = load_test(config.dataset, config.data_dir).to(args.device)
     model = build_model(config, test).to(device=args.device)
     load_best(model, run_dir, test.classes)

@@ -11,7 +11,7 @@ from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
 from RNN_Manual.dataset.characters import Vocabulary
-from RNN_Manual.train import RECIPES, build_model
+from RNN_Manual.train import build_model, make_parser
 from RNN_Manual.utils import writing
 from RNN_Manual.utils.sampling import generate
 
@@ -21,8 +21,8 @@ FOLDER = Path(__file__).resolve().parent
 def main(argv=None):
     args = writing.make_parser(__doc__).parse_args(argv)
     device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
-    state = checkpoint.load(run_dir / "best.safetensors")
+    run_dir, config = find_trained(FOLDER, args, make_parser())
+    state = checkpoint.load(run_dir / "best.safetensors", "vocabulary")
     vocabulary = Vocabulary(list(state["vocabulary"]["characters"]))
     model = build_model(config, vocabulary.characters).to(device=device)
     load_best(model, run_dir)

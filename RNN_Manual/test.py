@@ -13,7 +13,7 @@ from common.metrics import bits_per_character, perplexity
 from common.results.records import write_record
 from RNN_Manual.dataset import load_test, load_training
 from RNN_Manual.dataset.characters import Vocabulary
-from RNN_Manual.train import RECIPES, build_model, evaluate
+from RNN_Manual.train import build_model, evaluate, make_parser
 from RNN_Manual.utils.memory import gradient_over_distance, streams
 from RNN_Manual.utils.plots import draw_gates, draw_gradients, draw_neurons
 
@@ -24,10 +24,10 @@ CHARACTERS = 216  # of the picture of single units
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     args.device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
+    run_dir, config = find_trained(FOLDER, args, make_parser())
     test = load_test(config.dataset, config.data_dir).to(args.device)
     path = run_dir / "best.safetensors"
-    vocabulary = checkpoint.load(path)["vocabulary"]
+    vocabulary = checkpoint.load(path, "vocabulary")["vocabulary"]
     checkpoint.restore(Vocabulary(test.classes), vocabulary, path, "text")
     model = build_model(config, test.classes).to(device=args.device)
     load_best(model, run_dir)

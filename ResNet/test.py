@@ -17,7 +17,7 @@ from common.plots import draw_confusion_matrix, draw_overlays, draw_worst_mistak
 from common.results.records import write_record
 from ResNet.dataset import load_test, load_training
 from ResNet.dataset.normalize import Normalize, to_float
-from ResNet.train import RECIPES, build_model
+from ResNet.train import build_model, make_parser
 from ResNet.utils.gradcam import grad_cam
 from ResNet.utils.plots import draw_filters
 from ResNet.utils.predict import predict_all
@@ -29,7 +29,7 @@ CAMS = 16  # images
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
+    run_dir, config = find_trained(FOLDER, args, make_parser())
     name = dataset_name(vars(config))
     test = load_test(config).to(device)
     model = build_model(config, test).to(device=device, memory_format=torch.channels_last)

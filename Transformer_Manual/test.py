@@ -14,7 +14,8 @@ from common.evaluation import find_trained, load_best
 from common.metrics import bits_per_character, perplexity
 from common.results.records import write_record
 from Transformer_Manual.dataset import load_test, load_training, restore_tokenizer
-from Transformer_Manual.train import RECIPES, build_model
+from Transformer_Manual.train import build_model
+from Transformer_Manual.train import make_parser as train_parser
 from Transformer_Manual.utils import bleu
 from Transformer_Manual.utils.attention_plots import draw_attention, draw_positions, draw_schedule
 from Transformer_Manual.utils.evaluation import ONE_ANSWER, mean_loss, shortened, translate
@@ -69,8 +70,8 @@ def writer_results(model, test, config: Namespace):
 def main(argv=None):
     args = make_parser().parse_args(argv)
     args.device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
-    best = checkpoint.load(run_dir / "best.safetensors")
+    run_dir, config = find_trained(FOLDER, args, train_parser())
+    best = checkpoint.load(run_dir / "best.safetensors", "tokenizer")
     test = load_test(config, restore_tokenizer(config, best["tokenizer"])).to(args.device)
     model = build_model(config, test.tokenizer).to(device=args.device)
     load_best(model, run_dir)

@@ -11,7 +11,7 @@ from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
 from Transformer_Torch.dataset import restore_tokenizer
-from Transformer_Torch.train import RECIPES, build_model
+from Transformer_Torch.train import build_model, make_parser
 from Transformer_Torch.utils import writing
 from Transformer_Torch.utils.sampling import beginning, generate
 
@@ -21,10 +21,8 @@ FOLDER = Path(__file__).resolve().parent
 def main(argv=None):
     args = writing.make_parser(__doc__).parse_args(argv)
     device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
-    if config.task != "lm":
-        raise UserError(f"{run_dir} has learned to translate, not to write: name another --run-dir")
-    state = checkpoint.load(run_dir / "best.safetensors")
+    run_dir, config = find_trained(FOLDER, args, make_parser(), task="lm")
+    state = checkpoint.load(run_dir / "best.safetensors", "tokenizer")
     vocabulary = restore_tokenizer(config, state["tokenizer"])
     model = build_model(config, vocabulary).to(device)
     load_best(model, run_dir)

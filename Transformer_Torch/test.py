@@ -15,7 +15,8 @@ from common.metrics import bits_per_character, perplexity
 from common.results.records import write_record
 from common.schedules import learning_rates
 from Transformer_Torch.dataset import load_test, load_training, restore_tokenizer
-from Transformer_Torch.train import RECIPES, build_model
+from Transformer_Torch.train import build_model
+from Transformer_Torch.train import make_parser as train_parser
 from Transformer_Torch.utils import bleu
 from Transformer_Torch.utils.attention import over_text, over_translation
 from Transformer_Torch.utils.attention_plots import draw_attention, draw_positions, draw_schedule
@@ -69,8 +70,8 @@ def writer_results(model, test, config: Namespace):
 def main(argv=None):
     args = make_parser().parse_args(argv)
     args.device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
-    best = checkpoint.load(run_dir / "best.safetensors")
+    run_dir, config = find_trained(FOLDER, args, train_parser())
+    best = checkpoint.load(run_dir / "best.safetensors", "tokenizer")
     test = load_test(config, restore_tokenizer(config, best["tokenizer"])).to(args.device)
     model = build_model(config, test.tokenizer).to(args.device)
     load_best(model, run_dir)

@@ -15,7 +15,8 @@ from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
 from Transformer_Torch.dataset import restore_tokenizer
-from Transformer_Torch.train import RECIPES, build_model
+from Transformer_Torch.train import build_model
+from Transformer_Torch.train import make_parser as train_parser
 from Transformer_Torch.utils.evaluation import translate
 
 FOLDER = Path(__file__).resolve().parent
@@ -53,10 +54,8 @@ def lines_of(stream) -> Iterator[list[str]]:
 def main(argv=None):
     args = make_parser().parse_args(argv)
     device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
-    if config.task != "translate":
-        raise UserError(f"{run_dir} has learned to write, not to translate: name another --run-dir")
-    state = checkpoint.load(run_dir / "best.safetensors")
+    run_dir, config = find_trained(FOLDER, args, train_parser(), task="translate")
+    state = checkpoint.load(run_dir / "best.safetensors", "tokenizer")
     tokenizer = restore_tokenizer(config, state["tokenizer"])
     model = build_model(config, tokenizer).to(device)
     load_best(model, run_dir)

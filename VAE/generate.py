@@ -65,8 +65,6 @@ def draw(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
     z = sample_codes(model, args.number, generator, seen)
     labels = column_labels(model, args.number, model.num_classes or COLUMNS)
     if args.label is not None:
-        if not model.num_classes:
-            raise UserError("--label needs a conditional model, and this run's is none")
         found = matching(data.classes, args.label, "--label")
         if len(found) > 1:
             raise UserError(f"--label {args.label}: {len(found)} classes have it, name one")
@@ -117,7 +115,8 @@ def main(argv=None):
     if (args.source or args.target) and args.kind != "walk":
         raise UserError(f"--from and --to are of walk, not of {args.kind}")
     args.number = args.number or (80 if args.kind == "samples" else 8)
-    run_dir, config, model = load_trained(FOLDER, args)
+    wanted = {} if args.label is None else {"model": "cvae"}
+    run_dir, config, model = load_trained(FOLDER, args, **wanted)
     generator = torch.Generator().manual_seed(args.seed)
     data = no_images(config.dataset)
     if args.kind != "samples" or not isinstance(model, VAE):

@@ -17,7 +17,7 @@ from common.plots import draw_confusion_matrix, draw_overlays, draw_worst_mistak
 from common.results.records import write_record
 from ViT.dataset import load_test, load_training
 from ViT.dataset.normalize import Normalize, to_float
-from ViT.train import RECIPES
+from ViT.train import make_parser
 from ViT.utils.build import build_model
 from ViT.utils.plots import draw_filters, draw_positions
 from ViT.utils.predict import predict_all
@@ -30,7 +30,7 @@ SHOWN = 16  # images of the rollout
 def main(argv=None):
     args = cli.test_parser(__doc__).parse_args(argv)
     device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, RECIPES)
+    run_dir, config = find_trained(FOLDER, args, make_parser())
     name = dataset_name(vars(config))
     test = load_test(config).to(device)
     model = build_model(config, test).to(device=device, memory_format=torch.channels_last)

@@ -6,6 +6,9 @@ them; the rest travels as JSON in the file's metadata. No pickle: loading runs n
 
 import json
 import os
+import re
+import secrets
+import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +19,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from common.errors import UserError
+
+TEMPORARY = ".part"  # what the name of a file that is being written ends with
 
 
 def save(path: Path, state: dict) -> None:
@@ -29,10 +34,10 @@ def save(path: Path, state: dict) -> None:
     write_atomically(path, safetensors.torch.save(tensors, metadata))
 
 
-def load(path: Path) -> dict:
+def load(path: Path, *parts: str) -> dict:
     """The state that `save` wrote, on the CPU.
 
-    Raises UserError for a file that is missing, damaged, or no checkpoint of ours.
+    Raises UserError for a file that is missing, damaged, no checkpoint of ours, or without `parts`.
     """
     try:
         content = path.read_bytes()  # once: a running training may replace the file
@@ -41,12 +46,16 @@ def load(path: Path) -> dict:
         tensors = safetensors.torch.load(content)
         if checksum(metadata["state"], tensors) != metadata["crc32"]:
             raise ValueError("its checksum is wrong")
-        return unpack(json.loads(metadata["state"]), tensors)
+        state = unpack(json.loads(metadata["state"]), tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"{path} is damaged or no checkpoint of this project ({reason}): use another run"
         ) from None
+    lacking = [part for part in parts if part not in state]
+    if lacking:
+        raise UserError(f"{path} is of another folder's network: it has no {', '.join(lacking)}")
+    return state
 
 
 def is_ours(path: Path) -> bool:
@@ -107,18 +116,35 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that no reader sees half of it."""
-    temporary = path.with_name(f".{path.name}.part")
+    """Write a file under a temporary name and rename it, so that no reader sees half of it.
+
+    The name is nobody else's and cannot be guessed. Unlike mkstemp's, the file has usual rights.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        raise UserError(f"cannot write {path}: {error.strerror}; what was there stays") from None
+        if isinstance(error, OSError):
+            reason = f"cannot write {path}: {error.strerror}; what was there stays"
+            raise UserError(reason) from None
+        raise
+
+
+def remove_leftovers(folder: Path, seconds: float = 0) -> None:
+    """Remove what killed processes left of `write_atomically` in a folder and those right below it,
+    if nobody has written into it for so many seconds."""
+    for name in (f".*{TEMPORARY}", f"*/.*{TEMPORARY}"):
+        for path in folder.glob(name):
+            ours = re.fullmatch(rf"\..+\.[0-9a-f]{{16}}{re.escape(TEMPORARY)}", path.name)
+            with suppress(OSError):  # another process was faster
+                if ours and time.time() - path.stat().st_mtime >= seconds:
+                    path.unlink()
 
 
 def check_same(path: Path, known: dict, here: dict) -> None:

@@ -24,9 +24,17 @@ class Parser(argparse.ArgumentParser):
             formatter_class=lambda prog: argparse.ArgumentDefaultsHelpFormatter(prog, width=100),
         )
         self.models = models or {}  # what each --model brings along, where it brings anything
+        self.recipes: dict[str, dict] = {}  # each dataset's defaults
 
     def error(self, message: str):
         self.exit(2, f"error: {printable(message)} (--help lists the flags)\n")
+
+    def defaults(self, dataset: str, model=None) -> dict:
+        """The flags of a run for which no more than these is given."""
+        flags = {a.dest: a.default for a in self._actions if a.dest not in folders.PLACES}
+        model = model if isinstance(model, str) else None
+        recipe = with_model(self.recipes[dataset], model, self.models)
+        return {**flags, **recipe, "dataset": dataset}
 
 
 def number(kind: type, low: float, high: float = float("inf"), open_low: bool = False) -> Callable:
@@ -44,6 +52,7 @@ def number(kind: type, low: float, high: float = float("inf"), open_low: bool = 
             raise argparse.ArgumentTypeError(f"expected a {name} {wanted}, got {text!r}")
         return value
 
+    parse.numeric = True  # in config.json too
     return parse
 
 
@@ -80,19 +89,19 @@ def train_parser(description: str, recipes: dict[str, dict], models: dict | None
     parser.add_argument("--resume", action="store_true", help="go on with --run-dir or the latest")
     parser.add_argument("--subset", type=positive_int, help="train on this many examples only")
     parser.set_defaults(**recipes[names[0]])
+    parser.recipes = recipes
     return parser
 
 
 def test_parser(description: str) -> Parser:
     """The flags of every test.py."""
     parser = Parser(description)
-    parser.add_argument("--run-dir", help="the run to evaluate (default: the latest)")
-    parser.add_argument(
-        "--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--record", action="store_true", help="write the result into results/")
-    parser.add_argument("--config", help="the record's name (default: the dataset's)")
+    add = parser.add_argument
+    add("--run-dir", help="the run to evaluate (default: the latest)")
+    add("--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--record", action="store_true", help="write the result into results/")
+    add("--config", help="the record's name (default: the dataset's)")
     return parser
 
 
@@ -117,20 +126,18 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     if not given.get("resume"):
         of_task = [n for n, recipe in recipes.items() if recipe.get("task") == given.get("task")]
         dataset = given.get("dataset", (of_task or list(recipes))[0])
-        recipe = with_model(recipes[dataset], given.get("model"), parser.models)
-        parser.set_defaults(dataset=dataset, **recipe)
+        parser.set_defaults(**parser.defaults(dataset, given.get("model")))
         args = parser.parse_args(argv)
     else:
         run_dir = folders.find_run(runs, given.get("run_dir"), "last.safetensors")
-        config = folders.read_config(run_dir)
-        for name in sorted((given.keys() & config.keys()) - {"epochs", "device", "data_dir"}):
+        config = folders.read_flags(run_dir, "last.safetensors", runs.parent, parser)
+        for name in sorted((given.keys() & config.keys()) - folders.FREE):
             if given[name] != config[name]:
                 raise UserError(
                     f"--{name.replace('_', '-')} {given[name]} contradicts the run in {run_dir}, "
                     f"which has {config[name]}: leave it out, or start without --resume"
                 )
-        args = argparse.Namespace(**{**vars(parser.parse_args([])), **config, **given})
-        args.run_dir = str(run_dir)
+        args = argparse.Namespace(**{**config, **given, "run_dir": str(run_dir)})
     args.given = sorted(set(given) | set(getattr(args, "given", [])))
     if getattr(args, "refit", False) and getattr(args, "patience", 0):
         raise UserError("--refit leaves no validation split that --patience could wait for")
@@ -171,7 +178,7 @@ def entry(main: Callable) -> None:
     try:
         main()
         sys.stdout.flush()  # here, not at exit, where nobody would catch what it raises
-    except UserError as error:
+    except (UserError, PermissionError) as error:  # a place where nothing may be read or written
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as interruption:

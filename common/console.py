@@ -87,6 +87,12 @@ def print_end(run) -> None:
     print(f"now try:  {command(run.folder / 'test.py', run.path)}")
 
 
+def stopped(run) -> str:
+    """After Ctrl-C."""
+    again = command(run.folder / "train.py", run.path, "--resume")
+    return f"stopped after step {run.step}; go on with: {again}"
+
+
 def largest_gradient(model) -> str:
     """ "12.3 in layers.0.weight": where a loss that is no longer finite came from"""
     if isinstance(model, torch.nn.Module):

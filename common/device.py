@@ -1,8 +1,12 @@
-"""Which device to compute on, seeding, and mixed precision."""
+"""Which device to compute on, seeding, mixed precision, and what a measurement depends on."""
 
+import os
+import platform
 import random
+import subprocess
 import warnings
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy
 import torch
@@ -119,3 +123,43 @@ def synchronize(device: torch.device) -> None:
     """Wait for what the device has been given to do, so that a clock can be read."""
     if device.type != "cpu":
         getattr(torch, device.type).synchronize()
+
+
+def git_commit() -> str | None:
+    """The commit of this clone, "-dirty" when files differ from it; None outside of git."""
+    here = str(Path(__file__).parent)
+    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return (
+            subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+            or None
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+
+
+def environment(device: torch.device) -> dict:
+    """The machine and versions that a measurement depends on."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].split(":")[1].strip() if names else processor
+    facts = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": f"{processor}, {os.cpu_count()} cores",
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts
+
+
+def machine(environment: dict) -> str:
+    """An environment in a few words: "NVIDIA H100, torch 2.3.1"."""
+    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
+    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
+    return f"{where}, torch {environment['torch']}"

@@ -8,16 +8,18 @@ from common.checkpoint import check_classes
 from common.errors import UserError
 
 
-def find_trained(folder: Path, args: Namespace, recipes: dict) -> tuple[Path, Namespace]:
-    """The run that `args` name (default: the latest) and the flags it was trained with.
-
-    `recipes` fill in for flags that are younger than the run; --data-dir may differ from the run's.
+def find_trained(folder: Path, args: Namespace, parser, **wanted) -> tuple[Path, Namespace]:
+    """The run that `args` name (default: the latest with the flags `wanted`), and the flags that it
+    was trained with, by train.py's `parser`; --data-dir may differ from the run's.
     """
-    run_dir = folders.find_run(folder / "runs", args.run_dir, "best.safetensors")
-    config = folders.read_config(run_dir)
-    if config["dataset"] not in recipes:
-        raise UserError(f"{run_dir} is a run on {config['dataset']}, which {folder.name} lacks")
-    config = Namespace(**{**recipes[config["dataset"]], **config})
+    run_dir = folders.find_run(folder / "runs", args.run_dir, "best.safetensors", **wanted)
+    config = Namespace(**folders.read_flags(run_dir, "best.safetensors", folder, parser))
+    for name, value in wanted.items():
+        if getattr(config, name) != value:
+            raise UserError(
+                f"{run_dir} is a run of --{name} {getattr(config, name)}: name one of --{name} "
+                f"{value}, or train it with `python {folder.name}/train.py --{name} {value}`"
+            )
     config.data_dir = getattr(args, "data_dir", None) or config.data_dir
     return run_dir, config
 

@@ -1,18 +1,20 @@
-"""Run folders: making a new one, finding an earlier one, its config.json, and where it was made."""
+"""Run folders: making a new one, finding an earlier one, and its config.json."""
 
 import json
 import os
-import platform
 import re
-import subprocess
+import sys
+from argparse import ArgumentTypeError, Namespace
+from contextlib import ExitStack
 from pathlib import Path
 
-import torch
-
-from common import checkpoint
+from common import checkpoint, lock
 from common.errors import UserError, printable
 
 OWN_DATA = ("folder", "csv")  # datasets that are what lies in --data-dir, and called like it
+FREE = {"epochs", "device", "data_dir"}  # flags that may change when a run goes on
+PLACES = {"run_dir", "resume", "help"}  # flags that config.json does not hold
+NOTES = {"given", "commit", "environment"}  # what it holds beside flags
 RUN_FILES = ("history.csv", "last.safetensors", "best.safetensors")
 
 
@@ -34,8 +36,7 @@ def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:
     try:
         if run_dir is not None:
             path = named(run_dir)
-            if any((path / name).exists() for name in RUN_FILES):
-                raise UserError(f"{path} holds a run already: add --resume, or name another folder")
+            check_unused(path)
             path.mkdir(parents=True, exist_ok=True)
             return path
         runs.mkdir(exist_ok=True)
@@ -50,6 +51,25 @@ def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:
         raise UserError(f"cannot make the run folder: {error}") from None
 
 
+def check_unused(path: Path) -> None:
+    """Raises UserError for a folder that holds a run."""
+    if any((path / name).exists() for name in RUN_FILES):
+        raise UserError(f"{path} holds a run already: add --resume, or name another folder")
+
+
+def take(runs: Path, args: Namespace, dataset: str, held: ExitStack) -> Path:
+    """The folder of the run that `args` start or resume, while `held` is open this process's alone.
+
+    Raises UserError where another process has it, or nothing can be written.
+    """
+    path = Path(args.run_dir) if args.resume else new_run(runs, args.run_dir, dataset)
+    held.enter_context(lock.hold(path))
+    checkpoint.remove_leftovers(path)
+    if not args.resume:
+        check_unused(path)  # as another process may have used it meanwhile
+    return path
+
+
 def numbered(runs: Path) -> list[Path]:
     return [path for path in runs.glob("*-*") if re.match(r"\d{4,}-", path.name)]
 
@@ -58,74 +78,118 @@ def number(path: Path) -> int:
     return int(path.name.split("-")[0])
 
 
-def find_run(runs: Path, run_dir: str | None, needed: str) -> Path:
-    """The folder `run_dir`, or the latest run below `runs`, that holds the file `needed`.
+def find_run(runs: Path, run_dir: str | None, needed: str, **wanted) -> Path:
+    """The folder `run_dir`, or the latest run below `runs` with the flags `wanted`, that holds the
+    file `needed`. Says so when it has to step over a later one.
 
     Raises UserError when there is none.
     """
     if run_dir is not None:
         if not os.path.isfile(named(run_dir) / needed):
-            raise UserError(f"no run to use in {run_dir}: it has no {needed}")
+            young = os.path.isfile(Path(run_dir) / "config.json")
+            why = f": the run has not come so far as to have a {needed}" if young else ""
+            raise UserError(f"no run to use in {run_dir}{why or f': it has no {needed}'}")
         return Path(run_dir)
-    found = [path for path in numbered(runs) if (path / needed).is_file()]
-    if not found:
-        raise UserError(f"no run with a {needed} in {runs}: train one first, or name a --run-dir")
-    return max(found, key=number)
+    young = []
+    for path in sorted(numbered(runs), key=number, reverse=True):
+        if not (path / needed).is_file():
+            young.append(path)
+        elif not wanted or wanted.items() <= read_config(path).items():
+            if young:
+                print(f"{young[0]} has no {needed} yet: taking {path}", file=sys.stderr)
+            return path
+    flags = " ".join(f"--{name} {value}" for name, value in wanted.items())
+    raise UserError(
+        f"no run with a {needed} in {runs}: name a --run-dir, or train one with "
+        f"`{' '.join(['python', f'{runs.parent.name}/train.py', flags]).strip()}`"
+    )
 
 
-def write_config(run_dir: Path, flags: dict) -> None:
-    """Write the run's config.json."""
-    config = {k: v for k, v in flags.items() if k not in ("resume", "run_dir")}
-    checkpoint.write_json(run_dir / "config.json", config)
+def write_config(run_dir: Path, folder: Path, flags: dict) -> None:
+    """Write the run's config.json: the model folder that made it, and the flags."""
+    flags = {k: v for k, v in flags.items() if k not in PLACES}
+    checkpoint.write_json(run_dir / "config.json", {"folder": folder.name, **flags})
 
 
 def read_config(run_dir: Path) -> dict:
-    """The flags in the run's config.json. Raises UserError when they cannot be read."""
+    """What the run's config.json holds. Raises UserError when it cannot be read."""
     path = run_dir / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}): use another run") from None
     if not isinstance(config, dict) or "dataset" not in config:
         raise UserError(f"{path} holds no run's flags: use another run")
     return config
 
 
-def git_commit() -> str | None:
-    """The commit of this clone, "-dirty" when files differ from it; None outside of git."""
-    here = str(Path(__file__).parent)
-    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
+def shaping(flags: dict) -> dict:
+    """The flags that decide what is learned; files may move, and what is in them is checked."""
+    moving = {k for k, v in flags.items() if isinstance(v, str) and os.path.isabs(v)}
+    return {k: v for k, v in flags.items() if k not in FREE | PLACES | NOTES | moving}
+
+
+def read_flags(run_dir: Path, needed: str, folder: Path, parser) -> dict:
+    """What a run of `folder` was trained with, by its config.json; flags that are younger than the
+    run have their defaults.
+
+    Raises UserError for a run that another folder made, for a value that train.py's `parser` would
+    not take, and for one that contradicts the checkpoint `needed`.
+    """
+    path, config = run_dir / "config.json", read_config(run_dir)
+    maker = config.pop("folder", folder.name)  # early runs do not say it
+    if maker != folder.name:
+        raise UserError(f"{run_dir} is a run of {maker!r}, not of {folder.name}: name another one")
+    actions = {action.dest: action for action in parser._actions}
+    given, name = config.setdefault("given", []), "dataset"
     try:
-        return (
-            subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
-            or None
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        flags = parser.defaults(check_flag(actions[name], config[name]), config.get("model"))
+        for name in sorted(config.keys() - NOTES):
+            if name not in actions.keys() - PLACES:
+                raise ValueError(f"no flag of {folder.name}: another folder made the run")
+            config[name] = check_flag(actions[name], config[name], flags[name])
+        name = "given"
+        if not isinstance(given, list) or not all(map(list(actions).__contains__, given)):
+            raise ValueError("expected names of flags")
+    except (ValueError, ArgumentTypeError) as error:
+        raise UserError(f"{path}: {json.dumps(name)[:60]}: {str(error)[:200]}") from None
+    flags |= {"commit": None, **config}
+    trained = checkpoint.load(run_dir / needed, "model")
+    for name, value in trained.get("flags", {}).items():
+        if flags.get(name, value) != value:
+            why = f"{json.dumps(name)} is {json.dumps(flags[name])}"
+            raise UserError(f"{path}: {why}, but {needed} was trained with {json.dumps(value)}")
+    dataset = trained.get("dataset", flags["dataset"])  # early runs have no more than this
+    if flags["dataset"] not in (dataset, *OWN_DATA):
+        raise UserError(f"{path}: dataset is {flags['dataset']}, but {needed} is of {dataset}")
+    return flags
+
+
+def check_flag(action, value, default=...):
+    """A value of config.json as the flag's own type and choices take it; None if that is `default`.
+
+    Raises ValueError or ArgumentTypeError, which say what is expected.
+    """
+    if value is None and default is None:
         return None
+    if action.nargs not in (None, 0):
+        least = action.nargs if isinstance(action.nargs, int) else int(action.nargs == "+")
+        most = action.nargs if isinstance(action.nargs, int) else 1_000
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            raise ValueError(f"expected a list, got {json.dumps(value)}")
+        return [check_one(action, each) for each in value]
+    return check_one(action, value)
 
 
-def environment(device: torch.device) -> dict:
-    """The machine and versions that a measurement depends on."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0].split(":")[1].strip() if names else processor
-    facts = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "processor": f"{processor}, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
-        "device": device.type,
-    }
-    if device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(device)
-    return facts
-
-
-def machine(environment: dict) -> str:
-    """An environment in a few words: "NVIDIA H100, torch 2.3.1"."""
-    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
-    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
-    return f"{where}, torch {environment['torch']}"
+def check_one(action, value):
+    if getattr(action.type, "numeric", False):
+        return action.type(json.dumps(value))
+    if action.nargs == 0:
+        right, expected = isinstance(value, bool), "true or false"
+    else:
+        known = list(action.choices or [value])
+        right = isinstance(value, str) and value in known and "\0" not in value
+        expected = f"one of {', '.join(known)}" if action.choices else "a text"
+    if not right:
+        raise ValueError(f"expected {expected}, got {json.dumps(value)}")
+    return value

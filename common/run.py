@@ -4,16 +4,16 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
-from common import checkpoint, console, distributed
+from common import checkpoint, console, distributed, folders
 from common.data import facts
-from common.device import random_state, seed_everything, set_random_state
+from common.device import environment, git_commit, random_state, seed_everything, set_random_state
 from common.errors import UserError
-from common.folders import dataset_name, environment, git_commit, new_run, write_config
 from common.history import best_row, to_csv
 from common.metrics import RunningMean, parameter_count
 
@@ -31,24 +31,30 @@ class Run:
 
     def __init__(self, folder: Path, args, model, optimizer, data, **parts):
         self.folder, self.args, self.model, self.optimizer = folder, args, model, optimizer
-        self.dataset, self.data = dataset_name(vars(args)), data
+        self.dataset, self.flags = folders.dataset_name(vars(args)), folders.shaping(vars(args))
+        self.data = data
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.epoch, self.step, self.batch, self.lr = 0, 0, 0, 0.0
         self.train_loss, self.history, self.ctrl_c = RunningMean(), [], console.CtrlC()
         self.seconds, self.started, self.bar = 0.0, time.monotonic(), None
+        with ExitStack() as held:  # the folder: given up again if anything goes wrong
+            self.begin(held)
+            self.held = held.pop_all()
+
+    def begin(self, held: ExitStack) -> None:
+        """Take the run's folder while `held` is open, and go on where it stands if asked to."""
+        args, self.path = self.args, Path(self.args.run_dir or "")
+        if distributed.is_first():
+            self.path = folders.take(self.folder / "runs", args, self.dataset, held)
         if args.resume:
-            self.path = Path(args.run_dir)
             self.load()
             if args.epochs < self.epoch + (self.batch > 0):
                 raise UserError(f"--epochs {args.epochs} is less than {self.path} has behind it")
         else:
-            self.path = Path(args.run_dir or "")
-            if distributed.is_first():
-                self.path = new_run(folder / "runs", args.run_dir, self.dataset)
-            device = next(iter(model.state_dict().values())).device
+            device = next(iter(self.model.state_dict().values())).device
             args.commit, args.environment = git_commit(), environment(device)
         if distributed.is_first():
-            write_config(self.path, vars(args))
+            folders.write_config(self.path, self.folder, vars(args))
         else:  # these draw random numbers of their own
             seed_everything(distributed.own_seed(args.seed, self.step))
         self.save()  # a run can be resumed from its first moment
@@ -65,6 +71,7 @@ class Run:
         if self.bar is not None:
             self.bar.close()
         self.ctrl_c.remove()
+        self.held.close()
 
     def progress(self, batches: Iterable, total: int) -> Iterator:
         """Go through an epoch's batches, with a progress bar where somebody watches."""
@@ -96,10 +103,7 @@ class Run:
             self.save()
         if pressed:
             self.draw_curves()
-            raise KeyboardInterrupt(
-                f"stopped after step {self.step}; go on with: "
-                f"{console.command(self.folder / 'train.py', self.path, '--resume')}"
-            )
+            raise KeyboardInterrupt(console.stopped(self))
 
     def log_epoch(self, **metrics: float) -> None:
         """After each epoch: print a line, keep the history, save `last` and perhaps `best`.
@@ -145,6 +149,7 @@ class Run:
         return {
             "dataset": self.dataset,
             "data": facts(self.data),
+            "flags": self.flags,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **{name: part.state_dict() for name, part in self.parts.items()},
@@ -171,7 +176,7 @@ class Run:
     def load(self) -> None:
         """Take everything back from last.safetensors."""
         path = self.path / "last.safetensors"
-        state = checkpoint.load(path)
+        state = checkpoint.load(path, "model", "optimizer", *self.parts)
         if "data" in state:  # older runs do not say
             checkpoint.check_same(path, state["data"], facts(self.data))
         checkpoint.restore(self.model, state["model"], path, "network")

@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 
@@ -306,3 +307,41 @@ def test_restore_refuses_another_optimiser(tmp_path):
     state = torch.optim.SGD(large.parameters(), lr=0.1).state_dict()
     with user_error(path, "another optimiser"):
         checkpoint.restore(torch.optim.SGD(small.parameters(), lr=0.1), state, path, "optimiser")
+
+
+def test_temporary_names_are_new_each_time_and_removed_on_every_failure(tmp_path, monkeypatch):
+    path, seen = tmp_path / "file", []
+
+    def interrupted(source, target):
+        seen.append(source.name)
+        assert source.parent == tmp_path and source.stat().st_mode & 0o777 == mode
+        raise KeyboardInterrupt
+
+    path.write_bytes(b"before")
+    mode = path.stat().st_mode & 0o777
+    monkeypatch.setattr(os, "replace", interrupted)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.write_atomically(path, b"after")
+    assert len(set(seen)) == 3 and all(re.fullmatch(r"\.file\.\w{16}\.part", n) for n in seen)
+    assert os.listdir(tmp_path) == ["file"] and path.read_bytes() == b"before"
+
+
+def test_a_file_with_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
+    monkeypatch.setattr("secrets.token_hex", lambda n: "0" * 2 * n)
+    target = tmp_path / "target"
+    (tmp_path / f".file.{'0' * 16}.part").symlink_to(target)
+    with user_error("cannot write"):
+        checkpoint.write_atomically(tmp_path / "file", b"after")
+    assert not target.exists()
+
+
+def test_leftovers_are_removed_when_nobody_has_written_for_long(tmp_path):
+    old, young = (tmp_path / f".file.{digit * 16}.part" for digit in "ab")
+    for file in (old, young):
+        file.write_text("")
+    os.utime(old, (1, 1))
+    checkpoint.remove_leftovers(tmp_path, seconds=60)
+    assert os.listdir(tmp_path) == [young.name]
+    checkpoint.remove_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == []

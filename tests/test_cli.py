@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError, BooleanOptionalAction
 
 import pytest
 
-from common import cli, folders
+from common import checkpoint, cli, folders
 from common.data import ROOT
 from common.errors import UserError
 from tests.conftest import user_error
@@ -38,7 +38,9 @@ def make_run(runs, name="0001-mnist", *argv):
     folder.mkdir(parents=True)
     config = {k: v for k, v in vars(args).items() if k not in ("resume", "run_dir")}
     (folder / "config.json").write_text(json.dumps(config | {"commit": "abc"}))
-    (folder / "last.safetensors").write_bytes(b"")
+    checkpoint.save(
+        folder / "last.safetensors", {"model": {}, "flags": folders.shaping(vars(args))}
+    )
     return folder
 
 

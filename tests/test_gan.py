@@ -810,7 +810,7 @@ def test_the_ring_s_run_resumes_alike_without_an_average(quick, tmp_path, monkey
 def test_the_average_of_the_generator_is_what_is_measured(quick, tmp_path, capsys):
     train(tmp_path / "run", "--ema", 0.8, "--epochs", 1, "--critic-steps", 1)
     args = Namespace(run_dir=str(tmp_path / "run"), device="cpu")
-    _, _, _, model = load_trained(script.FOLDER, args, script.RECIPES, script.MODELS)
+    _, _, _, model = load_trained(script.FOLDER, args, script.make_parser())
     state = checkpoint.load(tmp_path / "run" / "best.safetensors")
     for name, value in model.generator.state_dict().items():
         assert torch.equal(value, state["average"][f"module.{name}"])
@@ -930,7 +930,7 @@ def test_points_are_drawn_as_a_map(points, tmp_path, capsys):
 @pytest.mark.parametrize(
     "flags, parts",
     [
-        ("--label 3", ["--label", "--model cgan"]),
+        ("--label 3", ["GAN/train.py --model cgan"]),
         ("--single", ["--single", "points"]),
         ("--count 0", ["--count"]),
         ("--seed -1", ["--seed"]),
@@ -957,17 +957,17 @@ def test_another_model_s_checkpoint_is_one_line(main, points, tmp_path, capsys):
     flags = {"dataset": "mnist", "model": "resnet9", "data_dir": None}
     checkpoint.save(other / "best.safetensors", {"model": {"conv1.weight": torch.zeros(2)}})
     (other / "config.json").write_text(json.dumps(flags))
-    assert_one_line(call(capsys, main, "--run-dir", other), other, "another folder", "resnet9")
+    assert_one_line(call(capsys, main, "--run-dir", other), other, "expected one of gan", "resnet9")
     flags.pop("model")  # MLP_Torch's runs name none
     (other / "config.json").write_text(json.dumps(flags))
-    assert_one_line(call(capsys, main, "--run-dir", other), other, "no checkpoint of a GAN")
+    assert_one_line(call(capsys, main, "--run-dir", other), other, "another folder", "no kind")
     (other / "config.json").write_text(json.dumps({**flags, "dataset": "imdb"}))
-    assert_one_line(call(capsys, main, "--run-dir", other), other, "imdb", "GAN lacks")
+    assert_one_line(call(capsys, main, "--run-dir", other), other, "imdb", "expected one of mnist")
 
     config = json.loads((points / "config.json").read_text())  # another network of this folder
     (other / "config.json").write_text(json.dumps({**config, "hidden_sizes": [9]}))
     (other / "best.safetensors").write_bytes((points / "best.safetensors").read_bytes())
-    assert_one_line(call(capsys, main, "--run-dir", other), other, "another network")
+    assert_one_line(call(capsys, main, "--run-dir", other), other, '"hidden_sizes" is [9]')
 
 
 def make_photos(root, classes=("a",), size=(40, 44)):

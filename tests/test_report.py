@@ -9,7 +9,7 @@ import torch
 
 from common import cli
 from common.data import ROOT
-from common.folders import environment
+from common.device import environment
 from common.results import report
 from common.results.records import write as write_record
 from MLP_Manual.dataset import mnist as idx

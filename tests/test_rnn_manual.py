@@ -664,13 +664,14 @@ def test_best_epoch_is_the_one_with_the_lowest_loss(finished):
 
 
 def test_test_split_gives_nats_perplexity_and_bits(finished, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluation, "FOLDER", tmp_path)
+    (tmp_path / "RNN_Manual").mkdir()
+    monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "RNN_Manual")
     monkeypatch.setattr(evaluation, "CHARACTERS", 20)
     result = call(capsys, evaluation.main, "--run-dir", finished, "--record")
     assert (result.code, result.err) == (0, ""), result
     drawn = {path.name for path in finished.glob("*.png")}
     assert {"neurons.png", "gates.png", "gradient.png"} <= drawn
-    (run,) = json.loads((tmp_path / "results" / "anbn.json").read_text())["runs"]
+    (run,) = json.loads((tmp_path / "RNN_Manual" / "results" / "anbn.json").read_text())["runs"]
     loss = run["test"]["loss"]
     assert run["test"]["perplexity"] == pytest.approx(math.exp(loss))
     assert run["test"]["bits_per_character"] == pytest.approx(loss / math.log(2))
@@ -690,10 +691,11 @@ def test_refit_learns_the_validation_split_and_keeps_the_last_epoch(
     assert checkpoint.load(place / "best.safetensors")["epoch"] == 3
     assert (place / "samples.txt").read_text().count("training loss") == 3
 
-    monkeypatch.setattr(evaluation, "FOLDER", tmp_path)
+    (tmp_path / "RNN_Manual").mkdir()
+    monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "RNN_Manual")
     monkeypatch.setattr(evaluation, "draw_neurons", lambda *args: None)
     assert call(capsys, evaluation.main, "--run-dir", place, "--record").code == 0
-    (path,) = (tmp_path / "results").glob("*.json")
+    (path,) = (tmp_path / "RNN_Manual" / "results").glob("*.json")
     record = json.loads(path.read_text())
     assert record["data"]["examples"] == {"train": 809, "test": 90}
     assert "--refit" in record["command"] and record["runs"][0]["validation"] == {}

@@ -500,6 +500,85 @@ def test_killed_within_an_epoch_and_resumed_is_as_never_killed(tmp_path, no_pict
     assert_ended_alike(path, tmp_path / "whole")
 
 
+def test_a_second_start_or_resume_is_refused_until_the_first_is_killed(tmp_path, no_pictures):
+    path = tmp_path / "run"
+    flags = [*small("MLP"), *LONG["MLP_Manual"]]
+    process = start("-m", "MLP_Manual.train", *flags, "--run-dir", path)
+    wait_until(lambda: len(history(path)) >= 1, process)
+    seconds = [
+        start("-m", "MLP_Manual.train", *flags, "--run-dir", path, "--seed", 7),
+        start("-m", "MLP_Manual.train", "--resume", "--run-dir", path),
+    ]
+    process.send_signal(signal.SIGSTOP)  # so that it does not end before them
+    new, resumed = map(finish, seconds)
+    assert_one_line(new, path, "holds a run already")
+    assert_one_line(resumed, path, "in use", f"process {process.pid} on")
+    kill(process)
+    assert json.loads((path / "config.json").read_text())["seed"] == 0
+
+    resume("MLP_Manual", path)  # at once
+    train("MLP_Manual", tmp_path / "whole", *LONG["MLP_Manual"])
+    assert_ended_alike(path, tmp_path / "whole")
+    assert not any(file.name.startswith(".") for file in path.iterdir())
+
+
+AT_ONCE = """
+import sys
+from pathlib import Path
+from common import cli, folders
+from MLP_Manual.train import main
+place, new_run = Path(sys.argv[1]), folders.new_run
+def together(*args):
+    path = new_run(*args)
+    (place / sys.argv[2]).touch()
+    while len(list(place.glob("ready-*"))) < 2:
+        pass
+    return path
+folders.new_run = together
+cli.entry(lambda: main(sys.argv[3:]))
+"""
+
+
+def test_of_two_starts_at_once_one_runs_and_one_is_refused(tmp_path):
+    path, flags = tmp_path / "run", [*small("MLP"), "--epochs", 2]
+    processes = {
+        seed: start("-c", AT_ONCE, tmp_path, f"ready-{seed}", *flags, "--seed", seed,
+                    "--run-dir", path)
+        for seed in (1, 2)
+    }  # fmt: skip
+    results = {seed: finish(process) for seed, process in processes.items()}
+    (winner,) = [seed for seed, result in results.items() if result.code == 0]
+    assert_one_line(results[3 - winner], path)
+    assert json.loads((path / "config.json").read_text())["seed"] == winner
+    for name in ("last", "best"):
+        assert checkpoint.load(path / f"{name}.safetensors")["flags"]["seed"] == winner
+    train("MLP_Manual", tmp_path / "alone", "--epochs", 2, "--seed", winner)
+    assert_ended_alike(path, tmp_path / "alone")
+    assert sorted(file.name for file in path.iterdir()) == FILES
+
+
+def test_a_folder_is_free_again_after_an_error(tmp_path, capsys, no_pictures):
+    path = tmp_path / "run"
+    train("MLP_Manual", path, "--epochs", 2)
+    result = call(capsys, script("MLP_Manual").main, "--resume", "--run-dir", path, "--epochs", 1)
+    assert_one_line(result, "--epochs 1")
+    resume("MLP_Manual", path, "--epochs", 3)
+    assert len(history(path)) == 3
+
+
+def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(tmp_path, no_pictures):
+    path = tmp_path / "run"
+    train("MLP_Manual", path, "--epochs", 1)
+    (path / "frames").mkdir()
+    left = [path / ".last.safetensors.0123456789abcdef.part",
+            path / "frames" / ".1.png.0123456789abcdef.part"]  # fmt: skip
+    mine = [path / ".film.part", path / "x.0123456789abcdef.part"]
+    for file in [*left, *mine]:
+        file.write_text("")
+    resume("MLP_Manual", path)
+    assert not any(file.exists() for file in left) and all(file.exists() for file in mine)
+
+
 def test_killed_before_its_first_epoch_ended_starts_again(tmp_path, no_pictures):
     path = tmp_path / "run"
     flags = ["--subset", 2_000, "--batch-size", 2, "--epochs", 1]
@@ -652,6 +731,11 @@ def test_checkpoint_of_another_network_or_optimiser_is_one_line(
     train(folder, tmp_path / "other", *flags, "--epochs", 1)
     last = shutil.copy(tmp_path / "other" / "last.safetensors", path)
     argv = ["--resume", "--run-dir", path, "--epochs", 3]
+    changed = flags[0].strip("-").replace("-", "_")
+    assert_one_line(call(capsys, script(folder).main, *argv), path / "config.json", changed)
+    state = checkpoint.load(path / "last.safetensors")
+    state.pop("flags")  # as in early runs
+    checkpoint.save(path / "last.safetensors", state)
     assert_one_line(call(capsys, script(folder).main, *argv), last, f"of another {what}")
 
 

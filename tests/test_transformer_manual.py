@@ -1004,7 +1004,8 @@ def test_stopped_amid_an_epoch_goes_on_as_never_stopped(
 
 
 def test_translator_is_evaluated_recorded_and_drawn(tmp_path, capsys, monkeypatch, no_curves):
-    monkeypatch.setattr(evaluation, "FOLDER", tmp_path)
+    (tmp_path / "Transformer_Manual").mkdir()
+    monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "Transformer_Manual")
     path = tmp_path / "run"
     train.main([*PAIRS, "--ema", "0.5", "--run-dir", str(path)])
     result = call(capsys, evaluation.main, "--run-dir", path, "--record", "--beam", 2)
@@ -1012,14 +1013,14 @@ def test_translator_is_evaluated_recorded_and_drawn(tmp_path, capsys, monkeypatc
     drawn = {picture.stem for picture in path.glob("*.png")}
     kinds = {f"attention_{kind}" for kind in ("encoder", "decoder", "cross")}
     assert kinds | {"positions", "schedule"} <= drawn
-    record = json.loads((tmp_path / "results" / "reverse.json").read_text())
+    record = json.loads((tmp_path / "Transformer_Manual" / "results" / "reverse.json").read_text())
     (run,) = record["runs"]
     assert run["test"].keys() == {"loss", "perplexity", "exact_match", "translation_seconds"}
     assert run["test"]["translation_seconds"] > 0
     assert record["model"] == "Transformer" and "signatures" not in record
     monkeypatch.setattr(evaluation, "ONE_ANSWER", ())  # as of sentences, with many right answers
     call(capsys, evaluation.main, "--run-dir", path, "--record", "--beam", 2, "--config", "many")
-    record = json.loads((tmp_path / "results" / "many.json").read_text())
+    record = json.loads((tmp_path / "Transformer_Manual" / "results" / "many.json").read_text())
     assert {"loss", "bleu", "chrf", "exact_match"} <= record["runs"][0]["test"].keys()
     assert "beam 2" in record["signatures"]["bleu"]
     assert (path / "translations.txt").read_text().count("  became  ") == 16
@@ -1029,7 +1030,7 @@ def test_translator_is_evaluated_recorded_and_drawn(tmp_path, capsys, monkeypatc
     weights = {n.removeprefix("module."): w for n, w in state["average"].items() if n[0] == "m"}
     assert not torch.equal(weights["embedding.weight"], state["model"]["embedding.weight"])
     result = call(capsys, generate.main, "--run-dir", path)
-    assert_one_line(result, "has learned to translate")
+    assert_one_line(result, "train.py --task lm")
 
 
 def test_writer_is_evaluated_and_writes(own_text, tmp_path, capsys, monkeypatch, no_curves):

@@ -320,7 +320,7 @@ def test_loss_of_a_split_is_the_mean_over_its_tokens(translator):
 def restored(run_dir):
     """The network and the test split of a run."""
     _, config = evaluation.find_trained(
-        run_dir, cli.argparse.Namespace(run_dir=str(run_dir)), train.RECIPES
+        run_dir, cli.argparse.Namespace(run_dir=str(run_dir)), train.make_parser()
     )
     state = checkpoint.load(run_dir / "best.safetensors")
     test = evaluation.load_test(config, evaluation.restore_tokenizer(config, state["tokenizer"]))
@@ -336,13 +336,14 @@ def test_best_epoch_is_the_one_with_the_lowest_loss(translator):
 
 
 def test_translations_are_scored_drawn_and_recorded(translator, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluation, "FOLDER", tmp_path)
+    (tmp_path / "Transformer_Torch").mkdir()
+    monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "Transformer_Torch")
     result = call(capsys, evaluation.main, "--run-dir", translator, "--record", "--beam", 2)
     assert (result.code, result.err) == (0, ""), result
     kinds = ["attention_cross", "attention_decoder", "attention_encoder"]
     drawn = sorted(path.stem for path in translator.glob("*.png"))
     assert drawn == [*kinds, "curves", "positions", "schedule"]
-    (path,) = (tmp_path / "results").glob("*.json")
+    (path,) = (tmp_path / "Transformer_Torch" / "results").glob("*.json")
     written = json.loads(path.read_text())
     (row,) = written["runs"]
     assert row["test"]["exact_match"] >= 0.95 and row["test"]["bleu"] > 90
@@ -360,12 +361,13 @@ def test_translations_are_scored_drawn_and_recorded(translator, tmp_path, capsys
 
 
 def test_text_has_nats_perplexity_and_bits(writer, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluation, "FOLDER", tmp_path)
+    (tmp_path / "Transformer_Torch").mkdir()
+    monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "Transformer_Torch")
     result = call(capsys, evaluation.main, "--run-dir", writer, "--record")
     assert (result.code, result.err) == (0, ""), result
     drawn = {path.name for path in writer.glob("*.png")}
     assert drawn == {"attention.png", "curves.png", "positions.png", "schedule.png"}
-    (path,) = (tmp_path / "results").glob("*.json")
+    (path,) = (tmp_path / "Transformer_Torch" / "results").glob("*.json")
     written = json.loads(path.read_text())
     (row,) = written["runs"]
     loss = row["test"]["loss"]
@@ -454,7 +456,7 @@ def test_what_may_go_wrong_with_a_translation_is_one_line(translator, writer, tm
         (["--run-dir", translator, "--device", "tpu"], "tpu"),
         (["--run-dir", translator, "--input", tmp_path / "absent"], tmp_path / "absent"),
         (["--run-dir", translator, "--input", tmp_path], tmp_path),
-        (["--run-dir", writer, "ein"], "has learned to write, not to translate"),
+        (["--run-dir", writer, "ein"], "train.py --task translate"),
     ):
         assert_one_line(call(capsys, translate.main, *argv), part)
 
@@ -513,7 +515,7 @@ def test_bad_wishes_of_a_text_are_one_line(flags, parts, writer, capsys):
 
 def test_a_translator_writes_no_text(translator, capsys):
     result = call(capsys, generate.main, "--run-dir", translator)
-    assert_one_line(result, "has learned to translate, not to write")
+    assert_one_line(result, "train.py --task lm")
 
 
 @pytest.mark.parametrize("main", [generate.main, translate.main])

@@ -896,7 +896,7 @@ def test_walk_of_a_code_goes_from_one_class_mean_to_the_other(quick, trained, ca
     [
         ("vae", "walk", ["--from", "--to"]),
         ("vae", "walk --from red --to pink", ["--to pink", "red disc"]),
-        ("vae", "--label red", ["--label", "conditional"]),
+        ("vae", "--label red", ["VAE/train.py --model cvae"]),
         ("cvae", "--label pink", ["--label pink"]),
         ("cvae", "--label red", ["--label red", "4 classes"]),
         ("cvae", "walk --from red --to cross", []),
@@ -934,7 +934,7 @@ def test_another_networks_checkpoint_is_one_line(main, quick, tmp_path, capsys):
     path = run(tmp_path / "run", "--epochs", 1)
     config = read_config(path) | {"hidden_sizes": [9]}
     (path / "config.json").write_text(json.dumps(config))
-    assert_one_line(call(capsys, main, "--run-dir", path), "another network")
+    assert_one_line(call(capsys, main, "--run-dir", path), '"hidden_sizes" is [9]')
     assert_one_line(call(capsys, main, "--run-dir", tmp_path / "none"), tmp_path / "none")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common import checkpoint
+from common import checkpoint, cli
 from common.checkpoint import check_classes
 from common.data import Split
 from common.device import select_device
@@ -32,20 +32,15 @@ class Kind:
             raise ValueError(f"it was trained on data of shape {state['shape']}, or other classes")
 
 
-def load_trained(folder: Path, args: Namespace, recipes: dict, models: dict):
-    """The run that `args` name (default: the latest), its flags, its kind of data, and its players;
-    the generator with its best weights (their moving average where the run kept one), in evaluation
-    mode. Raises UserError for a run of another folder.
+def load_trained(folder: Path, args: Namespace, parser: cli.Parser, **wanted):
+    """The run that `args` name (default: the latest with the flags `wanted`), its flags, its kind
+    of data, and its players; the generator with its best weights (their moving average where the
+    run kept one), in evaluation mode. `parser` is train.py's.
     """
     device = select_device(args.device)
-    run_dir, config = find_trained(folder, args, recipes)
-    if config.model not in models:
-        known = ", ".join(models)
-        raise UserError(f"{run_dir} is of another folder: its model is {config.model}, not {known}")
+    run_dir, config = find_trained(folder, args, parser, **wanted)
     path = run_dir / "best.safetensors"
-    state = checkpoint.load(path)
-    if "kind" not in state:
-        raise UserError(f"{path} is no checkpoint of a GAN: name a --run-dir of this folder's")
+    state = checkpoint.load(path, "kind")
     kind = Kind(**state["kind"])
     model = build_model(config, kind)
     checkpoint.restore(model, state["model"], path, "network")

@@ -1,6 +1,5 @@
 """Tokenised texts kept beside the data, so that the second run begins at once."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -41,7 +40,6 @@ def save(path: Path, key: str, corpus: Corpus) -> None:
         "words": corpus.words.values, "lengths": corpus.words.lengths, "labels": corpus.labels,
         "tokens": torch.from_numpy(tokens.copy()),
     }  # fmt: skip
-    temporary = path.with_name(f"{path.stem}-{os.getpid()}.safetensors")  # two runs may start here
     with suppress(UserError, OSError):
-        checkpoint.save(temporary, state)
-        os.replace(temporary, path)
+        checkpoint.remove_leftovers(path.parent, seconds=60)
+        checkpoint.save(path, state)

@@ -1,7 +1,6 @@
 """Subwords by sentencepiece, learned from the training sentences at first use and then kept."""
 
 import io
-import os
 import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
@@ -106,8 +105,7 @@ def learn_once(texts: list[str], size: int, path: Path) -> Subwords:
             return Subwords.of(state["tokenizer"])
     tokenizer = Subwords.learn(texts, size)
     if distributed.is_first():
-        temporary = path.with_name(f"{path.stem}-{os.getpid()}.safetensors")  # two runs may start
         with suppress(UserError, OSError):  # where it cannot be kept, the next run learns again
-            checkpoint.save(temporary, {"key": key, "tokenizer": tokenizer.state_dict()})
-            os.replace(temporary, path)
+            checkpoint.remove_leftovers(path.parent, seconds=60)
+            checkpoint.save(path, {"key": key, "tokenizer": tokenizer.state_dict()})
     return tokenizer

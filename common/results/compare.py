@@ -17,8 +17,13 @@ from torch import Tensor
 
 from common import checkpoint, cli
 from common.data import ROOT
-from common.device import seed_everything, select_device, synchronize
-from common.folders import environment, git_commit
+from common.device import (
+    environment,
+    git_commit,
+    seed_everything,
+    select_device,
+    synchronize,
+)
 from common.metrics import lines_of_code
 from common.results.compare_steps import LAYERS, PAIRS, TRANSFORMERS, TWINS, WINDOW, make_pair
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from common import cli
 from common.data import ROOT
-from common.folders import machine
+from common.device import machine
 from common.history import lowest_metric
 from common.results.tables import compare_layer_results, compare_results, table
 

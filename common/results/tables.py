@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from common.folders import machine
+from common.device import machine
 
 
 def table(rows: list[list[str]]) -> list[str]:

@@ -1,0 +1,266 @@
+"""A run of another folder, an edited config.json, and which run is the latest that fits."""
+
+import json
+import os
+import shutil
+
+import pytest
+
+from common import checkpoint, folders
+from common.data import ROOT
+from tests.running import (
+    FOLDERS,
+    MLPS,
+    TWINS,
+    assert_one_line,
+    call,
+    few_shapes,
+    script,
+    short_strings,
+    small,
+)
+
+OTHERS = ("test", "generate", "translate", "predict")  # beside train.py
+ARGUMENTS = {"translate": ["ein"], "predict": ["good"]}
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """A run of each folder."""
+    place = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        few_shapes(patch)
+        short_strings(patch)
+        patch.setattr("common.plots.draw_curves", lambda path, history: None)
+        for folder in FOLDERS:
+            argv = [*small(folder), "--epochs", "1", "--run-dir", str(place / folder)]
+            script(folder).main(argv)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    few_shapes(monkeypatch)
+    short_strings(monkeypatch)
+
+
+def scripts(folder: str) -> list[str]:
+    return [name for name in OTHERS if (ROOT / folder / f"{name}.py").is_file()]
+
+
+def edit(run_dir, **changed) -> None:
+    path = run_dir / "config.json"
+    config = json.loads(path.read_text()) | changed
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not ...}))
+
+
+def test_a_run_says_which_folder_made_it(runs):
+    for folder in FOLDERS:
+        assert json.loads((runs / folder / "config.json").read_text())["folder"] == folder
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_run_of_any_other_folder_is_one_line(folder, runs, capsys):
+    for maker in FOLDERS:
+        if maker == folder:
+            continue
+        path = runs / maker
+        result = call(capsys, script(folder).main, "--resume", "--run-dir", path)
+        assert_one_line(result, path, f"'{maker}'", f"not of {folder}")
+        for name in scripts(folder):
+            argv = ["--run-dir", path, *ARGUMENTS.get(name, [])]
+            result = call(capsys, script(folder, name).main, *argv)
+            assert_one_line(result, path, f"'{maker}'", f"not of {folder}")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_an_early_run_of_any_other_folder_is_one_line(folder, runs, tmp_path, capsys):
+    """Which does not say who made it, nor what its checkpoint was trained with."""
+    for maker in FOLDERS:
+        if maker == folder or any({folder, maker} <= set(twins) for twins in TWINS):
+            continue  # twins read each other's networks
+        path = shutil.copytree(runs / maker, tmp_path / maker)
+        edit(path, folder=...)
+        for name in ("last", "best"):
+            state = checkpoint.load(path / f"{name}.safetensors")
+            state.pop("flags")
+            checkpoint.save(path / f"{name}.safetensors", state)
+        assert_one_line(call(capsys, script(folder).main, "--resume", "--run-dir", path), path)
+        for name in scripts(folder):
+            argv = ["--run-dir", path, *ARGUMENTS.get(name, [])]
+            assert_one_line(call(capsys, script(folder, name).main, *argv), path)
+
+
+EDITED = [  # flag, value, what is said
+    ("lr", -0.5, "above 0"), ("lr", None, "above 0"), ("lr", float("nan"), "above 0"),
+    ("lr", float("inf"), "above 0"), ("lr", "0.01", "above 0"), ("lr", [0.01], "above 0"),
+    ("lr", {}, "above 0"), ("lr", True, "above 0"), ("epochs", "9", "whole number at least 1"),
+    ("epochs", 1.5, "whole number"), ("epochs", 0, "whole number"), ("dropout", 1.5, "below 1"),
+    ("optimizer", "x", "one of"), ("optimizer", ["sgd"], "one of"), ("optimizer", None, "one of"),
+    ("hidden_sizes", 8, "a list"), ("hidden_sizes", [], "a list"), ("hidden_sizes", [0], "least 1"),
+    ("hidden_sizes", ["8"], "whole number"), ("batch_norm", 1, "true or false"),
+    ("batch_norm", "yes", "true or false"), ("device", 3, "a text"), ("data_dir", 3, "a text"),
+    ("dataset", "cifar10", "one of"), ("dataset", ["mnist"], "one of"), ("given", "lr", "flags"),
+    ("given", [[]], "flags"), ("colour\n", 1, "no flag of"), ("subset", -1, "whole number"),
+    ("folder", ["MLP_Manual"], "is a run of"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flag, value, said", EDITED, ids=[f"{r[0]}={r[1]}" for r in EDITED])
+def test_a_value_that_the_parser_would_not_take_is_one_line(
+    flag, value, said, runs, tmp_path, capsys
+):
+    path = shutil.copytree(runs / "MLP_Manual", tmp_path / "run")
+    edit(path, **{flag: value})
+    where = path if flag == "folder" else f"{path / 'config.json'}: {json.dumps(flag)}: "
+    for main in (script("MLP_Manual", "test").main, script("MLP_Manual").main):
+        argv = ["--run-dir", path] + ["--resume"] * (main is script("MLP_Manual").main)
+        assert_one_line(call(capsys, main, *argv), where, said)
+
+
+CONTRADICTIONS = [
+    ("dataset", "fashion-mnist"), ("seed", 1), ("subset", 100), ("subset", None), ("lr", 0.5),
+    ("hidden_sizes", [9]), ("batch_norm", False), ("batch_size", 31), ("schedule", "constant"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("flag, value", CONTRADICTIONS)
+@pytest.mark.parametrize("folder", MLPS)
+def test_what_contradicts_the_checkpoint_is_one_line(folder, flag, value, runs, tmp_path, capsys):
+    path = shutil.copytree(runs / folder, tmp_path / "run")
+    edit(path, **{flag: value})
+    said = [path / "config.json", f'"{flag}" is {json.dumps(value)}', "was trained with"]
+    for main, needed in ((script(folder, "test").main, "best"), (script(folder).main, "last")):
+        argv = ["--run-dir", path] + ["--resume"] * (needed == "last")
+        assert_one_line(call(capsys, main, *argv), *said, needed)
+
+
+def test_a_flag_that_was_taken_out_has_its_default_or_contradicts(runs, tmp_path, capsys):
+    path = shutil.copytree(runs / "MLP_Manual", tmp_path / "run")
+    edit(path, dropout=..., clip=..., commit=..., given=...)  # as they were anyway
+    assert call(capsys, script("MLP_Manual", "test").main, "--run-dir", path).code == 0
+    edit(path, hidden_sizes=...)
+    result = call(capsys, script("MLP_Manual", "test").main, "--run-dir", path)
+    assert_one_line(result, '"hidden_sizes"', "[64, 64]", "[8]")
+
+
+def test_epochs_device_and_places_may_change(runs, tmp_path, capsys):
+    path = shutil.copytree(runs / "MLP_Manual", tmp_path / "run")
+    edit(path, epochs=2, device="cpu", data_dir=str(tmp_path))
+    result = call(capsys, script("MLP_Manual").main, "--resume", "--run-dir", path)
+    assert result.code == 0 and "epoch   2/2" in result.out
+
+
+def test_a_dataset_that_contradicts_an_early_run_is_one_line(runs, tmp_path, capsys):
+    path = shutil.copytree(runs / "MLP_Manual", tmp_path / "run")
+    state = checkpoint.load(path / "best.safetensors")
+    state.pop("flags")
+    checkpoint.save(path / "best.safetensors", state)
+    edit(path, dataset="mnist", folder=...)
+    result = call(capsys, script("MLP_Manual", "test").main, "--run-dir", path)
+    assert_one_line(result, path / "config.json", "mnist", "spirals")
+
+
+# ---- the latest run ----
+
+
+def make_run(place, name: str, config: dict | None, needed: str | None = "best.safetensors"):
+    path = place / name
+    path.mkdir(parents=True)
+    if config is not None:
+        (path / "config.json").write_text(json.dumps({"dataset": "x", **config}))
+    if needed:
+        (path / needed).write_bytes(b"")
+    return path
+
+
+def test_the_latest_run_is_the_latest_that_fits(tmp_path):
+    make_run(tmp_path, "0001-x", {"task": "lm"})
+    fits = make_run(tmp_path, "0002-x", {"task": "lm"})
+    latest = make_run(tmp_path, "0003-x", {"task": "translate"})
+    assert folders.find_run(tmp_path, None, "best.safetensors", task="lm") == fits
+    assert folders.find_run(tmp_path, None, "best.safetensors") == latest
+
+
+@pytest.mark.parametrize(
+    "folder, name, argv, flag",
+    [
+        ("Transformer_Torch", "generate", [], "--task lm"),
+        ("Transformer_Manual", "generate", [], "--task lm"),
+        ("VAE", "generate", ["--label", "red disc"], "--model cvae"),
+        ("GAN", "generate", ["--label", "0"], "--model cgan"),
+    ],
+)
+def test_where_no_run_fits_the_command_that_makes_one_is_named(
+    folder, name, argv, flag, runs, tmp_path, capsys, monkeypatch
+):
+    moved = tmp_path / folder
+    shutil.copytree(runs / folder, moved / "runs" / "0001-x")
+    module = script(folder, name)
+    monkeypatch.setattr(module, "FOLDER", moved)
+    said = f"python {folder}/train.py {flag}"
+    assert_one_line(call(capsys, module.main, *argv), moved / "runs", said)
+    result = call(capsys, module.main, *argv, "--run-dir", runs / folder)
+    assert_one_line(result, runs / folder, said)
+
+
+def test_generate_and_translate_take_their_own_latest_run(runs, tmp_path, capsys, monkeypatch):
+    """Each beside a later run of the other task."""
+    moved = tmp_path / "Transformer_Torch"
+    shutil.copytree(runs / "Transformer_Torch", moved / "runs" / "0001-reverse")
+    make_run(moved / "runs", "0002-text", {"task": "lm"})
+    module = script("Transformer_Torch", "translate")
+    monkeypatch.setattr(module, "FOLDER", moved)
+    assert call(capsys, module.main, "a b").code == 0
+    module = script("Transformer_Torch", "generate")
+    monkeypatch.setattr(module, "FOLDER", moved)
+    result = call(capsys, module.main)  # which is damaged
+    assert_one_line(result, moved / "runs" / "0002-text")
+
+
+@pytest.mark.parametrize("needed", ["last.safetensors", "best.safetensors"])
+def test_a_later_run_that_has_not_saved_yet_is_named(needed, tmp_path, capsys):
+    older = make_run(tmp_path, "0001-x", {}, needed)
+    for name in ("0002-x", "0003-x"):
+        make_run(tmp_path, name, {}, needed=None)
+    assert folders.find_run(tmp_path, None, needed) == older
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(tmp_path / "0003-x") in line and needed in line and str(older) in line
+
+
+def test_a_named_run_that_has_not_saved_yet_is_one_line(tmp_path, capsys):
+    path = make_run(tmp_path, "0001-x", {}, needed=None)
+    for main, flags in ((script("MLP_Manual").main, ["--resume"]),
+                        (script("MLP_Manual", "test").main, [])):  # fmt: skip
+        assert_one_line(call(capsys, main, *flags, "--run-dir", path), path, "has not come so far")
+
+
+# ---- places that cannot be used ----
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_run_dir_that_is_a_file_is_one_line(folder, tmp_path, capsys):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    result = call(capsys, script(folder).main, *small(folder), "--run-dir", path)
+    assert_one_line(result, path)
+    assert_one_line(call(capsys, script(folder).main, "--resume", "--run-dir", path), path)
+    assert_one_line(call(capsys, script(folder, "test").main, "--run-dir", path), path)
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name != "posix" or not hasattr(os, "geteuid"), reason="rights")
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may do all")
+@pytest.mark.parametrize("mode", [0o000, 0o500])
+def test_a_run_dir_without_rights_is_one_line(mode, runs, tmp_path, capsys):
+    path = shutil.copytree(runs / "MLP_Manual", tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    for place in (path, tmp_path / "empty"):
+        place.chmod(mode)
+    flags = [["--resume", "--run-dir", path], [*small("MLP"), "--run-dir", tmp_path / "empty"]]
+    results = [call(capsys, script("MLP_Manual").main, *argv) for argv in flags]
+    results.append(call(capsys, script("MLP_Manual", "test").main, "--run-dir", path))
+    for place in (path, tmp_path / "empty"):
+        place.chmod(0o700)
+    for result in results:
+        assert_one_line(result, tmp_path)
