@@ -19,7 +19,7 @@ from common.results.report import METRICS
 BEST = {"accuracy": max, "loss": min, "bleu": max, "frechet_distance": min}  # of a run, the first
 OF_LOSS = ["model", "likelihood", "beta", "samples", "tokenizer", "vocabulary-size"]  # nats of what
 STAR = f"* best of its dataset, task and metric (a loss: also of its {', '.join(OF_LOSS)})"
-APART = "dataset|task|epochs|seed|data-dir|device|commit|environment|given|run-dir|resume"
+APART = "dataset|folder|task|epochs|seed|data-dir|device|commit|environment|given|run-dir|resume"
 NOTHING = dict(best="", dataset="?", task="", done=0, epochs="?", metric="", value=None, unit="",
                seconds=None, seed="", shown="no config.json", kind=None, history=())  # fmt: skip
 
