@@ -312,14 +312,18 @@ def test_a_damaged_file_is_named_in_one_line(files, dataset, folder, which, chan
         cifar.load(dataset, which != "test", folder, None)
 
 
-def test_a_pickle_with_code_is_refused_unread(files, dataset, folder, tmp_path):
+@pytest.mark.parametrize("which", ["train", "test", "meta"])
+def test_a_pickle_with_code_is_refused_unread(which, files, dataset, folder, tmp_path):
     class Code:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "it ran"),)
 
-    (files / cifar.SETS[dataset].test_list[0][0]).write_bytes(pickle.dumps(Code()))
-    with user_error(files):
-        cifar.load(dataset, False, folder, None)
+    official = cifar.SETS[dataset]
+    names = {"train": official.train_list[0][0], "test": official.test_list[0][0]}
+    name = names.get(which, official.meta["filename"])
+    (files / name).write_bytes(pickle.dumps(Code()))
+    with user_error(files / name):
+        cifar.load(dataset, which == "train", folder, None)
     assert not (tmp_path / "it ran").exists()
 
 

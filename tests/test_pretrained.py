@@ -3,6 +3,12 @@
 import copy
 import os
 import pickle
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -11,9 +17,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from common import checkpoint
+from common.data import ROOT
 from common.evaluation import best_weights, load_best
 from ResNet.utils import pretrained
 from tests.conftest import user_error
+from ViT.utils import pretrained as vit_pretrained
 
 
 class Network(nn.Module):
@@ -166,6 +174,124 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path, suffix, legacy):
     with user_error("--pretrained", path):
         pretrained.load_pretrained(Network(), str(path), head="head")
     assert not (tmp_path / "it ran").exists()
+
+
+class Program(nn.Module):
+    """Writes a file when it is loaded by torch.jit.load."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self.path = path
+
+    def forward(self, x):
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> str:
+        return self.path
+
+    @torch.jit.export
+    def __setstate__(self, path: str) -> None:
+        self.path = path
+        torch.save([torch.zeros(1)], path)
+        self.training = False
+
+
+@pytest.fixture
+def program(tmp_path) -> bytes:
+    """What torch.jit.save writes of a Program, whose file is `tmp_path / "it ran"`."""
+    torch.jit.script(Program(str(tmp_path / "it ran"))).save(tmp_path / "program.pth")
+    torch.jit.load(tmp_path / "program.pth")
+    (tmp_path / "it ran").unlink()  # it does run
+    return (tmp_path / "program.pth").read_bytes()
+
+
+@pytest.mark.smoke
+@pytest.mark.filterwarnings("ignore")  # of torch, that TorchScript is old
+@pytest.mark.parametrize("module", [pretrained, vit_pretrained])
+@pytest.mark.parametrize("name", ["evil.pth", "evil.pt", "evil.bin", "evil", "evil.safetensors"])
+def test_a_program_is_refused_unrun(tmp_path, program, name, module):
+    path = tmp_path / name
+    path.write_bytes(program)
+    advice = () if path.suffix == ".safetensors" else ("TorchScript", "README shows how")
+    with user_error("--pretrained", path, *advice):
+        module.load_pretrained(Network(), str(path), head="head")
+    assert not (tmp_path / "it ran").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_that_poses_as_weights_is_refused_unrun(tmp_path, program):
+    """Before or behind an honest file: readers of zip files differ in which members they find."""
+    torch.save(Network().state_dict(), tmp_path / "honest.pth")
+    honest = (tmp_path / "honest.pth").read_bytes()
+    for name, content in {"before": program + honest, "behind": honest + program}.items():
+        path = tmp_path / f"{name}.pth"
+        path.write_bytes(content)
+        with user_error("--pretrained", path, "TorchScript"):
+            pretrained.load_pretrained(Network(), str(path), head="head")
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_weights_with_the_mark_of_a_program_are_refused(tmp_path):
+    torch.save(Network().state_dict(), tmp_path / "network.pth")
+    with zipfile.ZipFile(tmp_path / "network.pth", "a") as file:
+        file.writestr("network/constants.pkl", pickle.dumps(()))
+    with user_error("--pretrained", tmp_path / "network.pth", "TorchScript"):
+        pretrained.load_pretrained(Network(), str(tmp_path / "network.pth"), head="head")
+
+
+def test_weights_that_are_packed_are_refused_unread(tmp_path, monkeypatch):
+    """A few bytes may unpack to any number of them."""
+    torch.save({"weight": torch.zeros(10**6)}, tmp_path / "network.pth")
+    packed = zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "network.pth") as plain, packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert (tmp_path / "packed.pth").stat().st_size < 50_000
+    monkeypatch.setattr(torch, "load", None)
+    with user_error("--pretrained", tmp_path / "packed.pth", "damaged"):
+        pretrained.load_pretrained(Network(), str(tmp_path / "packed.pth"), head="head")
+
+
+def test_a_tar_of_torch_before_its_first_release_is_refused_unpacked(tmp_path, monkeypatch):
+    path = tmp_path / "network.pth"
+    with tarfile.open(path, "w") as file:
+        for name in ("storages", "tensors", "pickle"):
+            (tmp_path / name).write_bytes(pickle.dumps(0))
+            file.add(tmp_path / name, name)
+    monkeypatch.setattr(tarfile.TarFile, "extract", None)
+    monkeypatch.setattr(tarfile, "open", lambda *args, **flags: pytest.fail("it was opened"))
+    with user_error("--pretrained", path, "damaged"):
+        pretrained.load_pretrained(Network(), str(path), head="head")
+
+
+def test_the_readmes_converter_makes_weights_of_a_program(tmp_path):
+    """The lines of both READMEs, as they stand there."""
+    learned = Network()
+    torch.jit.trace(learned.conv, torch.zeros(1, 2, 5, 5)).save(tmp_path / "network.pth")
+    for folder in ("ResNet", "ViT"):
+        text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+        (code,) = re.findall(r"```python\n(import safetensors.*?)```", text, re.DOTALL)
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+        weights = pretrained.read_weights(tmp_path / "network.safetensors")
+        assert states_equal(weights, learned.conv.state_dict())
+        (tmp_path / "network.safetensors").unlink()
+
+
+def test_nothing_else_in_the_repository_unpickles():
+    """torch.load is only of what was looked at; CIFAR's pickles are torchvision's, after its md5;
+    numpy and pandas are not asked for objects."""
+    words = (
+        r"(?<!safetensors\.)torch\.load\(|torch\.jit\.load\(|pickle\.loads?\(|allow_pickle|"
+        r"read_pickle|joblib|dill"
+    )
+    found = {
+        str(path.relative_to(ROOT))
+        for path in [*ROOT.glob("*/*.py"), *ROOT.glob("*/*/*.py")]
+        if path.relative_to(ROOT).parts[0] != "tests"
+        and re.search(words, path.read_text(encoding="utf-8"))
+    }
+    assert found == {str(Path(folder, "utils", "pretrained.py")) for folder in ("ResNet", "ViT")}
 
 
 def test_a_whole_network_instead_of_its_weights_is_refused(tmp_path):

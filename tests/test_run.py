@@ -475,6 +475,22 @@ def test_killed_between_epochs_and_resumed_is_as_never_killed(folder, tmp_path, 
     assert_ended_alike(path, tmp_path / "whole")
 
 
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+def test_killed_and_resumed_by_other_processes_the_subwords_are_cut_alike(folder, tmp_path):
+    flags = ["--epochs", 4, "--tokenizer", "subword", "--vocabulary-size", 40,
+             "--subword-dropout", 0.3]  # fmt: skip
+    command = ["-m", f"{folder}.train", *small(folder), *flags, "--run-dir"]
+    process = start(*command, tmp_path / "run")
+    wait_until(lambda: len(history(tmp_path / "run")) >= 1, process)
+    kill(process)
+    assert len(history(tmp_path / "run")) < 4
+    resumed = ["-m", f"{folder}.train", "--resume", "--run-dir", tmp_path / "run"]
+    for arguments in (resumed, [*command, tmp_path / "whole"]):
+        result = finish(start(*arguments))
+        assert (result.code, result.err) == (0, "")
+    assert_ended_alike(tmp_path / "run", tmp_path / "whole")
+
+
 SAVE_EVERY_STEP = """
 import sys
 import common.run

@@ -261,7 +261,7 @@ def test_stopped_anywhere_and_resumed_is_as_never_stopped(how, step, tmp_path, m
 @pytest.mark.parametrize("step", [1, 4])
 def test_stopped_and_resumed_the_subwords_are_cut_alike(step, tmp_path, monkeypatch):
     (tmp_path / "dataset").mkdir()  # where subwords of data made by code are kept
-    monkeypatch.setattr("Transformer_Torch.dataset.sentences.FOLDER", tmp_path)
+    monkeypatch.setattr("Transformer_Torch.dataset.translation.FOLDER", tmp_path)
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
     flags = [*small("Transformer"), "--tokenizer", "subword", "--vocabulary-size", 40,
              "--subword-dropout", 0.3, "--epochs", 2]  # fmt: skip

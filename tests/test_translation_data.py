@@ -7,11 +7,15 @@ import hashlib
 import importlib
 import json
 import math
+import os
 import random
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from argparse import Namespace
+from collections import Counter
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -20,7 +24,7 @@ import sacrebleu
 import torch
 
 from common import checkpoint, cli, data, distributed, files
-from common.data import DataMissing
+from common.data import ROOT, DataMissing
 from common.results import records as record
 from common.results import report
 from tests.conftest import user_error
@@ -36,6 +40,7 @@ from Transformer_Torch.dataset import (
 )
 from Transformer_Torch.dataset import words as text
 from Transformer_Torch.dataset.batches import IGNORED, batch_sizes
+from Transformer_Torch.dataset.merges import Merges
 from Transformer_Torch.dataset.pairs import Pairs, Sentences, encode_sources
 from Transformer_Torch.dataset.subwords import Subwords
 from Transformer_Torch.dataset.tokenizers import (
@@ -322,6 +327,109 @@ def test_subwords_cut_further_are_the_same_text():
     assert cut != subwords.encode_randomly(lines, 0.3, seed=2)
     single = subwords.encode_randomly(lines, 1 - 1e-9, seed=0)
     assert max(len(piece) for tokens in single for piece in subwords.pieces(tokens)) == 1
+
+
+def test_our_merges_are_sentencepieces_own():
+    """Without dropout: of thousands of made-up words, known characters and unknown ones."""
+    learned, draw = tokenizer("subword"), random.Random(0)
+    letters = "".join(sorted({c for line in LINES["de"] + LINES["en"] for c in line})) + "電▁Ω\t"
+    lines = LINES["de"] + LINES["en"]
+    lines += ["".join(draw.choices(letters, k=draw.randrange(40))) for _ in range(5_000)]
+    lines += [" ".join(draw.choices("".join(lines).split(), k=5)) for _ in range(500)] + ["", "  "]
+    assert learned.encode_randomly(lines, 0.0, seed=0) == [*map(learned.encode, lines)]
+    assert learned.encode_randomly(["ab" * 300], 0.0, seed=0) == [learned.encode("ab" * 300)]
+
+
+def test_what_is_kept_of_words_changes_no_cut(monkeypatch):
+    lines = (LINES["de"] + LINES["en"]) * 20
+    cut = tokenizer("subword").encode_randomly(lines, 0.3, seed=1)
+    patch_copies(monkeypatch, "dataset.merges", "MOST", 50)
+    small = tokenizer("subword")
+    assert small.encode_randomly(lines, 0.3, seed=1) == cut and small.merges.kept < 500
+    patch_copies(monkeypatch, "dataset.merges", "LONG", 3)
+    assert tokenizer("subword").encode_randomly(lines, 0.3, seed=1) == cut
+
+
+def test_every_cut_comes_with_its_probability():
+    """abcd in merges 1. ab 2. cd 3. ▁ab 4. ▁abcd: each is left out with p, and ▁ab cd needs four;
+    the exact share of every cut, by adding up all ways to it."""
+    numbers = {piece: n for n, piece in enumerate(["ab", "cd", "▁ab", "▁abcd", *"▁abcd"], 4)}
+    merges = Merges(numbers, {piece: -float(n) for piece, n in numbers.items()})
+    p, n = 0.3, 20_000
+    q = 1 - p
+    shares = {
+        "▁abcd": q**4, "▁ab cd": q**3 * p, "▁ ab cd": q**2 * p, "▁ab c d": q**2 * p,
+        "▁ ab c d": q * p**2, "▁ a b cd": p * q, "▁ a b c d": p * p,
+    }  # fmt: skip
+    assert abs(sum(shares.values()) - 1) < 1e-12
+    pieces = {number: piece for piece, number in numbers.items()}
+    found = Counter(
+        " ".join(pieces[n] for n in cut) for cut in merges.encode(["abcd"] * n, p, seed=5)
+    )
+    assert found.keys() == shares.keys()
+    for cut, share in shares.items():
+        assert abs(found[cut] / n - share) < 4.5 * math.sqrt(share * (1 - share) / n)
+
+
+CUT = """
+import sys
+from Transformer_Torch.dataset.subwords import Subwords
+lines = [f"twice {n} is {2 * n}" for n in range(200)]
+print(Subwords.learn(lines, 60).encode_randomly(lines, 0.3, int(sys.argv[1])))
+"""
+
+
+@pytest.mark.smoke
+def test_every_process_cuts_alike():
+    def cut(seed: int, hashes: str) -> str:
+        environment = {**os.environ, "PYTHONHASHSEED": hashes}
+        command = [sys.executable, "-c", CUT, str(seed)]
+        return subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
+
+    lines = [f"twice {n} is {2 * n}" for n in range(200)]
+    here = Subwords.learn(lines, 60).encode_randomly(lines, 0.3, 5)
+    assert cut(5, "1") == cut(5, "2") == f"{here}\n" != cut(6, "1")
+
+
+ODD = ["\0", "▁", "▅", "⁇", "\t", "\n", "\r", "\x1c", "\u2028", "\u00a0", "\u3000", "\ufeff",
+       "\ufffd", "\uffff", "\U000f0000", "\u200b", "<s>", "</s>", "<unk>", "<pad>", "<<s>>",
+       "<0x41>"]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD, ids=ascii)
+def test_no_character_is_lost(odd):
+    lines = [f"ab{odd}cd", f"{odd}x y{odd}", f"{odd}{odd}", f"a {odd} b"]
+    learned = Subwords.learn(lines * 3, 80)
+    for line in lines:
+        assert learned.decode(learned.encode(line)) == line
+        assert not set(range(len(SPECIALS))) & set(learned.encode(line))
+        (cut,) = learned.encode_randomly([line], 0.5, seed=1)
+        assert learned.decode(cut) == line
+    restored = Subwords.of(learned.state_dict())
+    assert restored.decode(restored.encode(lines[0])) == lines[0]
+
+
+def test_lines_of_any_length_are_learned():
+    long = "ein Satz ohne Ende und " * 1_000 + "q"
+    for lines in ([long], [long, "kurz"]):
+        learned = Subwords.learn(lines, 60)
+        assert all(learned.decode(learned.encode(line)) == line for line in lines)
+
+
+def test_bytes_that_are_no_character_are_unknown():
+    learned = tokenizer("subword")
+    assert learned.decode(learned.encode("Hund \udc80")) == "Hund ⁇"
+
+
+def test_sentences_that_teach_nothing_are_one_line():
+    with user_error("teach no subwords"):
+        Subwords.learn(["", " "], 60)
+    with user_error("no word is there 2 times", "--tokenizer"):
+        Words.learn([";;;"] * 9, 60)
+    with user_error("no word is there 2 times", "in the 2 words"):
+        Words.learn(["once upon"], 60)
 
 
 def test_vocabulary_that_cannot_hold_the_characters_is_refused():
@@ -1244,6 +1352,40 @@ def test_other_sentences_teach_other_subwords(own, folder, lessons, tmp_path):
     assert lessons == [60, 60] and len(kept(tmp_path)) == 2
 
 
+def other_state(damage: str) -> dict:
+    """A tokenizer that was not learned from the sentences at `place`."""
+    if damage == "words":
+        return tokenizer("word").state_dict()
+    if damage == "too many pieces":
+        return Subwords.learn(LINES["de"] + LINES["en"], 300).state_dict()
+    if damage == "other sentences":
+        return Subwords.learn(["other words, same size"] * 9, 100).state_dict()
+    if damage == "other words of the same characters":
+        lines = LINES["de"] + LINES["en"]
+        return Subwords.learn([line[::-1] for line in lines], 120).state_dict()
+    models = {"no model": b"no model", "empty model": b""}
+    if damage in models:
+        return {"kind": "subword", "model": torch.tensor([*models[damage]], dtype=torch.uint8)}
+    return {"no kind": {}, "no tensor": {"kind": "subword", "model": "text"}}[damage]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["words", "too many pieces", "other sentences", "other words of the same characters",
+     "no model", "empty model", "no kind", "no tensor"],
+)  # fmt: skip
+def test_kept_subwords_of_the_right_key_are_those_of_the_sentences(damage, place, folder, lessons):
+    args = flags(data_dir=str(place))
+    first, _ = translation.load_training(args)
+    (path,) = (place / "multi30k").glob("subwords-*")
+    state = checkpoint.load(path)
+    checkpoint.save(path, state | {"tokenizer": other_state(damage)})
+    lessons.clear()
+    second, _ = translation.load_training(args)
+    assert lessons == [120] and differences(checkpoint.load(path), state) == []
+    second.tokenizer.load_state_dict(first.tokenizer.state_dict())
+
+
 @pytest.mark.parametrize("damage", [b"", b"no cache", "cut", "bit", "another"])
 def test_damaged_subwords_are_learned_anew(damage, place, folder, lessons):
     args = flags(data_dir=str(place))
@@ -1289,7 +1431,7 @@ def test_one_process_alone_keeps_the_subwords(place, folder, lessons, monkeypatc
     share(monkeypatch, 1, 2)
     translation.load_training(flags(data_dir=str(place)))
     assert lessons == [120] and not kept(place / "multi30k")
-    monkeypatch.setattr(subwords, "VERSION", 2)
+    monkeypatch.setattr(subwords, "VERSION", subwords.VERSION + 1)
     share(monkeypatch, 0, 2)
     translation.load_training(flags(data_dir=str(place)))
     assert len(kept(place / "multi30k")) == 1

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 import torch
 
+from common.errors import UserError
+
 from . import words
 
 PAD, UNKNOWN, BEGIN, END = range(4)
@@ -88,8 +90,16 @@ class Words(Tokenizer):
 
     @classmethod
     def learn(cls, texts: Iterable[str], size: int, min_freq: int = 2) -> "Words":
-        """The most frequent words, `size` with the specials at most; none that is there once."""
+        """The most frequent words, `size` with the specials at most; none that is there once.
+
+        Raises UserError if there are none.
+        """
         counts = Counter(word for line in texts for word in words.basic_english(line))
+        if not any(count >= min_freq for count in counts.values()):
+            raise UserError(
+                f"no word is there {min_freq} times in the {sum(counts.values())} words of the "
+                "sentences to learn from: use --tokenizer subword"
+            )
         return cls(words.build_vocabulary(counts, min_freq, size, SPECIALS))
 
     @classmethod

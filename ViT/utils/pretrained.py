@@ -1,5 +1,7 @@
 """Starting from weights learned elsewhere, and training the last layer alone."""
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,9 +25,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises UserError for anything else. A .pth is read as weights alone: no code runs.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"--pretrained {path} cannot be read: it is no file")
     try:
         if path.suffix != ".safetensors":
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = read_pth(path)
         elif checkpoint.is_ours(path):
             state = best_weights(checkpoint.load(path))
         else:
@@ -42,6 +46,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"--pretrained {path} is damaged, or holds more than a network's weights (state_dict)"
         )
     return state
+
+
+def read_pth(path: Path):
+    """What `torch.save` wrote of tensors, numbers and names; everything else raises some error.
+
+    `weights_only` alone does not keep code from running: before torch 2.6 it does not hold for
+    TorchScript (CVE-2025-32434), which torch tells by a member `constants.pkl`. A zip file names
+    its members in plain bytes, so we look for these, whatever else the file may pretend to be.
+    """
+    content = path.read_bytes()  # once: what was looked at is what is loaded, and never as a tar
+    if b"constants.pkl" in content:
+        raise UserError(
+            f"--pretrained {path} holds a program (TorchScript), which is not run: if you trust "
+            "it, save its weights alone as .safetensors; this folder's README shows how"
+        )
+    if zipfile.is_zipfile(io.BytesIO(content)):
+        members = zipfile.ZipFile(io.BytesIO(content)).infolist()
+        if sum(member.file_size for member in members) > len(content):  # torch packs nothing
+            raise ValueError("what is packed may be of any size")
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
 def load_pretrained(
