@@ -11,7 +11,13 @@ import torch
 from tqdm import tqdm
 
 from common import checkpoint, console, distributed
-from common.device import random_state, seed_everything, set_random_state
+from common.device import (
+    is_of_compiler,
+    not_compiled,
+    random_state,
+    seed_everything,
+    set_random_state,
+)
 from common.errors import UserError
 from common.folders import dataset_name, environment, git_commit, new_run, write_config
 from common.history import best_row, to_csv
@@ -61,10 +67,12 @@ class Run:
         self.ctrl_c.install()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, kind, error, trace) -> None:
         if self.bar is not None:
             self.bar.close()
         self.ctrl_c.remove()
+        if is_of_compiler(error):
+            raise not_compiled(error) from None
 
     def progress(self, batches: Iterable, total: int) -> Iterator:
         """Go through an epoch's batches, with a progress bar where somebody watches."""
