@@ -407,6 +407,13 @@ def test_record_has_the_keys_of_the_design(folder, trained, recorder, tmp_path):
 
 
 @pytest.mark.parametrize("folder", TESTED)
+def test_a_record_has_the_name_that_it_is_given(folder, trained, recorder, tmp_path):
+    assert recorder(folder, trained(folder), "--config", "mine").code == 0
+    (written,) = (tmp_path / folder / "results").glob("*.json")
+    assert written.name == "mine.json" and json.loads(written.read_text())["config"] == "mine"
+
+
+@pytest.mark.parametrize("folder", TESTED)
 def test_recorded_command_repeats_the_recipe(folder, trained, recorder, tmp_path):
     recorder(folder, trained(folder))
     record = json.loads((tmp_path / folder / "results" / f"{small(folder)[1]}.json").read_text())
