@@ -147,10 +147,10 @@ def test_channels_last_is_the_layout_of_the_weights(layout, tmp_path, quick, see
 
 @pytest.mark.parametrize("folder", ["ResNet", "ViT"])
 def test_photos_are_read_in_the_size_that_is_asked_for(folder, tmp_path, quick, seen):
-    for number in range(24):
-        place = tmp_path / "photos" / "train" / "ab"[number % 2]
+    for number in range(48):
+        place = tmp_path / "photos" / ("train", "val")[number // 36] / "ab"[number % 2]
         place.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (50, 40), (10 * number, 100, 200)).save(place / f"{number}.png")
+        Image.new("RGB", (50, 40), (5 * number, 100, 200)).save(place / f"{number}.png")
     flags = small(folder)[small(folder).index("--batch-size") :]
     flags += ["--dataset", "folder", "--data-dir", tmp_path / "photos", "--epochs", 1]
     for size in (32, 48):
@@ -182,19 +182,18 @@ def test_a_sample_is_as_long_as_asked_for(folder, tmp_path, quick):
         train(folder, *flags, *place)
         file = tmp_path / str(length) / "samples.txt"
         texts.append(file.read_text() if file.is_file() else "")
-    assert len(texts[2]) - len(texts[1]) == 30 and len(texts[1]) - len(texts[0]) >= 20
+    assert 28 <= len(texts[2]) - len(texts[1]) <= 32, "an empty last line does not count"
+    assert len(texts[1]) - len(texts[0]) >= 18
 
 
 NETWORKS = [
     ("VAE", ["--network", "conv", "--no-batch-norm"], [(5,), (4, 6)]),
-    ("GAN", ["--dataset", "mnist"], [(8,), (16,)]),
+    ("GAN", ["--dataset", "mnist", "--subset", 64], [(8,), (16,)]),
 ]
 
 
 @pytest.mark.parametrize("folder, flags, widths", NETWORKS)
-def test_channels_are_those_of_the_network(
-    folder, flags, widths, tmp_path, quick, seen, monkeypatch
-):
+def test_channels_are_those_of_the_network(folder, flags, widths, tmp_path, quick, seen):
     flags = [*small(folder), *flags, "--epochs", 1, "--data-dir", make_digits(tmp_path)]
     for number, channels in enumerate(widths):
         train(folder, *flags, "--channels", *channels, "--run-dir", tmp_path / str(number))
@@ -236,7 +235,7 @@ def test_a_data_dir_goes_before_the_runs_own(tmp_path, quick):
         assert config.data_dir == str(expected)
 
 
-NEEDED = {"common/results/compare.py": ["mlp"], "VAE/generate.py": ["samples"]}
+NEEDED = {"common/results/compare.py": ["MLP"], "VAE/generate.py": ["samples"]}
 OTHERS = [path for path in SCRIPTS if not path.endswith(("/train.py", "/test.py"))
           and path not in ("common/results/report.py", "LSTM/baseline.py")]  # fmt: skip
 
