@@ -136,8 +136,8 @@ def test_a_run_of_a_few_steps_says_why_it_learned_nothing(folder, tmp_path, caps
     """And one of more steps does not."""
     batch = [80 if folder in TRANSFORMERS else 8, 128 if folder in TRANSFORMERS else 16]
     argv = [*small(folder), "--batch-size", batch[1], "--subset", 32, "--epochs", 1]
-    if folder in WRITERS:
-        argv += ["--window", 1]
+    argv += ["--window", 1] if folder in WRITERS else []
+    argv += ["--critic-steps", 1] if folder in GAMES else []
     result = call(capsys, script(folder).main, *argv, "--run-dir", tmp_path / "short")
     steps = checkpoint.load(tmp_path / "short" / "last.safetensors")["step"]
     assert result.code == 0 and f"only {steps} steps of learning" in result.out
