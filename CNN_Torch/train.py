@@ -111,7 +111,7 @@ def main(argv=None):
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
     num_batches = train.num_batches(args.batch_size)
-    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+    total_steps = cli.total_steps(args, num_batches)
     background = train.inputs[:, :, 0].median().item()  # of the top rows
 
     seed_everything(args.seed)

@@ -100,7 +100,7 @@ def main(argv=None):
     if args.norm == "batch":
         cli.check_batch_norm(min(args.batch_size, len(train)))
     num_batches = train.num_batches(args.batch_size)
-    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+    total_steps = cli.total_steps(args, num_batches)
     if total_steps < args.critic_steps:
         raise UserError(f"{total_steps} steps are too few for --critic-steps {args.critic_steps}")
 

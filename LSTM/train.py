@@ -88,7 +88,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     train, validation = (split.to(device) for split in splits)
     distributed.check_batch(min(args.batch_size, len(train)))
     num_batches = train.num_batches(args.batch_size)
-    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+    total_steps = cli.total_steps(args, num_batches)
 
     seed_everything(args.seed)
     model = build_model(args, train.encoding).to(device)

@@ -102,7 +102,7 @@ def main(argv=None):
     train, validation = load_training(args.dataset, args.data_dir, args.refit)
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     num_batches = train.num_batches(args.batch_size, args.window)
-    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+    total_steps = cli.total_steps(args, num_batches)
 
     seed_everything(args.seed)
     model = build_model(args, train.classes).to(device=device)

@@ -166,6 +166,16 @@ class ResNet(nn.Module):
         return self.fc(self.features(images).mean(dim=(2, 3)))
 
 
+@torch.compiler.disable
+def largest(x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C)
+    """Over all pixels; the gradient goes to every pixel that equals the largest, in equal shares.
+
+    A compiler computes x anew for that, in bfloat16 with other rounding: no pixel would equal it,
+    and their share be 0/0.
+    """
+    return x.amax(dim=(2, 3))
+
+
 class FastBlock(nn.Module):
     """conv -> max-pool -> norm -> GELU, then x + F(x), F = [conv -> norm -> GELU] `depth` times."""
 
@@ -228,8 +238,7 @@ class FastResNet(nn.Module):
         return self.blocks(F.gelu(self.conv1(images)))
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
-        pooled = self.features(images).amax(dim=(2, 3))
-        return self.fc(pooled) / 9
+        return self.fc(largest(self.features(images))) / 9
 
 
 CIFAR = dict(widths=(16, 32, 64), shortcut="padding")  # the family of 2015, section 4.2

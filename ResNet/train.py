@@ -78,7 +78,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     train, validation = train.subset(args.subset).to(device), validation.to(device)
     check_batch(lambda: build_model(args, train), args, train)
     num_batches = train.num_batches(args.batch_size)
-    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+    total_steps = cli.total_steps(args, num_batches)
 
     seed_everything(args.seed)
     augment = augmentation.Augmentation(args, train.shape[1], len(train.classes))

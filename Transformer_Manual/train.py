@@ -96,7 +96,7 @@ def main(argv=None):
     train, validation = load_training(args)
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     num_batches = train.num_batches(args.batch_size)
-    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+    total_steps = cli.total_steps(args, num_batches)
 
     seed_everything(args.seed)
     model = build_model(args, train.tokenizer).to(device=device)

@@ -116,7 +116,7 @@ def main(argv=None):
     if args.batch_norm:
         cli.check_batch_norm(min(args.batch_size, len(train)))
     num_batches = train.num_batches(args.batch_size)
-    total_steps = cli.total_steps(args.epochs * num_batches, args.warmup)
+    total_steps = cli.total_steps(args, num_batches)
 
     seed_everything(args.seed)
     model = build_model(args, train).to(device=device)

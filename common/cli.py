@@ -166,10 +166,14 @@ def check_batch_norm(values: int) -> None:
         raise UserError("batch normalisation needs batches of at least 2: raise --batch-size")
 
 
-def total_steps(steps: int, warmup: int) -> int:
-    """`steps`, once it is sure that the warm-up leaves some of them for the schedule itself."""
-    if warmup >= steps:
-        raise UserError(f"--warmup {warmup} does not fit into a run of {steps} steps")
+def total_steps(args: argparse.Namespace, num_batches: int) -> int:
+    """The steps of the run. A recipe's warm-up becomes shorter where it is more than half of them;
+    one that somebody typed must leave some of them for the schedule itself."""
+    steps = args.epochs * num_batches
+    if "warmup" not in args.given and not args.resume:
+        args.warmup = min(args.warmup, steps // 2)
+    if args.warmup >= steps:
+        raise UserError(f"--warmup {args.warmup} does not fit into a run of {steps} steps")
     return steps
 
 

@@ -10,6 +10,8 @@ import torch
 
 from common.history import describe, validation_metrics
 
+FEW_STEPS = 20  # in so few, hardly any network learns anything
+
 
 class CtrlC:
     """Between `install()` and `remove()`, the first Ctrl-C only sets `pressed`, so that the step
@@ -82,6 +84,11 @@ def print_end(run) -> None:
         )
     else:
         print(f"\n{run.epoch} epochs on the training and validation splits of {run.dataset}")
+    if run.step < FEW_STEPS:
+        print(
+            f"(only {run.step} steps of learning: a network needs hundreds, "
+            "with more --epochs or a smaller --batch-size)"
+        )
     if run.dataset.endswith("-sample"):
         print("(a small sample of the dataset: not comparable with results on all of it)")
     print(f"now try:  {command(run.folder / 'test.py', run.path)}")

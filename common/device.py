@@ -60,8 +60,11 @@ def seed_everything(seed: int) -> None:
 
 
 def autocast(device: torch.device, precision: str = "float32"):
-    """A context in which matrix products and convolutions compute in `precision`."""
-    if precision == "float32":
+    """A context in which matrix products and convolutions compute in `precision`.
+
+    A network that was trained in float16 is evaluated in float32 on a CPU: see `grad_scaler`.
+    """
+    if precision == "float32" or (precision == "float16" and device.type == "cpu"):
         return nullcontext()
     try:
         return torch.autocast(device.type, dtype=getattr(torch, precision))
@@ -70,7 +73,12 @@ def autocast(device: torch.device, precision: str = "float32"):
 
 
 def grad_scaler(device: torch.device, precision: str = "float32") -> torch.amp.GradScaler:
-    """Keeps small gradients from vanishing in float16; does nothing in other precisions."""
+    """Keeps small gradients from vanishing in float16; does nothing in other precisions.
+
+    Raises UserError for float16 on a CPU, which is many times slower there, or absent.
+    """
+    if precision == "float16" and device.type == "cpu":
+        raise UserError("--precision float16 is for GPUs; a CPU has float32 and bfloat16")
     return torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
 
@@ -115,8 +123,22 @@ def compiled(model: torch.nn.Module, wanted: bool):
         torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=device))  # it is lazy: try it
         return torch.compile(model)
     except Exception as error:  # whatever a compiler may raise
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--compile: {reason}; leave it out") from None
+        raise not_compiled(error) from None
+
+
+def not_compiled(error: Exception) -> UserError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return UserError(f"--compile: torch {torch.__version__} fails ({reason}); leave it out")
+
+
+def check_compiler(error: BaseException | None) -> None:
+    """Raises UserError if a compiled network raised this `error`. The first steps do: what a
+    network needs is compiled when it is needed, and only then does this torch show if it can."""
+    trace = error.__traceback__ if isinstance(error, Exception) else None
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__", "").startswith(("torch._dynamo", "torch._ind")):
+            raise not_compiled(error) from None
+        trace = trace.tb_next
 
 
 def synchronize(device: torch.device) -> None:

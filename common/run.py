@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from common import checkpoint, console, distributed, folders
+from common import checkpoint, console, device, distributed, folders
 from common.data import facts
-from common.device import environment, git_commit, random_state, seed_everything, set_random_state
 from common.errors import UserError
 from common.history import best_row, to_csv
 from common.metrics import RunningMean, parameter_count
@@ -51,12 +50,12 @@ class Run:
             if args.epochs < self.epoch + (self.batch > 0):
                 raise UserError(f"--epochs {args.epochs} is less than {self.path} has behind it")
         else:
-            device = next(iter(self.model.state_dict().values())).device
-            args.commit, args.environment = git_commit(), environment(device)
+            place = next(iter(self.model.state_dict().values())).device
+            args.commit, args.environment = device.git_commit(), device.environment(place)
         if distributed.is_first():
             folders.write_config(self.path, self.folder, vars(args))
         else:  # these draw random numbers of their own
-            seed_everything(distributed.own_seed(args.seed, self.step))
+            device.seed_everything(distributed.own_seed(args.seed, self.step))
         self.save()  # a run can be resumed from its first moment
 
     def announce(self, train, validation) -> None:
@@ -67,11 +66,12 @@ class Run:
         self.ctrl_c.install()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, kind, error, trace) -> None:
         if self.bar is not None:
             self.bar.close()
         self.ctrl_c.remove()
         self.held.close()
+        device.check_compiler(error)
 
     def progress(self, batches: Iterable, total: int) -> Iterator:
         """Go through an epoch's batches, with a progress bar where somebody watches."""
@@ -160,7 +160,7 @@ class Run:
             "train_loss": [float(self.train_loss.total), self.train_loss.count],
             "history": self.history,
             "seconds": self.seconds + time.monotonic() - self.started,
-            "random": random_state(),
+            "random": device.random_state(),
         }
 
     def save(self) -> None:
@@ -186,7 +186,7 @@ class Run:
         self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
         self.lr, self.history, self.seconds = state["lr"], state["history"], state["seconds"]
         self.train_loss = RunningMean(*state["train_loss"])
-        set_random_state(state["random"])
+        device.set_random_state(state["random"])
 
     def draw_curves(self) -> None:
         """Write curves.png: the losses and the other metrics, epoch by epoch."""

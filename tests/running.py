@@ -135,10 +135,10 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), **more}
 
 
-def start(*command, cwd: Path = ROOT, **options) -> subprocess.Popen:
-    """`python *command`, with its output in pipes."""
+def start(*command, cwd: Path = ROOT, more: dict | None = None, **options) -> subprocess.Popen:
+    """`python *command`, with its output in pipes, and `more` in its environment."""
     return subprocess.Popen(
-        [sys.executable, *map(str, command)], cwd=cwd, env=environment(), text=True,
+        [sys.executable, *map(str, command)], cwd=cwd, env=environment(**(more or {})), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
     )  # fmt: skip
 

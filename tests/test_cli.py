@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from argparse import ArgumentTypeError, BooleanOptionalAction
+from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 
 import pytest
 
@@ -310,15 +310,31 @@ def test_a_run_folder_that_cannot_be_made_is_a_user_error(tmp_path, name):
         folders.new_run(tmp_path, str(tmp_path / name), "mnist")
 
 
+def of_steps(warmup: int, given=("warmup",), resume: bool = False) -> Namespace:
+    return Namespace(epochs=2, warmup=warmup, given=given, resume=resume)
+
+
 @pytest.mark.parametrize("warmup", [0, 1, 9])
-def test_a_warmup_shorter_than_the_run_fits(warmup):
-    assert cli.total_steps(10, warmup) == 10
+def test_a_typed_warmup_shorter_than_the_run_stays(warmup):
+    args = of_steps(warmup)
+    assert cli.total_steps(args, 5) == 10 and args.warmup == warmup
 
 
 @pytest.mark.parametrize("warmup", [10, 11])
-def test_a_warmup_as_long_as_the_run_is_refused(warmup):
+def test_a_typed_warmup_as_long_as_the_run_is_refused(warmup):
     with user_error(f"--warmup {warmup}", "10 steps"):
-        cli.total_steps(10, warmup)
+        cli.total_steps(of_steps(warmup), 5)
+
+
+@pytest.mark.parametrize("warmup, fitting", [(0, 0), (4, 4), (5, 5), (6, 5), (200, 5)])
+def test_a_recipes_warmup_is_at_most_half_of_a_run(warmup, fitting):
+    args = of_steps(warmup, given=())
+    assert cli.total_steps(args, 5) == 10 and args.warmup == fitting
+
+
+def test_a_resumed_run_keeps_its_warmup():
+    args = of_steps(8, given=(), resume=True)
+    assert cli.total_steps(args, 5) == 10 and args.warmup == 8
 
 
 def raising(error):

@@ -5,11 +5,13 @@ import random
 import numpy
 import pytest
 import torch
+from torch import nn
 
 from common import checkpoint
 from common.device import (
     autocast,
     compiled,
+    grad_scaler,
     random_state,
     seed_everything,
     select_device,
@@ -17,6 +19,7 @@ from common.device import (
 )
 from common.errors import UserError
 from tests.conftest import user_error
+from tests.running import assert_one_line, call, script, small
 
 has_cuda = torch.cuda.is_available()
 without_cuda = pytest.mark.skipif(has_cuda, reason="this machine has a CUDA device that works")
@@ -191,6 +194,15 @@ def test_autocast_computes_in_float32_unless_told():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
 
+def test_float16_on_a_cpu_is_refused_for_training_and_evaluated_in_float32():
+    cpu = torch.device("cpu")
+    with user_error("--precision float16", "GPU", "bfloat16"):
+        grad_scaler(cpu, "float16")
+    with autocast(cpu, "float16"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+    assert not grad_scaler(cpu, "bfloat16").is_enabled()
+
+
 def test_a_model_that_need_not_be_compiled_stays_itself(monkeypatch):
     monkeypatch.setattr(torch, "compile", None)
     model = torch.nn.Linear(2, 3)
@@ -217,6 +229,44 @@ def test_a_compiler_that_fails_at_the_first_call_is_a_user_error(monkeypatch):
     monkeypatch.setattr(torch, "compile", lazy)
     with user_error("--compile", "no C++ compiler", "leave it out"):
         compiled(torch.nn.Linear(2, 3), wanted=True)
+
+
+def failing_backend(where: str):
+    """A compiler of which the forward or the backward part cannot be made, as inductor's of some
+    torch could not."""
+
+    def fail(graph, inputs):
+        raise AssertionError("Unsupported reduction type\nand more")
+
+    def make(graph, inputs):
+        from functorch.compile import make_boxed_func
+        from torch._dynamo.backends.common import aot_autograd
+
+        whole = lambda graph, inputs: make_boxed_func(graph.forward)  # noqa: E731
+        return aot_autograd(**{"fw_compiler": whole, "bw_compiler": whole, where: fail})(
+            graph, inputs
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("where", ["fw_compiler", "bw_compiler"])
+@pytest.mark.parametrize("folder", ["MLP_Torch", "ResNet"])
+def test_a_network_that_cannot_be_compiled_is_one_line(
+    folder, where, tmp_path, capsys, monkeypatch
+):
+    """Which the first step tells, forwards or backwards; the line names the torch version."""
+    wanted = torch.compile
+    monkeypatch.setattr(
+        torch, "compile",
+        lambda model: wanted(model, backend=failing_backend(where)) if isinstance(model, nn.Module)
+        else model,
+    )  # fmt: skip
+    torch._dynamo.reset()
+    argv = [*small(folder), "--epochs", 1, "--compile", "--run-dir", tmp_path / "run"]
+    result = call(capsys, script(folder).main, *argv)
+    parts = ("--compile", torch.__version__, "Unsupported reduction type", "leave it out")
+    assert_one_line(result, *parts)
 
 
 def test_a_device_without_half_precision_is_a_user_error(monkeypatch):

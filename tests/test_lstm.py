@@ -33,9 +33,11 @@ from tests.running import (
     call,
     crash,
     few_shapes,
+    finish,
     history,
     interrupt,
     small,
+    start,
 )
 
 CLOSE = dict(rtol=1e-10, atol=1e-10)
@@ -392,6 +394,19 @@ def test_stopped_anywhere_and_resumed_is_as_never_stopped(how, step, tmp_path, m
     assert checkpoint.load(tmp_path / "run" / "last.safetensors")["step"] == step
     script.main(["--resume", "--run-dir", str(tmp_path / "run")])
     assert_ended_alike(tmp_path / "run", tmp_path / "whole")
+
+
+def test_bfloat16_trains_and_tests_on_a_cpu_without_avx512(tmp_path):
+    """Where oneDNN has no cells in it: the recurrence is in float32."""
+    old, losses = {"ONEDNN_MAX_CPU_ISA": "AVX2"}, []
+    for precision in ("float32", "bfloat16"):
+        place = ["--run-dir", tmp_path / precision]
+        argv = [*small("LSTM"), "--precision", precision, "--epochs", 1, *place]
+        for command in (["LSTM/train.py", *argv], ["LSTM/test.py", *place]):
+            result = finish(start(*command, more=old))
+            assert (result.code, result.err) == (0, "")
+        losses.append(float(history(tmp_path / precision)[0]["train_loss"]))
+    assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
 def test_every_text_counts_once_an_epoch(tmp_path, quick):

@@ -201,7 +201,7 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "MLP": "--dropout 0.5; --optimizer sgd; --hidden-sizes 8 8; --activation relu; "
     "--no-batch-norm; --loss mse; --input-dropout 0.5",
     "CNN": "--dropout 0.5; --optimizer sgd; --channels 4 4; --shift 2; --rotation 30; --zoom 0.5; "
-    "--flip",
+    "--flip; --hidden-size 9",
     "ResNet": "--optimizer adamw; --model resnet20; --ema 0.5; --no-flip-test; --freeze; "
     "--precision bfloat16; --crop 2; --flip; --colour 0.3; --cutout 8; --mixup 0.9; --cutmix 0.9",
     "ViT": "--optimizer nesterov; --model tiny; --ema 0.5; --flip-test; --freeze; "
@@ -212,7 +212,7 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "--pooling mean; --dropout 0.3; --word-dropout 0.5; --embedding-dropout 0.3; --max-length 5; "
     "--vocabulary-size 20; --min-freq 20; --optimizer nesterov; --ema 0.5; --precision bfloat16",
     "RNN": "--dropout 0.5; --optimizer sgd; --window 16; --cell gru; --cell rnn; --embed-dim 5; "
-    "--hidden-size 9; --num-layers 2",
+    "--hidden-size 9; --num-layers 2; --weight-dropout 0.5",
     "Transformer": "--optimizer adamw --weight-decay 0.3; --beta2 0.5; --embed-dim 6; "
     "--num-heads 1; --num-layers 2; --feedforward-dim 9; --dropout 0.3; --activation gelu; "
     "--no-norm-first; --positions learned; --tokenizer word --warmup 0; --vocabulary-size 20; "
@@ -267,6 +267,19 @@ def test_early_stopping(folder, tmp_path, capsys, no_pictures):
 
     resume(folder, path)
     assert len(history(path)) == 3, "a resumed run forgets that it stopped"
+
+
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if f not in AUTOENCODERS + GAMES])
+def test_every_folder_stops_when_its_patience_ends(folder, tmp_path, monkeypatch, quick):
+    asked = []
+
+    def stop(self, patience):
+        asked.append(patience)
+        return len(self.history) == 1
+
+    monkeypatch.setattr("common.run.Run.should_stop", stop)
+    train(folder, tmp_path / "run", "--patience", 7, "--epochs", 3)
+    assert asked == [7, 7] and len(history(tmp_path / "run")) == 1
 
 
 def test_patience_counts_from_the_best_epoch(tmp_path, no_pictures):

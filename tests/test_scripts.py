@@ -100,6 +100,53 @@ def test_help_of_the_tools_reads(main, capsys):
     assert result.code == 0 and result.out.startswith("usage: ") and result.err == ""
 
 
+@pytest.fixture
+def double_precision():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+IN_DOUBLE = [(folder, "") for folder in FOLDERS] + [
+    ("ResNet", "--ema 0.5 --mixup 0.4 --cutmix 0.4 --crop 2 --flip --colour 0.2 --cutout 4"),
+    ("ViT", "--ema 0.5 --mixup 0.4 --cutmix 0.4 --crop 2 --flip --colour 0.2 --cutout 4"),
+    ("LSTM", "--pooling attention --word-dropout 0.1 --embedding-dropout 0.1"),
+    ("VAE", "--model cvae --network conv --channels 4"),
+    ("VAE", "--model iwae --dreg --likelihood gaussian"), ("VAE", "--model ae"),
+    ("GAN", "--model wgan-gp"), ("GAN", "--model hinge"), ("GAN", "--dataset mnist"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder, flags", IN_DOUBLE)
+def test_everything_runs_in_the_default_dtype(folder, flags, tmp_path, capsys, double_precision):
+    """A notebook that computes in double precision; everything that is learned does, too."""
+    path = tmp_path / "run"
+    argv = [*small(folder), *flags.split(), "--epochs", 1, "--run-dir", path]
+    if "mnist" in flags:
+        argv += ["--data-dir", make_digits(tmp_path), "--subset", 64, "--channels", 8]
+    result = call(capsys, script(folder).main, *argv)
+    assert (result.code, result.err) == (0, "")
+    weights = checkpoint.load(path / "best.safetensors")["model"].values()
+    assert {w.dtype for w in weights if w.is_floating_point()} == {torch.float64}
+    result = call(capsys, script(folder, "test").main, "--run-dir", path)
+    assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_run_of_a_few_steps_says_why_it_learned_nothing(folder, tmp_path, capsys):
+    """And one of more steps does not."""
+    batch = [80 if folder in TRANSFORMERS else 8, 128 if folder in TRANSFORMERS else 16]
+    argv = [*small(folder), "--batch-size", batch[1], "--subset", 32, "--epochs", 1]
+    argv += ["--window", 1] if folder in WRITERS else []
+    argv += ["--critic-steps", 1] if folder in GAMES else []
+    result = call(capsys, script(folder).main, *argv, "--run-dir", tmp_path / "short")
+    steps = checkpoint.load(tmp_path / "short" / "last.safetensors")["step"]
+    assert result.code == 0 and f"only {steps} steps of learning" in result.out
+    argv += ["--batch-size", batch[0], "--epochs", 12]
+    result = call(capsys, script(folder).main, *argv, "--run-dir", tmp_path / "long")
+    assert result.code == 0 and "steps of learning" not in result.out
+
+
 # ---- what a user may get wrong ----
 
 BAD_FLAGS = [
@@ -358,6 +405,13 @@ def test_record_has_the_keys_of_the_design(folder, trained, recorder, tmp_path):
     for name in names:
         assert row["validation"][name] == pytest.approx(float(best[f"validation_{name}"]))
         assert f"{name} {row['test'][name]:.4f}" in result.out
+
+
+@pytest.mark.parametrize("folder", TESTED)
+def test_a_record_has_the_name_that_it_is_given(folder, trained, recorder, tmp_path):
+    assert recorder(folder, trained(folder), "--config", "mine").code == 0
+    (written,) = (tmp_path / folder / "results").glob("*.json")
+    assert written.name == "mine.json" and json.loads(written.read_text())["config"] == "mine"
 
 
 @pytest.mark.parametrize("folder", TESTED)

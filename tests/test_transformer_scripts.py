@@ -159,6 +159,21 @@ def test_without_data_the_default_run_learns_dates_and_says_so(tmp_path, capsys,
 # ---- the learning rate ----
 
 
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+def test_a_short_run_needs_no_warmup_flag(folder, tmp_path, capsys):
+    """A recipe's own is longer than the run; the same number typed is refused."""
+    flags = [*small("Transformer")[:-2], "--epochs", 2, "--run-dir", tmp_path / "run"]
+    result = call(capsys, script(folder).main, *flags)
+    assert result.code == 0 and "steps of learning" in result.out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    steps = checkpoint.load(tmp_path / "run" / "last.safetensors")["step"]
+    assert config["warmup"] == steps // 2 > 0 and "warmup" not in config["given"]
+    flags[-1] = tmp_path / "typed"
+    result = call(capsys, script(folder).main, *flags, "--warmup", 100)
+    assert_one_line(result, "--warmup 100 does not fit", f"{steps} steps")
+    assert not (tmp_path / "typed").exists()
+
+
 def test_inverse_root_schedule_is_the_papers():
     D, warmup = 512, 40
     lr = (D * warmup) ** -0.5

@@ -34,12 +34,12 @@ def load_test(args: Namespace) -> Split:
 
 def scaled(data: Tensor) -> Tensor:
     """Pixels 0 … 255 -> [-1, 1], where tanh ends; points stay as they are."""
-    return data.float() / 127.5 - 1 if data.dim() == 4 else data
+    return data.to(torch.get_default_dtype()) / 127.5 - 1 if data.dim() == 4 else data
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Pixels in [0, 1]."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    """Pixels in [0, 1], of PyTorch's default dtype."""
+    return images.to(torch.get_default_dtype()) / 255 if images.dtype == torch.uint8 else images
 
 
 def as_data(samples: Tensor) -> Tensor:

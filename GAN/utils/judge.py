@@ -119,8 +119,8 @@ class Judge:
     def classified(self, features: Tensor, asked: Tensor | None = None) -> dict[str, float]:
         """What the classifier says of features (N, D): the share that it is sure of, the largest
         deviation of a class's share from 1/K, and how many are of the class `asked` for (N,)."""
-        device = next(self.observer.parameters()).device
-        logits = self.observer.head(features.float().to(device))[:, : self.num_classes]
+        like = next(self.observer.parameters())
+        logits = self.observer.head(features.to(like))[:, : self.num_classes]
         confidence, predicted = logits.softmax(1).cpu().max(1)
         shares = torch.bincount(predicted, minlength=self.num_classes) / len(predicted)
         metrics = {

@@ -43,10 +43,10 @@ def discriminator_step(
     z = torch.randn(len(real), args.latent_dim, device=real.device)
     with autocast(real.device, args.precision):
         with torch.no_grad(), spectator(model.generator) as generator:
-            fake = augment(generator(z, labels).float())
+            fake = augment(generator(z, labels).to(z.dtype))
         real = augment(real)
         logits = model.discriminator(real, labels), model.discriminator(fake, labels)
-        loss = LOSSES[args.loss][0](*(some.float() for some in logits))
+        loss = LOSSES[args.loss][0](*(some.to(z.dtype) for some in logits))
     if args.penalty:  # in float32: it is differentiated twice
         loss = loss + args.penalty * gradient_penalty(model.discriminator, real, fake, labels)
     optimizer.zero_grad()
@@ -63,8 +63,8 @@ def generator_step(
     z = torch.randn(len(labels), args.latent_dim, device=labels.device)
     with spectator(model.discriminator) as discriminator:
         with autocast(labels.device, args.precision):
-            fake = augment(model.generator(z, labels).float())
-            loss = LOSSES[args.loss][1](discriminator(fake, labels).float())
+            fake = augment(model.generator(z, labels).to(z.dtype))
+            loss = LOSSES[args.loss][1](discriminator(fake, labels).to(z.dtype))
         optimizer.zero_grad()
         loss.backward()
     norm = gradient_norm(model.generator)

@@ -20,10 +20,10 @@ class Normalize:
         mean, std = (torch.tensor(values, device=device) for values in MEAN_STD[dataset])
         self.mean, self.std = mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
 
-    def __call__(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W) float32
+    def __call__(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         return (to_float(images) - self.mean) / self.std
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Pixels in [0, 1]."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    """Pixels in [0, 1], of PyTorch's default dtype."""
+    return images.to(torch.get_default_dtype()) / 255 if images.dtype == torch.uint8 else images

@@ -25,6 +25,11 @@ def normal(shape: torch.Size, device: torch.device, generator=None) -> Tensor:
     return torch.randn(shape, generator=generator).to(device)
 
 
+def grey_levels(images: Tensor) -> Tensor:
+    """Bytes (N, C, H, W) -> (N, D) in [0, 1], of PyTorch's default dtype."""
+    return images.flatten(1).to(torch.get_default_dtype()) / 255
+
+
 class BernoulliLogProb(torch.autograd.Function):
     """log p(x | z) = Σ_d x_d log σ(l_d) + (1 − x_d) log(1 − σ(l_d)) = Σ_d x_d l_d − softplus(l_d)
 
@@ -55,8 +60,8 @@ class Bernoulli(nn.Module):
     is_likelihood = True
 
     def observe(self, images: Tensor, generator=None) -> Tensor:  # (N, C, H, W) -> (N, D)
-        levels = images.flatten(1).float() / 255
-        return (uniform(levels.shape, levels.device, generator) < levels).float()
+        levels = grey_levels(images)
+        return (uniform(levels.shape, levels.device, generator) < levels).to(levels.dtype)
 
     def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:  # (N, k, D), (N, D) -> (N, k)
         return BernoulliLogProb.apply(outputs, x)
@@ -74,7 +79,7 @@ class GreyLevels(Bernoulli):
     is_likelihood = False
 
     def observe(self, images: Tensor, generator=None) -> Tensor:
-        return images.flatten(1).float() / 255
+        return grey_levels(images)
 
 
 class Gaussian(nn.Module):
@@ -90,7 +95,7 @@ class Gaussian(nn.Module):
         self.log_sigma = nn.Parameter(torch.tensor(-2.0))
 
     def observe(self, images: Tensor, generator=None) -> Tensor:
-        return images.flatten(1).float() / 255
+        return grey_levels(images)
 
     def log_prob(self, outputs: Tensor, x: Tensor) -> Tensor:
         squares = (outputs.to(x.dtype) - x[:, None]).square().sum(-1)  # (N, k)

@@ -40,7 +40,7 @@ def sample_codes(model: Autoencoder, count: int, generator, seen: Tensor | None 
     spread = seen.T.cov().view(model.latent_dim, model.latent_dim)
     spread += 1e-6 * spread.diagonal().mean() * torch.eye(len(spread))
     fitted = MultivariateNormal(seen.mean(0), spread)
-    return (fitted.loc + noise.cpu().double() @ fitted.scale_tril.T).float().to(device)
+    return (fitted.loc + noise.cpu().double() @ fitted.scale_tril.T).to(noise)
 
 
 def column_labels(model: Autoencoder, count: int, columns: int) -> Tensor | None:

@@ -1,0 +1,254 @@
+"""Which test shows what a flag does: for every flag of every script, one that would fail without
+its effect. `tests/test_flags.py` proves that the table is complete, and that these tests
+use the flags.
+"""
+
+import argparse
+import ast
+import functools
+import importlib
+import re
+from pathlib import Path
+
+from tests.running import FOLDERS, kind
+from tests.test_run import EFFECTIVE
+
+TESTS = Path(__file__).resolve().parent
+TOOLS = [  # the other scripts
+    "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py", "RNN_Manual/echo.py",
+    "RNN_Manual/generate.py", "Transformer_Manual/generate.py", "Transformer_Torch/generate.py",
+    "Transformer_Torch/translate.py", "VAE/generate.py", "common/results/compare.py",
+    "common/results/compare_layers.py", "common/results/report.py",
+]  # fmt: skip
+SCRIPTS = [f"{folder}/{name}.py" for folder in FOLDERS for name in ("train", "test")] + TOOLS
+
+
+class Parsed(Exception):
+    pass
+
+
+def parser(path: str) -> argparse.ArgumentParser:
+    """The parser of a script: what its main() parses with."""
+    module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+    real = argparse.ArgumentParser.parse_args
+
+    def parse(self, *args, **kwargs):
+        raise Parsed(self)
+
+    argparse.ArgumentParser.parse_args = parse
+    try:
+        module.main([])
+    except Parsed as found:
+        return found.args[0]
+    finally:
+        argparse.ArgumentParser.parse_args = real
+    raise AssertionError(f"{path} parses nothing")
+
+
+def flags(path: str) -> list[str]:
+    """The flags of a script by their first names; positional arguments by theirs."""
+    actions = parser(path)._actions
+    return [(a.option_strings or [a.dest])[0] for a in actions if a.dest != "help"]
+
+
+@functools.cache
+def definitions(file: str) -> dict[str, str]:
+    """What a test file defines at its top level: name -> source."""
+    text = (TESTS / file).read_text(encoding="utf-8")
+    found = {}
+    for node in ast.parse(text).body:
+        first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
+        source = "\n".join(text.splitlines()[first - 1 : node.end_lineno])
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = source
+        elif isinstance(node, ast.Assign):
+            found |= {name.id: source for name in node.targets if isinstance(name, ast.Name)}
+    return found
+
+
+def names_used(text: str) -> list[str]:
+    """The variables and parameters; a parameter's name may be a fixture's."""
+    nodes = list(ast.walk(ast.parse(text)))
+    names = [node.id for node in nodes if isinstance(node, ast.Name)]
+    return names + [node.arg for node in nodes if isinstance(node, ast.arg)]
+
+
+def source(test: str) -> str:
+    """The source of "file::test", with all of the file that it uses: tables, fixtures, helpers."""
+    file, name = test.split("::")
+    known, wanted, seen = definitions(file), [name], set()
+    while wanted:
+        name = wanted.pop()
+        if name in known and name not in seen:
+            seen.add(name)
+            wanted += names_used(known[name])
+    return "\n".join(known[name] for name in sorted(seen))
+
+
+def mentions(text: str, flag: str) -> bool:
+    return re.search(rf"(?<![\w-]){re.escape(flag)}(?![\w-])", text) is not None
+
+
+EFFECT = "test_run.py::test_every_flag_has_an_effect_and_the_same_one_each_time"
+TRAINING = {  # of every train.py
+    "--dataset": "test_scripts.py::test_bad_flag_is_one_line_and_leaves_nothing",
+    "--data-dir": "test_scripts.py::test_absent_data_dir_is_one_line",
+    "--epochs": "test_run.py::test_run_leaves_its_files",
+    "--device": "test_scripts.py::test_bad_flag_is_one_line_and_leaves_nothing",
+    "--run-dir": "test_run.py::test_run_leaves_its_files",
+    "--resume": "test_run.py::test_larger_epochs_go_on",
+    "--patience": "test_run.py::test_every_folder_stops_when_its_patience_ends",
+    "--compile": "test_flags.py::test_a_compiled_network_learns_as_a_plain_one_does",
+    "--sync-batch-norm": "test_flags.py::test_batch_norm_of_several_processes_is_passed_on",
+}
+OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is not all of it
+    "CNN": {
+        "--flip-test": "test_cnn_torch.py::test_the_flag_reaches_both_validation_and_test",
+        "--precision": "test_cnn_torch.py::test_mixed_precision_learns_as_single_precision_does",
+        "--channels-last": "test_flags.py::test_channels_last_is_the_layout_of_the_weights",
+    },
+    "ResNet": {
+        "--image-size": "test_flags.py::test_photos_are_read_in_the_size_that_is_asked_for",
+        "--pretrained": "test_resnet.py::test_torchvisions_weights_are_a_start",
+        "--accumulate": "test_resnet.py::test_parts_of_a_batch_add_up_to_the_batch",
+    },
+    "ViT": {
+        "--attention": "test_vit.py::test_both_programs_of_attention_train_alike",
+        "--image-size": "test_flags.py::test_photos_are_read_in_the_size_that_is_asked_for",
+        "--pretrained": "test_vit.py::"
+        "test_what_was_learned_on_shapes_serves_on_smaller_images_of_other_classes",
+        "--accumulate": "test_vit.py::test_parts_of_a_batch_add_up_to_the_batch",
+    },
+    "RNN": {
+        "--refit": "test_rnn_manual.py::"
+        "test_refit_learns_the_validation_split_and_keeps_the_last_epoch",
+        "--sample-length": "test_flags.py::test_a_sample_is_as_long_as_asked_for",
+    },
+    "Transformer": {
+        "--task": "test_transformer_scripts.py::test_task_and_dataset_stand_for_each_other",
+        "--subword-dropout": "test_transformer_scripts.py::"
+        "test_stopped_and_resumed_the_subwords_are_cut_alike",
+        "--src": "test_translation_data.py::test_own_files_are_split_once_and_for_all",
+        "--tgt": "test_translation_data.py::test_own_files_are_split_once_and_for_all",
+        "--test-src": "test_translation_data.py::test_a_test_split_of_its_own_is_taken_as_it_is",
+        "--test-tgt": "test_translation_data.py::test_a_test_split_of_its_own_is_taken_as_it_is",
+        "--refit": "test_transformer_scripts.py::test_refit_is_for_texts_and_keeps_the_last_epoch",
+        "--sample-length": "test_flags.py::test_a_sample_is_as_long_as_asked_for",
+        "--precision": "test_transformer_scripts.py::test_half_the_bits_learn_nearly_the_same",
+        "--accumulate": "test_transformer_scripts.py::test_a_batch_in_parts_is_the_batch",
+    },
+    "VAE": {
+        "--channels": "test_flags.py::test_channels_are_those_of_the_network",
+        "--refit": "test_vae.py::test_a_refitted_run_keeps_its_last_epoch",
+    },
+    "GAN": {
+        "--channels": "test_flags.py::test_channels_are_those_of_the_network",
+        "--augment": "test_flags.py::test_changes_of_a_gan_reach_both_kinds_of_image",
+        "--image-size": "test_gan.py::test_any_folder_of_images_even_of_one_class",
+    },
+}
+TESTING = {  # of every test.py
+    "--run-dir": "test_scripts.py::test_evaluation_without_a_run_is_one_line",
+    "--data-dir": "test_flags.py::test_a_data_dir_goes_before_the_runs_own",
+    "--device": "test_scripts.py::test_evaluation_without_a_run_is_one_line",
+    "--record": "test_scripts.py::test_record_has_the_keys_of_the_design",
+    "--config": "test_scripts.py::test_a_record_has_the_name_that_it_is_given",
+}
+TRANSLATED = "test_transformer_scripts.py::test_translations_are_scored_drawn_and_recorded"
+PENALTY = "test_flags.py::test_length_penalty_reaches_the_search"
+DEVICE = "test_flags.py::test_a_tool_takes_no_unknown_device"
+WRITTEN = {
+    name: "test_transformer_scripts.py::test_same_seed_writes_the_same_text"
+    for name in ("--prompt", "--temperature", "--top-k", "--top-p", "--seed", "--run-dir")
+} | {"--length": "test_flags.py::test_a_text_is_as_long_as_asked_for", "--device": DEVICE}
+LAYERS = "test_rnn_manual.py::test_layers_beside_torch_are_equal_and_recorded"
+COMPARED = "test_twins.py::test_compare_prints_times_lines_and_differences"
+DRAWN = "test_gan.py::test_the_same_seed_draws_the_same_images"
+WALK = "test_vae.py::test_same_seed_same_images"
+BASELINE = "test_lstm.py::test_a_baseline_is_recorded_beside_the_network"
+ECHO = "test_rnn_manual.py::test_echo_study_draws_its_picture"
+PREDICTED = "test_lstm.py::test_a_folder_of_csv_files_from_training_to_prediction"
+OF_SCRIPT = {
+    "VAE/test.py": {"--samples": "test_flags.py::test_likelihoods_are_of_so_many_samples"},
+    "Transformer_Manual/test.py": {"--beam": TRANSLATED, "--length-penalty": PENALTY},
+    "Transformer_Torch/test.py": {"--beam": TRANSLATED, "--length-penalty": PENALTY},
+    "Transformer_Torch/translate.py": {
+        "text": "test_transformer_scripts.py::test_a_sentence_is_translated",
+        "--run-dir": "test_transformer_scripts.py::test_a_sentence_is_translated",
+        "--beam": "test_transformer_scripts.py::test_a_sentence_is_translated",
+        "--input": "test_transformer_scripts.py::"
+        "test_lines_stay_in_order_and_empty_ones_empty",
+        "--length-penalty": PENALTY,
+        "--device": DEVICE,
+    },
+    "Transformer_Torch/generate.py": WRITTEN,
+    "Transformer_Manual/generate.py": {
+        **WRITTEN, "--run-dir": "test_transformer_manual.py::test_writer_is_evaluated_and_writes",
+    },
+    "RNN_Manual/generate.py": {
+        flag: test.replace("transformer_scripts", "rnn_manual") for flag, test in WRITTEN.items()
+    },
+    "RNN_Manual/echo.py": {
+        "--delays": ECHO, "--steps": "test_flags.py::test_echo_is_trained_so_often_and_so_long",
+        "--hidden-size": ECHO, "--out": ECHO, "--device": DEVICE,
+        "--seeds": "test_flags.py::test_echo_is_trained_so_often_and_so_long",
+    },
+    "LSTM/predict.py": {
+        "text": PREDICTED, "--run-dir": PREDICTED, "--device": DEVICE,
+        "--picture": "test_lstm.py::test_empty_texts_and_unknown_words_work",
+    },
+    "LSTM/baseline.py": {
+        "--dataset": BASELINE, "--model": BASELINE, "--ngrams": BASELINE, "--record": BASELINE,
+        "--C": "test_flags.py::test_flags_reach_the_baseline",
+        "--seed": "test_flags.py::test_flags_reach_the_baseline",
+        "--config": "test_flags.py::test_flags_reach_the_baseline",
+        "--data-dir": "test_flags.py::test_flags_reach_the_baseline",
+        "--min-freq": "test_flags.py::test_flags_reach_the_baseline",
+        "--subset": "test_flags.py::test_flags_reach_the_baseline",
+    },
+    "GAN/generate.py": {
+        **dict.fromkeys((
+            "--run-dir", "--count", "--columns", "--interpolate", "--label", "--single",
+            "--scale", "--output", "--seed",
+        ), DRAWN),
+        "--device": DEVICE,
+    },
+    "VAE/generate.py": {
+        **dict.fromkeys(("--run-dir", "--number", "--from", "--to", "--seed", "--out"), WALK),
+        "kind": WALK,
+        "--label": "test_vae.py::test_bad_flag_of_generate_is_one_line",
+        "--data-dir": "test_flags.py::test_a_data_dir_goes_before_the_runs_own",
+        "--device": DEVICE,
+    },
+    "common/results/compare.py": {
+        "twins": COMPARED, "--batch-size": COMPARED, "--steps": COMPARED, "--device": DEVICE,
+        "--record": "test_twins.py::test_comparison_of_each_network_is_recorded_and_shown",
+    },
+    "common/results/compare_layers.py": {
+        **dict.fromkeys(
+            ("--batch-size", "--window", "--input-size", "--hidden-size", "--steps", "--record"),
+            LAYERS,
+        ),
+        "--device": DEVICE,
+    },
+    "common/results/report.py": {
+        "--check": "test_report.py::test_check_reports_and_changes_nothing",
+    },
+}  # fmt: skip
+
+
+def find_test(path: str, flag: str) -> str | None:
+    """The test of a script's flag; None where the table has none."""
+    folder, name = path.split("/", 1)
+    if flag in OF_SCRIPT.get(path, {}):
+        return OF_SCRIPT[path][flag]
+    if name == "test.py":
+        return TESTING.get(flag)
+    if name != "train.py":
+        return None
+    if flag in OF_KIND.get(kind(folder), {}):
+        return OF_KIND[kind(folder)][flag]
+    changing = EFFECTIVE[""] + "; " + EFFECTIVE[kind(folder)]
+    if mentions(changing, flag) or mentions(changing, flag.replace("--", "--no-")):
+        return EFFECT
+    return TRAINING.get(flag)
