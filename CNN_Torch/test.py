@@ -13,6 +13,7 @@ from CNN_Torch.dataset import load_test, load_training
 from CNN_Torch.train import RECIPES, build_model, predict
 from CNN_Torch.utils.plots import draw_feature_maps, draw_filters
 from common import cli
+from common.console import print_metrics
 from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.metrics import confusion_matrix, metrics_of
@@ -35,7 +36,7 @@ def main(argv=None):
     logits = predict(model, test, flip_test)
     metrics = metrics_of(logits, test.labels)
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")
-    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print_metrics(metrics)
 
     counts = confusion_matrix(logits.argmax(1), test.labels, len(test.classes)).cpu()
     title = f"{config.dataset}: test split"

@@ -8,6 +8,7 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli
+from common.console import print_metrics
 from common.data import Split
 from common.folders import dataset_name
 from common.results.records import write_record
@@ -48,7 +49,7 @@ def main(argv=None):
     metrics = judge.test(model.generator)
     name = dataset_name(vars(config))
     print(f"{run_dir}: test split of {name}, {len(test):,} examples")
-    print("  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
+    print_metrics(metrics)
     print(f"Fréchet distance: {judge.signature}")
     draw_samples(run_dir, model.generator, config, test)
     print(f"pictures in {run_dir}")

@@ -69,7 +69,7 @@ def main(argv=None):
             model.calibrate(held_out, validation.labels)
         reached = metrics_of(model.logits(held_out), validation.labels)
         seconds = time.monotonic() - started
-        print(f"C {C:<5g} {describe(reached, 'val ')}  {seconds:6.1f} s", flush=True)
+        print(f"C {C:<5g} val {describe(reached)}  {seconds:6.1f} s", flush=True)
         tried.append((reached, C, model))
     validation_metrics, args.C, model = max(tried, key=lambda t: (t[0]["accuracy"], -t[0]["loss"]))
     seconds = time.monotonic() - started

@@ -9,6 +9,7 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import checkpoint, cli
+from common.console import print_metrics
 from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.folders import dataset_name
@@ -38,7 +39,7 @@ def main(argv=None):
     logits, labels = predict_all(model, test, config.precision)
     metrics = metrics_of(logits, labels)
     print(f"{run_dir}: test split of {name}, {len(test):,} examples")
-    print("  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
+    print_metrics(metrics)
 
     title = f"{name}: test split"
     if len(test.classes) <= 20:

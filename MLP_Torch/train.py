@@ -76,16 +76,18 @@ def build_model(args, data: Split) -> MLP:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Split) -> dict[str, float]:
-    """Mean loss (nats per example, never smoothed) and accuracy over the whole split."""
+def evaluate(model: nn.Module, data: Split, mse: bool = False) -> dict[str, float]:
+    """Mean loss (nats per example, never smoothed) and accuracy over the whole split; with `mse`
+    the squared error as well."""
     model.eval()
-    criterion = nn.CrossEntropyLoss()
-    loss, accuracy = RunningMean(), RunningMean()
+    criteria = {"loss": nn.CrossEntropyLoss(), **({"mse": OneHotMSELoss()} if mse else {})}
+    means = {name: RunningMean() for name in (*criteria, "accuracy")}
     for inputs, labels in data.in_order():
         logits = model(inputs)
-        loss.add(criterion(logits, labels), len(labels))
-        accuracy.add(correct(logits, labels).float().mean(), len(labels))
-    return {"loss": loss.value, "accuracy": accuracy.value}
+        for name, criterion in criteria.items():
+            means[name].add(criterion(logits, labels), len(labels))
+        means["accuracy"].add(correct(logits, labels).float().mean(), len(labels))
+    return {name: mean.value for name, mean in means.items()}
 
 
 def main(argv=None):
@@ -139,7 +141,7 @@ def main(argv=None):
                 optimizer.step()
                 schedule.step()
                 run.log_step(loss, len(labels), lr=lr)
-            run.log_epoch(**evaluate(model, validation))
+            run.log_epoch(**evaluate(model, validation, args.loss == "mse"))
         run.finish()
 
 

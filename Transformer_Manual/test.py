@@ -9,6 +9,7 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import checkpoint, cli
+from common.console import print_metrics
 from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.metrics import bits_per_character, perplexity
@@ -81,7 +82,7 @@ def main(argv=None):
         metrics, signatures, looks = writer_results(model, test, config)
     unit = "sentences" if config.task == "translate" else "characters"
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} {unit}")
-    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print_metrics(metrics)
     print("".join(f"{name}: {how}\n" for name, how in (signatures or {}).items()), end="")
 
     for name, (title, *weights) in looks.items():

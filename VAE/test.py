@@ -9,6 +9,7 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from common import cli
+from common.console import print_metrics
 from common.results.records import write_record
 from VAE.dataset import coloured_shapes, load_test, load_training
 from VAE.train import evaluate
@@ -68,7 +69,7 @@ def main(argv=None):
         shares = information(mu, factors)
         metrics["mig"] = mutual_information_gap(shares)
         draw_factors(run_dir / "factors.png", shares, list(factors), title)
-    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print_metrics(metrics)
 
     columns = model.num_classes or COLUMNS
     z = sample_codes(model, ROWS * columns, torch.Generator().manual_seed(0), seen=mu)

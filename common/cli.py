@@ -1,16 +1,19 @@
 """The flags that every train.py and test.py shares, and errors as one clear line."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from common import folders
 from common.device import PRECISIONS
 from common.errors import UserError
 
 UNSET = object()
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # what a stream's end may say
 REFIT = "learn the validation split too, all choices being made; the last epoch counts"
 
 
@@ -27,6 +30,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.exit(2, f"error: {message} (--help lists the flags)\n")
+
+    def _print_message(self, message: str, file=None):  # argparse's own hides a full disk
+        print(message, end="", file=file or sys.stderr)
 
 
 def number(kind: type, low: float, high: float = float("inf"), open_low: bool = False) -> Callable:
@@ -166,17 +172,42 @@ def total_steps(steps: int, warmup: int) -> int:
     return steps
 
 
+def prepare_streams() -> None:
+    """What an encoding lacks is printed as \\xe9; a closed stream (`<&-`) is an empty one."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, "r" if name == "stdin" else "w")  # noqa: SIM115
+            setattr(sys, name, stream)
+        elif hasattr(stream, "reconfigure") and name != "stdin":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def last_words(line: str, code: int) -> NoReturn:
+    """End with a line on stderr, where there is room for one. What stdout still holds is lost."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            print(line if stream is sys.stderr else "", end="", file=stream, flush=True)
+        except OSError:  # or its remainder would raise at exit, where nobody can catch it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
 def entry(main: Callable) -> None:
     """Run a script's main(): a UserError is one line and exit code 2, Ctrl-C is exit code 130."""
+    prepare_streams()
     try:
-        main()
-        sys.stdout.flush()  # here, not at exit, where nobody would catch what it raises
+        try:
+            main()
+        finally:
+            sys.stdout.flush()  # here, not at exit, where nobody would catch what it raises
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        last_words(f"error: {error}\n", 2)
     except KeyboardInterrupt as interruption:
-        print(str(interruption) or "interrupted", file=sys.stderr)
-        sys.exit(130)
+        last_words(f"{str(interruption) or 'interrupted'}\n", 130)
     except BrokenPipeError:  # `… | head` closed our output
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        last_words("", 141)
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        last_words(f"error: the output cannot be written ({error.strerror})\n", 2)

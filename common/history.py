@@ -3,6 +3,36 @@
 import csv
 import io
 
+METRICS = {  # how each is shown, in this order: name (with a unit), factor, decimals
+    "accuracy": ("accuracy, %", 100, 2),
+    "loss": ("loss, nats", 1, 4),
+    "mse": ("squared error", 1, 4),
+    "perplexity": ("perplexity", 1, 3),
+    "bits_per_character": ("bits per character", 1, 3),
+    "bleu": ("BLEU", 1, 2),
+    "chrf": ("chrF", 1, 2),
+    "torchtext_bleu": ("BLEU by torchtext", 1, 2),
+    "exact_match": ("exact match, %", 100, 2),
+    "translation_seconds": ("seconds to translate", 1, 1),
+    "log_likelihood": ("log-likelihood, nats", 1, 2),
+    "elbo": ("ELBO, nats", 1, 2),
+    "reconstruction": ("reconstruction, nats", 1, 2),
+    "kl": ("KL, nats", 1, 2),
+    "active_units": ("active units", 1, 1),
+    "mig": ("mutual information gap", 1, 3),
+    "frechet_distance": ("Fréchet distance", 1, 4),
+    "frechet_floor": ("Fréchet distance, real to real", 1, 4),
+    "frechet_ratio": ("Fréchet distance / real to real", 1, 2),
+    "precision": ("precision, %", 100, 1),
+    "recall": ("recall, %", 100, 1),
+    "confident_share": ("classified with ≥ 0.9, %", 100, 2),
+    "real_confident_share": ("the same of real ones, %", 100, 2),
+    "class_deviation": ("largest deviation of a class, points", 100, 2),
+    "as_asked": ("of the class asked for, %", 100, 2),
+    "modes": ("modes of 8", 1, 0),
+    "high_quality": ("high quality, %", 100, 2),
+}
+
 
 def best_row(history: list[dict]) -> dict:
     """The best epoch: the highest validation accuracy where there is one, then what is lowest.
@@ -27,18 +57,34 @@ def validation_metrics(row: dict) -> dict[str, float]:
     return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
 
 
-def describe(metrics: dict[str, float], prefix: str = "") -> str:
-    """ "val loss 0.0312  val accuracy 98.76%", for people"""
-    return "  ".join(
-        f"{prefix}{name} {value:.2%}" if name == "accuracy" else f"{prefix}{name} {value:.4f}"
-        for name, value in metrics.items()
-    )
+def shown(name: str) -> tuple[str, float, int]:
+    """How a metric is shown: its name with a unit, the factor to that unit, decimals."""
+    return METRICS.get(name, (name.replace("_", " "), 1, 4))
+
+
+def describe(metrics: dict[str, float]) -> str:
+    """ "loss 0.0312 nats, accuracy 98.76 %", for people; a unit stands once after its numbers"""
+    parts = []
+    for key, value in metrics.items():
+        heading, factor, decimals = shown(key)
+        name, _, unit = heading.partition(", ")
+        if parts and parts[-1][1] == unit:
+            parts[-1] = (parts[-1][0], "")
+        decimals = decimals if abs(value) < 100 else min(decimals, 2)
+        parts.append((f"{name} {factor * value:.{decimals}f}", unit))
+    return ", ".join(f"{text} {unit}".strip() for text, unit in parts)
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 epoch", "20 epochs" """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def to_csv(history: list[dict]) -> str:
     """The text of history.csv."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, history[0], lineterminator="\n")
+    columns = {key: None for row in history for key in row}  # of older rows, some are empty
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue()

@@ -2,22 +2,21 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from torch import Tensor
 
-from common.plots import draw_images, save
+from common.plots import draw_images, new_figure, save
 
 
 def draw_filters(path: Path, weight: Tensor, title: str) -> None:
     """The first layer's kernels, averaged over their input channels: (O, C, k, k)."""
-    captions = [f"filter {o}" for o in range(len(weight))]
+    captions = [f"filter {o}" for o in range(1, len(weight) + 1)]
     draw_images(path, weight.mean(1), captions, f"{title}: filters of the first convolution")
 
 
 def draw_feature_maps(path: Path, image: Tensor, stages: list[Tensor], title: str) -> None:
     """One image (H, W) and, a row per stage, its first feature maps (C, H', W')."""
     columns = 12
-    figure, axes = plt.subplots(1 + len(stages), columns, figsize=(12, 1.25 * (1 + len(stages))))
+    figure, axes = new_figure(1 + len(stages), columns, (12, 1.25 * (1 + len(stages))))
     for axis in axes.flat:
         axis.axis("off")
     axes[0, 0].imshow(image.cpu().numpy(), cmap="gray")

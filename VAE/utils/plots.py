@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import matplotlib
 import torch
 from torch import Tensor
 
-from common.plots import save
+from common.plots import new_figure, save
 from VAE.model import VAE, Autoencoder
 from VAE.utils.pictures import draw_sheet
 
@@ -25,8 +25,8 @@ def draw_scatter(path: Path, mu: Tensor, labels: Tensor, classes: list[str], tit
     """The codes (N, L), coloured by their class (N,)."""
     points, what = plane(mu.cpu().float())
     points, labels = points[:MOST_POINTS], labels[:MOST_POINTS].cpu()
-    figure, axis = plt.subplots(figsize=(6.5, 5.5))
-    colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
+    figure, ((axis,),) = new_figure(size=(6.5, 5.5))
+    colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
     for label, name in enumerate(classes):
         own = points[labels == label].numpy()
         axis.scatter(own[:, 0], own[:, 1], s=4, color=colours(label), label=name, alpha=0.7)
@@ -55,9 +55,7 @@ def draw_traversals(
     with the largest KL (L,), from -2.5 to 2.5."""
     units = kl.argsort(descending=True)[:most]
     values = torch.linspace(-2.5, 2.5, 11, device=z.device)
-    figure, axes = plt.subplots(
-        len(units), 1, figsize=(6.5, 0.62 * len(units) + 0.5), squeeze=False, layout="constrained"
-    )
+    figure, axes = new_figure(len(units), 1, (6.5, 0.62 * len(units) + 0.5))
     for axis, unit in zip(axes[:, 0], units, strict=True):
         row = z.repeat(len(values), 1)
         row[:, unit] = values
@@ -81,7 +79,7 @@ def draw_units(path: Path, kl: Tensor, active: Tensor, title: str) -> None:
     """The mean KL of every latent number (L,), largest first, and which are active (L,)."""
     order = kl.argsort(descending=True).cpu()
     kl, active = kl.cpu()[order], active.cpu()[order]
-    figure, axis = plt.subplots(figsize=(7, 3.2))
+    figure, ((axis,),) = new_figure(size=(7, 3.2))
     colours = ["C0" if used else "0.7" for used in active]
     axis.bar(range(len(kl)), kl.numpy(), color=colours)
     axis.set(xlabel="latent number, sorted", ylabel="KL, nats",
@@ -92,9 +90,9 @@ def draw_units(path: Path, kl: Tensor, active: Tensor, title: str) -> None:
 
 def draw_factors(path: Path, shares: Tensor, names: list[str], title: str) -> None:
     """What share of each factor's entropy each latent number knows: (L, F)"""
-    figure, axis = plt.subplots(figsize=(1.5 + 0.75 * len(names), 1.4 + 0.3 * len(shares)))
+    figure, ((axis,),) = new_figure(size=(1.5 + 0.75 * len(names), 1.4 + 0.3 * len(shares)))
     picture = axis.imshow(shares.numpy(), cmap="viridis", vmin=0, vmax=1, aspect="auto")
     axis.set_xticks(range(len(names)), names)
     axis.set(ylabel="latent number", title=title)
-    figure.colorbar(picture, label="mutual information / entropy")
+    figure.colorbar(picture, ax=axis, label="mutual information / entropy")
     save(figure, path)

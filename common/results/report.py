@@ -15,37 +15,9 @@ from pathlib import Path
 
 from common import cli
 from common.data import ROOT
-from common.history import lowest_metric
+from common.history import METRICS, lowest_metric
 from common.results.tables import compare_layer_results, compare_results, machine, table
 
-METRICS = {  # how each metric is shown, in this order: heading, factor, decimals
-    "accuracy": ("accuracy, %", 100, 2),
-    "loss": ("loss, nats", 1, 4),
-    "perplexity": ("perplexity", 1, 3),
-    "bits_per_character": ("bits per character", 1, 3),
-    "bleu": ("BLEU", 1, 2),
-    "chrf": ("chrF", 1, 2),
-    "torchtext_bleu": ("BLEU by torchtext", 1, 2),
-    "exact_match": ("exact match, %", 100, 2),
-    "translation_seconds": ("seconds to translate", 1, 1),
-    "log_likelihood": ("log-likelihood, nats", 1, 2),
-    "elbo": ("ELBO, nats", 1, 2),
-    "reconstruction": ("reconstruction, nats", 1, 2),
-    "kl": ("KL, nats", 1, 2),
-    "active_units": ("active units", 1, 1),
-    "mig": ("mutual information gap", 1, 3),
-    "frechet_distance": ("Fréchet distance", 1, 4),
-    "frechet_floor": ("Fréchet distance, real to real", 1, 4),
-    "frechet_ratio": ("Fréchet distance / real to real", 1, 2),
-    "precision": ("precision, %", 100, 1),
-    "recall": ("recall, %", 100, 1),
-    "confident_share": ("classified with ≥ 0.9, %", 100, 2),
-    "real_confident_share": ("the same of real ones, %", 100, 2),
-    "class_deviation": ("largest deviation of a class, points", 100, 2),
-    "as_asked": ("of the class asked for, %", 100, 2),
-    "modes": ("modes of 8", 1, 0),
-    "high_quality": ("high quality, %", 100, 2),
-}
 # what the root README shows of a record: the first of these that it has
 HEADLINES = [
     "accuracy", "bleu", "exact_match", "log_likelihood", "high_quality", "frechet_ratio", "loss",
