@@ -24,7 +24,6 @@ from GAN.utils.film import keep_frame, make_film
 from GAN.utils.judge import make_judge
 from GAN.utils.loading import Kind
 from GAN.utils.losses import LOSSES
-from GAN.utils.plots import draw_players
 from GAN.utils.sheets import sheet
 from GAN.utils.turns import discriminator_step, generator_step
 
@@ -148,6 +147,8 @@ def main(argv=None):
             keep_frame(run.path, run.epoch + 1, sheet(generator))
             run.log_epoch(**judge.validate(generator))
         run.finish()
+        from GAN.utils.plots import draw_players  # matplotlib is slow to import
+
         draw_players(run.path / "players.png", diary, dataset_name(vars(args)))
         make_film(run.path)
 

@@ -42,7 +42,10 @@ RECIPES = {  # the defaults of each dataset: a few-minute version of what the RE
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.train_parser(__doc__, RECIPES)
+    parser = cli.train_parser(
+        __doc__, RECIPES, batch="stretches of the text that are read side by side",
+        subset="train on this many characters only",
+    )  # fmt: skip
     add = parser.add_argument
     add("--window", type=cli.positive_int, help="steps that the gradient goes back through")
     add("--cell", choices=CELLS, help="what the recurrent layers are made of")

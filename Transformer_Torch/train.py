@@ -56,7 +56,10 @@ RECIPES = {  # the defaults of each dataset: a few-minute version of what the RE
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.train_parser(__doc__, RECIPES)
+    parser = cli.train_parser(
+        __doc__, RECIPES, batch="translate: tokens per step; lm: windows",
+        subset="train on so many pairs of sentences only; lm: characters",
+    )  # fmt: skip
     add = parser.add_argument
     add("--task", choices=DATASETS, help="translate, or write a text (language model)")
     translation.add_flags(parser)

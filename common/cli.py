@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +18,47 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # what a stream's e
 REFIT = "learn the validation split too, all choices being made; the last epoch counts"
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """As wide as the terminal, 100 columns at most; says no default where there is none."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, width=min(100, shutil.get_terminal_size().columns - 2))
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        if action.default in (None, []) or "(default" in action.help:
+            return action.help
+        return super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are one line and which takes no abbreviated flags."""
 
     def __init__(self, description: str, models: dict[str, dict] | None = None):
-        super().__init__(
-            description=description,
-            allow_abbrev=False,
-            formatter_class=lambda prog: argparse.ArgumentDefaultsHelpFormatter(prog, width=100),
-        )
+        super().__init__(description=description, allow_abbrev=False, formatter_class=Help)
         self.models = models or {}  # what each --model brings along, where it brings anything
+        self.recipes: dict[str, dict] = {}  # the defaults of each --dataset, where these differ
+
+    def parse_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else args
+        if self.recipes and {"-h", "--help"} & set(words):
+            self.show_recipe(words)
+        return super().parse_args(args, namespace)
+
+    def show_recipe(self, words: list[str]) -> None:
+        """Let --help show the defaults of the --dataset (--task, --model) that stand beside it."""
+        few = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        for name in ("--dataset", "--model", "--task"):
+            few.add_argument(name, nargs="?")
+        named, _ = few.parse_known_args(words)
+        dataset = default_dataset(self.recipes, named.task, named.dataset)
+        if dataset in self.recipes:
+            recipe = with_model(self.recipes[dataset], named.model, self.models)
+            model = {"model": named.model} if named.model else {}
+            self.set_defaults(**recipe, **{**model, "dataset": dataset})
+            others = ", ".join(name for name in self.recipes if name != dataset)
+            self.epilog = (
+                f"Defaults are those of {dataset}; --dataset NAME --help shows {others}'s."
+            )
 
     def error(self, message: str):
         self.exit(2, f"error: {message} (--help lists the flags)\n")
@@ -63,20 +95,24 @@ def place(path: str) -> str:
     return os.path.abspath(path) if path else ""
 
 
-def train_parser(description: str, recipes: dict[str, dict], models: dict | None = None) -> Parser:
+def train_parser(
+    description: str, recipes: dict[str, dict], models: dict | None = None,
+    batch: str = "examples per step", subset: str = "train on this many examples only",
+) -> Parser:  # fmt: skip
     """The shared flags. `recipes` holds each dataset's defaults; its first dataset is the default.
-    `models` holds what a --model that is not the recipe's own brings along.
+    `models` holds what a --model that is not the recipe's own brings along; `batch` and `subset`
+    say what those flags count.
 
     The folder's train.py adds its own flags, and each recipe may name those too.
     """
     parser = Parser(description, models)
-    names = list(recipes)
+    parser.recipes, names = recipes, list(recipes)
     parser.add_argument("--dataset", choices=names, default=names[0], help="what to learn")
     parser.add_argument(
         "--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA"
     )
     parser.add_argument("--epochs", type=positive_int, help="passes over the training split")
-    parser.add_argument("--batch-size", type=positive_int, help="examples per step")
+    parser.add_argument("--batch-size", type=positive_int, help=batch)
     parser.add_argument("--lr", type=positive, help="learning rate, the schedule's peak")
     parser.add_argument(
         "--seed", type=number(int, 0, 2**32), default=0, help="of everything random"
@@ -84,7 +120,7 @@ def train_parser(description: str, recipes: dict[str, dict], models: dict | None
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument("--run-dir", help="the run's folder (default: a new one under runs/)")
     parser.add_argument("--resume", action="store_true", help="go on with --run-dir or the latest")
-    parser.add_argument("--subset", type=positive_int, help="train on this many examples only")
+    parser.add_argument("--subset", type=positive_int, help=subset)
     parser.set_defaults(**recipes[names[0]])
     return parser
 
@@ -121,8 +157,7 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     blank = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
     given = {k: v for k, v in vars(parser.parse_args(argv, blank)).items() if v is not UNSET}
     if not given.get("resume"):
-        of_task = [n for n, recipe in recipes.items() if recipe.get("task") == given.get("task")]
-        dataset = given.get("dataset", (of_task or list(recipes))[0])
+        dataset = default_dataset(recipes, given.get("task"), given.get("dataset"))
         recipe = with_model(recipes[dataset], given.get("model"), parser.models)
         parser.set_defaults(dataset=dataset, **recipe)
         args = parser.parse_args(argv)
@@ -141,6 +176,12 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     if getattr(args, "refit", False) and getattr(args, "patience", 0):
         raise UserError("--refit leaves no validation split that --patience could wait for")
     return args
+
+
+def default_dataset(recipes: dict[str, dict], task: str | None, dataset: str | None) -> str:
+    """`dataset`, or else the first one of the task."""
+    of_task = [name for name, recipe in recipes.items() if recipe.get("task") == task]
+    return dataset or (of_task or list(recipes))[0]
 
 
 def with_model(recipe: dict, model: str | None, models: dict[str, dict]) -> dict:

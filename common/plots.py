@@ -39,6 +39,11 @@ def new_figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6, 
     return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
 
+def drawable(name: str) -> str:
+    """A name whose bytes are no text (a folder's, in Latin-1) with these escaped."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write the figure as a PNG file, whole or not at all; all its text is taken literally.
 
@@ -48,7 +53,7 @@ def save(figure: Figure, path: Path) -> None:
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
         for text in figure.findobj(Text):
-            text.set(parse_math=False, usetex=False)
+            text.set(parse_math=False, usetex=False, text=drawable(text.get_text()))
         figure.savefig(content, format="png", dpi=120, bbox_inches="tight")
     write_atomically(Path(path), content.getvalue())
 
@@ -92,6 +97,7 @@ def draw_confusion_matrix(path: Path, counts: Tensor, classes: list[str], title:
                 color = "white" if shares[row, column] > 0.3 else "black"
                 axis.text(column, row, int(counts[row, column]), ha="center", va="center",
                           color=color, fontsize=8)  # fmt: skip
+    classes = [drawable(name) for name in classes]
     axis.set_xticks(range(K), classes, rotation=45, ha="right")
     axis.set_yticks(range(K), classes)
     axis.set(xlabel="predicted", ylabel="true", title=title)

@@ -67,7 +67,7 @@ def seeded():
 def quick(monkeypatch):
     """Few points, and no curves: they take longer to draw than these runs to train."""
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-    monkeypatch.setattr("GAN.train.draw_players", lambda path, diary, title: None)
+    monkeypatch.setattr("GAN.utils.plots.draw_players", lambda path, diary, title: None)
     few_shapes(monkeypatch)
 
 
