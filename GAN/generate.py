@@ -10,11 +10,12 @@ if not __package__:  # started by its path: it runs this clone, whichever is ins
 
 from common import cli
 from common.errors import UserError
+from common.history import counted
 from GAN.dataset import to_float
 from GAN.train import MODELS, RECIPES
 from GAN.utils.judge import even_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
-from GAN.utils.mosaic import mosaic, save_png
+from GAN.utils.mosaic import mosaic, save_png, unused
 from GAN.utils.sheets import scatter
 
 FOLDER = Path(__file__).resolve().parent
@@ -66,19 +67,18 @@ def main(argv=None):
             labels = torch.full((args.count,), label)
     samples = sample(generator, z, labels)
 
-    output = Path(args.output) if args.output else run_dir / "generated"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {output} cannot be made ({error.strerror})") from None
+    kind_of_picture = "interpolation" if args.interpolate else "samples"
+    path = unused(Path(args.output or run_dir / "generated"), kind_of_picture)
     points = len(kind.shape) == 1
     grid = scatter(samples) if points else mosaic(to_float(samples), args.columns)
-    save_png(output / "grid.png", grid, args.scale)
-    print(output / "grid.png")
+    save_png(path, grid, args.scale)
+    print(path)
     if args.single:
+        singles = path.with_suffix("")
+        singles.mkdir()
         for number, image in enumerate(to_float(samples)):
-            save_png(output / f"{number:05d}.png", mosaic(image[None], 1), args.scale)
-        print(f"{len(samples)} single images in {output}")
+            save_png(singles / f"{number:05d}.png", mosaic(image[None], 1), args.scale)
+        print(f"{counted(len(samples), 'single image')} in {singles}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from GAN.model import Generator
 from GAN.train import MODELS, RECIPES
 from GAN.utils.judge import even_labels, latents, make_judge, sample
 from GAN.utils.loading import check_data, interpolations, load_trained
-from GAN.utils.mosaic import mosaic, save_png
+from GAN.utils.mosaic import draw_titled, mosaic
 from GAN.utils.plots import draw_ring
 from GAN.utils.sheets import sheet
 
@@ -32,10 +32,15 @@ def draw_samples(run_dir: Path, generator: Generator, config: Namespace, test: S
         points = sample(generator, latents(len(labels), generator, config.seed), labels)
         draw_ring(run_dir / "ring.png", test.inputs[: len(labels)], points, config.model)
         return
-    save_png(run_dir / "samples.png", sheet(generator, rows=10))
+    name = f"{dataset_name(vars(config))}, {config.model}"
+    columns = ", a class in each column" if generator.num_classes else ""
+    draw_titled(
+        run_dir / "samples.png", sheet(generator, rows=10), f"{name}: generated images{columns}"
+    )
     z, labels = interpolations(generator, LINES, STEPS, config.seed)
     lines = mosaic(to_float(sample(generator, z, labels)), STEPS)
-    save_png(run_dir / "interpolation.png", lines)
+    what = f"{name}: each line leads from one generated image to another"
+    draw_titled(run_dir / "interpolation.png", lines, what)
 
 
 def main(argv=None):

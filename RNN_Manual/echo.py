@@ -5,6 +5,7 @@ echoes that are right and, at the longest delay, the norm of the gradient over t
 """
 
 import sys
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -65,10 +66,12 @@ def main(argv=None):
     add("--hidden-size", type=cli.positive_int, default=64, help="units of each network")
     add("--seeds", type=cli.positive_int, default=3, help="trainings of each kind: seeds 0, 1, …")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--out", default=str(FOLDER / "results" / "echo_memory.png"), help="the picture")
+    add("--output", metavar="FILE", help="the picture (default: a new one under runs/)")
     args = parser.parse_args(argv)
     device, delays = select_device(args.device), sorted(set(args.delays))
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    names = (FOLDER / "runs" / f"echo_memory-{number:03d}.png" for number in count(1))
+    picture = Path(args.output or next(name for name in names if not name.exists()))
+    picture.parent.mkdir(parents=True, exist_ok=True)
 
     accuracy: dict[str, dict[int, list[float]]] = {cell: {} for cell in CELLS}
     norms = {}
@@ -90,8 +93,8 @@ def main(argv=None):
             right = "  ".join(f"{share:7.2%}" for share in shares)
             print(f"{cell:>5}  delay {delay:3d}  echoes right {right}", flush=True)
     title = f"echo: {args.hidden_size} units, {args.steps} steps of training, {args.seeds} seeds"
-    draw_memory(Path(args.out), accuracy, norms, title)
-    print(f"picture in {args.out}")
+    draw_memory(picture, accuracy, norms, title)
+    print(f"picture in {picture}")
 
 
 if __name__ == "__main__":

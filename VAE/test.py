@@ -74,11 +74,13 @@ def main(argv=None):
     columns = model.num_classes or COLUMNS
     z = sample_codes(model, ROWS * columns, torch.Generator().manual_seed(0), seen=mu)
     pictures = model.pictures(z, column_labels(model, len(z), columns))
-    draw_sheet(run_dir / "samples.png", pictures, columns)
-    draw_reconstructions(run_dir / "reconstructions.png", model, test)
+    by_class = ", a class in each column" if model.num_classes else ""
+    what = f"{config.dataset}, {config.model}: new images{by_class}"
+    draw_sheet(run_dir / "samples.png", pictures, what, columns)
+    draw_reconstructions(run_dir / "reconstructions.png", model, test, title)
     draw_scatter(run_dir / "scatter.png", mu, test.labels, test.classes, title)
     if config.latent_dim == 2:
-        draw_latent_grid(run_dir / "latent_grid.png", model, mu)
+        draw_latent_grid(run_dir / "latent_grid.png", model, mu, title)
     print(f"pictures in {run_dir}")
 
     if args.record:

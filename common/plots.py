@@ -18,6 +18,7 @@ named = None if "matplotlib" in sys.modules else os.environ.get("MPLBACKEND")
 with patch.dict(os.environ):  # a notebook's backend may not be there, and importing would fail
     os.environ.pop("MPLBACKEND", None)
     import matplotlib
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
     from matplotlib.text import Text
     from matplotlib.ticker import MaxNLocator
@@ -90,7 +91,9 @@ def draw_confusion_matrix(path: Path, counts: Tensor, classes: list[str], title:
     K = len(classes)
     figure, ((axis,),) = new_figure(size=(1.5 + 0.55 * K, 1.2 + 0.5 * K))
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    axis.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)  # sqrt: mistakes stay visible
+    scale = PowerNorm(0.5, vmin=0, vmax=1)  # a square root: mistakes stay visible
+    image = axis.imshow(shares.numpy(), cmap="Blues", norm=scale)
+    figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
     for row in range(K):
         for column in range(K):
             if counts[row, column]:
@@ -143,7 +146,10 @@ def draw_overlays(
         axes[row, column].imshow(picture.cpu().numpy(), cmap="gray", vmin=0, vmax=1)
         axes[row, column].set_title(caption, fontsize=7)
         axes[row + 1, column].imshow(grey.numpy(), cmap="gray", vmin=0, vmax=1)
-        axes[row + 1, column].imshow(places.cpu().numpy(), cmap=colours, alpha=0.5, vmin=0, vmax=1)
+        seen = axes[row + 1, column].imshow(
+            places.cpu().numpy(), cmap=colours, alpha=0.5, vmin=0, vmax=1
+        )
+    figure.colorbar(seen, ax=axes, label="of the largest value", shrink=0.5)
     figure.suptitle(title)
     save(figure, path)
 

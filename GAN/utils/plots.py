@@ -46,7 +46,8 @@ def draw_ring(path: Path, real: Tensor, fake: Tensor, title: str) -> None:
     for axis, points, name in zip(axes[0], (real, fake), ("real", title), strict=True):
         axis.scatter(*points.cpu().T, s=2, alpha=0.4, lw=0)
         for x, y in ring.centres().tolist():
-            axis.add_patch(Circle((x, y), ring.NEAR, fill=False, color="C1"))
+            axis.add_patch(Circle((x, y), ring.NEAR, fill=False, color="C1", label="near a mode"))
         axis.set(title=name, aspect="equal")
+        axis.legend(handles=axis.patches[:1], loc="upper right", fontsize=8)
         axis.grid(alpha=0.3)
     save(figure, path)

@@ -40,5 +40,9 @@ def draw_first_layer(path: Path, weight: Tensor, title: str, most: int = 48) -> 
     strongest = weight.norm(dim=1).argsort(descending=True)[:most]
     captions = [f"unit {unit + 1}" for unit in strongest.tolist()]
     draw_images(
-        path, weight[strongest].view(-1, 28, 28), captions, f"{title}: first layer", columns=12
+        path,
+        weight[strongest].view(-1, 28, 28),
+        captions,
+        f"{title}: first layer (bright: high)",
+        columns=12,
     )

@@ -28,7 +28,7 @@ def draw_neurons(path: Path, text: str, hidden: Tensor, title: str, units: int =
     for axis, unit in zip(axes[:, 0], chosen, strict=True):
         values = torch.full((rows * columns,), float("nan"))
         values[: len(text)] = hidden[:, unit]
-        axis.imshow(
+        image = axis.imshow(
             values.view(rows, columns).numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto"
         )
         for place, character in enumerate(text):
@@ -39,6 +39,7 @@ def draw_neurons(path: Path, text: str, hidden: Tensor, title: str, units: int =
             )  # fmt: skip
         axis.set_title(f"unit {unit + 1}", fontsize=8, loc="left", pad=2)
         axis.axis("off")
+    figure.colorbar(image, ax=axes, label="h of the unit", shrink=0.5, pad=0.01)
     figure.suptitle(title)
     save(figure, path)
 

@@ -35,7 +35,9 @@ def draw_scatter(path: Path, mu: Tensor, labels: Tensor, classes: list[str], tit
     save(figure, path)
 
 
-def draw_latent_grid(path: Path, model: Autoencoder, mu: Tensor, side: int = 20) -> None:
+def draw_latent_grid(
+    path: Path, model: Autoencoder, mu: Tensor, title: str, side: int = 20
+) -> None:
     """What a latent plane looks like: steps of equal probability under the prior, as in figure 4 of
     Kingma & Welling (2013). The plain autoencoder has no prior: over its own codes (N, 2)."""
     shares = torch.linspace(0.5 / side, 1 - 0.5 / side, side, device=mu.device)
@@ -45,7 +47,8 @@ def draw_latent_grid(path: Path, model: Autoencoder, mu: Tensor, side: int = 20)
     y, x = torch.meshgrid(steps[1].flip(0), steps[0], indexing="ij")
     z = torch.stack([x, y], dim=2).view(-1, 2)
     labels = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-    draw_sheet(path, model.pictures(z, labels), side, scale=1)
+    what = f"{title}: what each place of the latent plane looks like"
+    draw_sheet(path, model.pictures(z, labels), what, side, scale=1)
 
 
 def draw_traversals(
@@ -69,8 +72,8 @@ def draw_traversals(
         axis.imshow(pictures.numpy(), cmap="gray", vmin=0, vmax=1)
         axis.set_xticks([])
         axis.set_yticks([])
-        axis.set_ylabel(f"{int(unit)}: {kl[unit]:.1f} nats", rotation=0, ha="right", va="center",
-                        fontsize=8)  # fmt: skip
+        name = f"{int(unit) + 1}: {kl[unit]:.1f} nats"
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     figure.suptitle(f"{title}: one latent number changed in each row, -2.5 to 2.5", fontsize=10)
     save(figure, path)
 
@@ -83,7 +86,7 @@ def draw_units(path: Path, kl: Tensor, active: Tensor, title: str) -> None:
     colours = ["C0" if used else "0.7" for used in active]
     axis.bar(range(len(kl)), kl.numpy(), color=colours)
     axis.set(xlabel="latent number, sorted", ylabel="KL, nats",
-             title=f"{title}: {int(active.sum())} of {len(kl)} are active")  # fmt: skip
+             title=f"{title}: {int(active.sum())} of {len(kl)} are active (blue)")  # fmt: skip
     axis.grid(alpha=0.3, axis="y")
     save(figure, path)
 
@@ -91,7 +94,9 @@ def draw_units(path: Path, kl: Tensor, active: Tensor, title: str) -> None:
 def draw_factors(path: Path, shares: Tensor, names: list[str], title: str) -> None:
     """What share of each factor's entropy each latent number knows: (L, F)"""
     figure, ((axis,),) = new_figure(size=(1.5 + 0.75 * len(names), 1.4 + 0.3 * len(shares)))
-    picture = axis.imshow(shares.numpy(), cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    L, F = shares.shape
+    edges = (-0.5, F - 0.5, L + 0.5, 0.5)  # the first latent number is 1
+    picture = axis.imshow(shares.numpy(), "viridis", vmin=0, vmax=1, aspect="auto", extent=edges)
     axis.set_xticks(range(len(names)), names)
     axis.set(ylabel="latent number", title=title)
     figure.colorbar(picture, ax=axis, label="mutual information / entropy")
