@@ -39,7 +39,7 @@ def make_parser() -> cli.Parser:
         "validation split")  # fmt: skip
     add("--subset", type=cli.positive_int, help="train on this many examples only")
     add("--seed", type=cli.number(int, 0, 2**32), default=0, help="of the solver's order")
-    add("--record", action="store_true", help="test, and write the result into results/")
+    add("--record", action="store_true", help="write the result into results/")
     add("--config", help="the record's name (default: the dataset's and the model's)")
     # what every run has and this one has not: one pass, from the beginning, in a folder of its own
     parser.set_defaults(**COMMON, resume=False, run_dir=None)
@@ -73,13 +73,13 @@ def main(argv=None):
         tried.append((reached, C, model))
     validation_metrics, args.C, model = max(tried, key=lambda t: (t[0]["accuracy"], -t[0]["loss"]))
     seconds = time.monotonic() - started
-    if not args.record:
-        print(f"the best: C {args.C:g}; --record tests it, and writes that down")
-        return
+    print(f"the best: C {args.C:g}")
 
     test = load_test_corpus(args)
     test_metrics = metrics_of(model.logits(ngrams(test)), test.labels)
     print(f"test split of {name}: {describe(test_metrics)}")
+    if not args.record:
+        return
     splits = {"train": train, "validation": validation, "test": test}
     write_record(args, model, splits, validation_metrics, test_metrics, seconds)
 

@@ -879,7 +879,8 @@ def test_a_record_names_the_classifier_and_the_floor(whole, digits, tmp_path, ca
 
 
 def files_of(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.mark.smoke
