@@ -1,13 +1,15 @@
 """Evaluate a run of the PyTorch CNN on the test split, and draw what it learned."""
 
+import signal
 import sys
 from pathlib import Path
 
-import torch
-from torch import nn
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
+from torch import nn
 
 from CNN_Torch.dataset import load_test, load_training
 from CNN_Torch.train import RECIPES, build_model, predict

@@ -1,14 +1,16 @@
 """What a bag of n-grams reaches: `python LSTM/baseline.py`, beside which the LSTM has to stand."""
 
+import signal
 import sys
 import time
 from argparse import Namespace
 from pathlib import Path
 
-import torch
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
 
 from common import cli
 from common.device import seed_everything

@@ -1,5 +1,6 @@
 """Evaluate a run of a Transformer on the test split, and draw where its heads look."""
 
+import signal
 import sys
 import time
 from argparse import Namespace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
 
 from common import checkpoint, cli
 from common.console import print_metrics

@@ -1,64 +1,55 @@
 """The flags that every train.py and test.py shares, and errors as one clear line."""
 
 import argparse
-import errno
+import functools
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from common import folders
 from common.device import PRECISIONS
 from common.errors import UserError
+from common.errors import entry as entry  # every script ends with cli.entry(main)
 
 UNSET = object()
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # what a stream's end may say
 REFIT = "learn the validation split too, all choices being made; the last epoch counts"
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """As wide as the terminal, 100 columns at most; says no default where there is none."""
-
-    def __init__(self, prog: str):
-        super().__init__(prog, width=min(100, shutil.get_terminal_size().columns - 2))
+    """Says no default where there is none."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        if action.default in (None, []) or "(default" in action.help:
-            return action.help
-        return super()._get_help_string(action)
+        own = action.default in (None, []) or "(default" in action.help
+        return action.help if own else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line and which takes no abbreviated flags."""
+    """An ArgumentParser whose errors are one line and which takes no abbreviated flags.
 
-    def __init__(self, description: str, models: dict[str, dict] | None = None):
-        super().__init__(description=description, allow_abbrev=False, formatter_class=Help)
-        self.models = models or {}  # what each --model brings along, where it brings anything
-        self.recipes: dict[str, dict] = {}  # the defaults of each --dataset, where these differ
+    `recipes` holds the defaults of each --dataset, `models` what each --model brings along.
+    """
+
+    def __init__(self, description: str, recipes: dict | None = None, models: dict | None = None):
+        width = min(100, shutil.get_terminal_size().columns - 2)
+        form = functools.partial(Help, width=width)
+        super().__init__(description=description, allow_abbrev=False, formatter_class=form)
+        self.recipes, self.models = recipes or {}, models or {}
 
     def parse_args(self, args=None, namespace=None):
         words = sys.argv[1:] if args is None else args
-        if self.recipes and {"-h", "--help"} & set(words):
-            self.show_recipe(words)
+        if self.recipes and {"-h", "--help"} & set(words):  # of the --dataset that is asked for
+            few = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+            for name in ("--dataset", "--model", "--task"):
+                few.add_argument(name, nargs="?")
+            asked = {k: v for k, v in vars(few.parse_known_args(words)[0]).items() if v}
+            dataset = default_dataset(self.recipes, asked)
+            dataset = dataset if dataset in self.recipes else next(iter(self.recipes))
+            recipe = with_model(self.recipes[dataset], asked.get("model"), self.models)
+            self.set_defaults(**{**recipe, **asked, "dataset": dataset})
+            self.epilog = f"The defaults are {dataset}'s; --dataset NAME --help shows NAME's."
         return super().parse_args(args, namespace)
-
-    def show_recipe(self, words: list[str]) -> None:
-        """Let --help show the defaults of the --dataset (--task, --model) that stand beside it."""
-        few = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        for name in ("--dataset", "--model", "--task"):
-            few.add_argument(name, nargs="?")
-        named, _ = few.parse_known_args(words)
-        dataset = default_dataset(self.recipes, named.task, named.dataset)
-        if dataset in self.recipes:
-            recipe = with_model(self.recipes[dataset], named.model, self.models)
-            model = {"model": named.model} if named.model else {}
-            self.set_defaults(**recipe, **{**model, "dataset": dataset})
-            others = ", ".join(name for name in self.recipes if name != dataset)
-            self.epilog = (
-                f"Defaults are those of {dataset}; --dataset NAME --help shows {others}'s."
-            )
 
     def error(self, message: str):
         self.exit(2, f"error: {message} (--help lists the flags)\n")
@@ -105,22 +96,18 @@ def train_parser(
 
     The folder's train.py adds its own flags, and each recipe may name those too.
     """
-    parser = Parser(description, models)
-    parser.recipes, names = recipes, list(recipes)
-    parser.add_argument("--dataset", choices=names, default=names[0], help="what to learn")
-    parser.add_argument(
-        "--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA"
-    )
-    parser.add_argument("--epochs", type=positive_int, help="passes over the training split")
-    parser.add_argument("--batch-size", type=positive_int, help=batch)
-    parser.add_argument("--lr", type=positive, help="learning rate, the schedule's peak")
-    parser.add_argument(
-        "--seed", type=number(int, 0, 2**32), default=0, help="of everything random"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--run-dir", help="the run's folder (default: a new one under runs/)")
-    parser.add_argument("--resume", action="store_true", help="go on with --run-dir or the latest")
-    parser.add_argument("--subset", type=positive_int, help=subset)
+    parser, names = Parser(description, recipes, models), list(recipes)
+    add = parser.add_argument
+    add("--dataset", choices=names, default=names[0], help="what to learn")
+    add("--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA")
+    add("--epochs", type=positive_int, help="passes over the training split")
+    add("--batch-size", type=positive_int, help=batch)
+    add("--lr", type=positive, help="learning rate, the schedule's peak")
+    add("--seed", type=number(int, 0, 2**32), default=0, help="of everything random")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--run-dir", help="the run's folder (default: a new one under runs/)")
+    add("--resume", action="store_true", help="go on with --run-dir or the latest")
+    add("--subset", type=positive_int, help=subset)
     parser.set_defaults(**recipes[names[0]])
     return parser
 
@@ -128,13 +115,12 @@ def train_parser(
 def test_parser(description: str) -> Parser:
     """The flags of every test.py."""
     parser = Parser(description)
-    parser.add_argument("--run-dir", help="the run to evaluate (default: the latest)")
-    parser.add_argument(
-        "--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--record", action="store_true", help="write the result into results/")
-    parser.add_argument("--config", help="the record's name (default: the dataset's)")
+    add = parser.add_argument
+    add("--run-dir", help="the run to evaluate (default: the latest)")
+    add("--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--record", action="store_true", help="write the result into results/")
+    add("--config", help="the record's name (default: the dataset's)")
     return parser
 
 
@@ -157,7 +143,7 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     blank = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
     given = {k: v for k, v in vars(parser.parse_args(argv, blank)).items() if v is not UNSET}
     if not given.get("resume"):
-        dataset = default_dataset(recipes, given.get("task"), given.get("dataset"))
+        dataset = default_dataset(recipes, given)
         recipe = with_model(recipes[dataset], given.get("model"), parser.models)
         parser.set_defaults(dataset=dataset, **recipe)
         args = parser.parse_args(argv)
@@ -178,10 +164,10 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     return args
 
 
-def default_dataset(recipes: dict[str, dict], task: str | None, dataset: str | None) -> str:
-    """`dataset`, or else the first one of the task."""
-    of_task = [name for name, recipe in recipes.items() if recipe.get("task") == task]
-    return dataset or (of_task or list(recipes))[0]
+def default_dataset(recipes: dict[str, dict], given: dict) -> str:
+    """The --dataset that is given, or else the first one of the --task."""
+    of_task = [name for name, recipe in recipes.items() if recipe.get("task") == given.get("task")]
+    return given.get("dataset", (of_task or list(recipes))[0])
 
 
 def with_model(recipe: dict, model: str | None, models: dict[str, dict]) -> dict:
@@ -211,44 +197,3 @@ def total_steps(steps: int, warmup: int) -> int:
     if warmup >= steps:
         raise UserError(f"--warmup {warmup} does not fit into a run of {steps} steps")
     return steps
-
-
-def prepare_streams() -> None:
-    """What an encoding lacks is printed as \\xe9; a closed stream (`<&-`) is an empty one."""
-    for name in ("stdin", "stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            stream = open(os.devnull, "r" if name == "stdin" else "w")  # noqa: SIM115
-            setattr(sys, name, stream)
-        elif hasattr(stream, "reconfigure") and name != "stdin":
-            stream.reconfigure(errors="backslashreplace")
-
-
-def last_words(line: str, code: int) -> NoReturn:
-    """End with a line on stderr, where there is room for one. What stdout still holds is lost."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            print(line if stream is sys.stderr else "", end="", file=stream, flush=True)
-        except OSError:  # or its remainder would raise at exit, where nobody can catch it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    sys.exit(code)
-
-
-def entry(main: Callable) -> None:
-    """Run a script's main(): a UserError is one line and exit code 2, Ctrl-C is exit code 130."""
-    prepare_streams()
-    try:
-        try:
-            main()
-        finally:
-            sys.stdout.flush()  # here, not at exit, where nobody would catch what it raises
-    except UserError as error:
-        last_words(f"error: {error}\n", 2)
-    except KeyboardInterrupt as interruption:
-        last_words(f"{str(interruption) or 'interrupted'}\n", 130)
-    except BrokenPipeError:  # `… | head` closed our output
-        last_words("", 141)
-    except OSError as error:
-        if error.errno not in FULL or error.filename is not None:
-            raise
-        last_words(f"error: the output cannot be written ({error.strerror})\n", 2)
