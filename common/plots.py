@@ -12,6 +12,7 @@ from unittest.mock import patch
 from torch import Tensor
 
 from common.checkpoint import write_atomically
+from common.errors import UserError
 from common.history import METRICS, shown
 
 named = None if "matplotlib" in sys.modules else os.environ.get("MPLBACKEND")
@@ -50,6 +51,8 @@ def save(figure: Figure, path: Path) -> None:
 
     Raises UserError when the file cannot be written.
     """
+    if Path(path).suffix.lower() != ".png":
+        raise UserError(f"{path}: pictures are PNG files, name one that ends in .png")
     content = io.BytesIO()
     with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from common import checkpoint, data
 from common.data import Split
 from common.folders import read_config
+from common.history import shown
 from tests.running import (
     Stop,
     assert_ended_alike,
@@ -726,6 +727,10 @@ def test_importance_weighted_model_brings_five_codes(quick, tmp_path):
 PICTURES = {"reconstructions.png", "samples.png", "scatter.png", "training.gif"}
 
 
+def name_of(metric: str) -> str:
+    return shown(metric)[0].partition(",")[0]
+
+
 @pytest.mark.parametrize(
     "flags, more, names",
     [
@@ -744,15 +749,13 @@ def test_evaluation_draws_every_picture(flags, more, names, quick, tmp_path, cap
     drawn = {file.name for file in path.iterdir() if file.suffix in (".png", ".gif")}
     variational = set() if "--model ae" in flags else {"units.png", "traversals.png"}
     assert drawn == PICTURES | more | variational | {"factors.png"}
-    printed = dict(zip(*[iter(result.out.splitlines()[1].split())] * 2, strict=True))
-    assert names <= set(printed) and printed["loss"] == f"{float(printed['loss']):.4f}"
+    printed = [line.strip() for line in result.out.splitlines() if line.startswith("  ")]
+    found = {n for n in names if any(line.startswith(name_of(n)) for line in printed)}
+    assert found == names
     likely = not {"ae", "grey"} & set(flags.split())
-    assert ("log_likelihood" in printed) == likely
+    assert any(line.startswith("log-likelihood") for line in printed) == likely
     with Image.open(path / "training.gif") as film:
         assert film.n_frames == 1
-    with Image.open(path / "samples.png") as picture:
-        columns = 16 if "cvae" in flags else 10
-        assert picture.width == 2 * (columns * 34 - 2)
 
 
 @pytest.mark.smoke

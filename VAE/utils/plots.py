@@ -84,7 +84,7 @@ def draw_units(path: Path, kl: Tensor, active: Tensor, title: str) -> None:
     kl, active = kl.cpu()[order], active.cpu()[order]
     figure, ((axis,),) = new_figure(size=(7, 3.2))
     colours = ["C0" if used else "0.7" for used in active]
-    axis.bar(range(len(kl)), kl.numpy(), color=colours)
+    axis.bar(range(1, len(kl) + 1), kl.numpy(), color=colours)
     axis.set(xlabel="latent number, sorted", ylabel="KL, nats",
              title=f"{title}: {int(active.sum())} of {len(kl)} are active (blue)")  # fmt: skip
     axis.grid(alpha=0.3, axis="y")
