@@ -37,8 +37,8 @@ def make_parser() -> cli.Parser:
     add("--model", choices=MODELS, help="logistic regression on tf-idf, or NB-SVM")
     add("--ngrams", type=cli.positive_int, help="most words of an n-gram")
     add("--min-freq", type=cli.positive_int, help="a known n-gram is in so many training texts")
-    add("--C", type=cli.positive, help="the inverse of the regularisation; None: the best on the "
-        "validation split")  # fmt: skip
+    add("--C", type=cli.positive, help="the inverse of the regularisation "
+        "(default: the best on the validation split)")  # fmt: skip
     add("--subset", type=cli.positive_int, help="train on this many examples only")
     add("--seed", type=cli.number(int, 0, 2**32), default=0, help="of the solver's order")
     add("--record", action="store_true", help="write the result into results/")

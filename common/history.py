@@ -6,7 +6,7 @@ import io
 METRICS = {  # how each is shown, in this order: name (with a unit), factor, decimals
     "accuracy": ("accuracy, %", 100, 2),
     "loss": ("loss, nats", 1, 4),
-    "mse": ("squared error", 1, 4),
+    "mse": ("MSE", 1, 4),
     "perplexity": ("perplexity", 1, 3),
     "bits_per_character": ("bits per character", 1, 3),
     "bleu": ("BLEU", 1, 2),
@@ -70,7 +70,7 @@ def describe(metrics: dict[str, float]) -> str:
         name, _, unit = heading.partition(", ")
         if parts and parts[-1][1] == unit:
             parts[-1] = (parts[-1][0], "")
-        decimals = decimals if abs(value) < 100 else min(decimals, 2)
+        decimals = decimals if abs(value) < 10 else min(decimals, 2)
         parts.append((f"{name} {factor * value:.{decimals}f}", unit))
     return ", ".join(f"{text} {unit}".strip() for text, unit in parts)
 
