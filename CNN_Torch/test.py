@@ -1,18 +1,21 @@
 """Evaluate a run of the PyTorch CNN on the test split, and draw what it learned."""
 
+import signal
 import sys
 from pathlib import Path
 
-import torch
-from torch import nn
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
+from torch import nn
 
 from CNN_Torch.dataset import load_test, load_training
 from CNN_Torch.train import build_model, make_parser, predict
 from CNN_Torch.utils.plots import draw_feature_maps, draw_filters
 from common import cli
+from common.console import print_metrics
 from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.metrics import confusion_matrix, metrics_of
@@ -35,7 +38,7 @@ def main(argv=None):
     logits = predict(model, test, flip_test)
     metrics = metrics_of(logits, test.labels)
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")
-    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print_metrics(metrics)
 
     counts = confusion_matrix(logits.argmax(1), test.labels, len(test.classes)).cpu()
     title = f"{config.dataset}: test split"

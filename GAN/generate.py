@@ -1,20 +1,23 @@
 """Draw with a trained generator: `python GAN/generate.py --count 100`, or `--interpolate 6`."""
 
+import signal
 import sys
 from pathlib import Path
 
-import torch
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
 
 from common import cli
 from common.errors import UserError, printable
+from common.history import counted
 from GAN.dataset import to_float
 from GAN.train import make_parser as train_parser
 from GAN.utils.judge import even_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
-from GAN.utils.mosaic import mosaic, save_png
+from GAN.utils.mosaic import mosaic, save_png, unused
 from GAN.utils.sheets import scatter
 
 FOLDER = Path(__file__).resolve().parent
@@ -65,19 +68,18 @@ def main(argv=None):
             labels = torch.full((args.count,), label)
     samples = sample(generator, z, labels)
 
-    output = Path(args.output) if args.output else run_dir / "generated"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {output} cannot be made ({error.strerror})") from None
+    kind_of_picture = "interpolation" if args.interpolate else "samples"
+    path = unused(Path(args.output or run_dir / "generated"), kind_of_picture)
     points = len(kind.shape) == 1
     grid = scatter(samples) if points else mosaic(to_float(samples), args.columns)
-    save_png(output / "grid.png", grid, args.scale)
-    print(printable(output / "grid.png"))
+    save_png(path, grid, args.scale)
+    print(printable(path))
     if args.single:
+        singles = path.with_suffix("")
+        singles.mkdir()
         for number, image in enumerate(to_float(samples)):
-            save_png(output / f"{number:05d}.png", mosaic(image[None], 1), args.scale)
-        print(f"{len(samples)} single images in {printable(output)}")
+            save_png(singles / f"{number:05d}.png", mosaic(image[None], 1), args.scale)
+        print(f"{counted(len(samples), 'single image')} in {printable(singles)}")
 
 
 if __name__ == "__main__":

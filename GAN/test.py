@@ -1,13 +1,16 @@
 """Evaluate a run of a GAN beside the test split, and draw what it makes."""
 
+import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
 
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
 
 from common import cli
+from common.console import print_metrics
 from common.data import Split
 from common.folders import dataset_name
 from common.results.records import write_record
@@ -16,7 +19,7 @@ from GAN.model import Generator
 from GAN.train import make_parser
 from GAN.utils.judge import even_labels, latents, make_judge, sample
 from GAN.utils.loading import check_data, interpolations, load_trained
-from GAN.utils.mosaic import mosaic, save_png
+from GAN.utils.mosaic import draw_titled, mosaic
 from GAN.utils.plots import draw_ring
 from GAN.utils.sheets import sheet
 
@@ -31,10 +34,15 @@ def draw_samples(run_dir: Path, generator: Generator, config: Namespace, test: S
         points = sample(generator, latents(len(labels), generator, config.seed), labels)
         draw_ring(run_dir / "ring.png", test.inputs[: len(labels)], points, config.model)
         return
-    save_png(run_dir / "samples.png", sheet(generator, rows=10))
+    name = f"{dataset_name(vars(config))}, {config.model}"
+    columns = ", a class in each column" if generator.num_classes else ""
+    draw_titled(
+        run_dir / "samples.png", sheet(generator, rows=10), f"{name}: generated images{columns}"
+    )
     z, labels = interpolations(generator, LINES, STEPS, config.seed)
     lines = mosaic(to_float(sample(generator, z, labels)), STEPS)
-    save_png(run_dir / "interpolation.png", lines)
+    what = f"{name}: each line leads from one generated image to another"
+    draw_titled(run_dir / "interpolation.png", lines, what)
 
 
 def main(argv=None):
@@ -48,7 +56,7 @@ def main(argv=None):
     metrics = judge.test(model.generator)
     name = dataset_name(vars(config))
     print(f"{run_dir}: test split of {name}, {len(test):,} examples")
-    print("  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
+    print_metrics(metrics)
     print(f"Fréchet distance: {judge.signature}")
     draw_samples(run_dir, model.generator, config, test)
     print(f"pictures in {run_dir}")

@@ -1,12 +1,14 @@
 """Train a GAN: `python GAN/train.py` learns to draw digits in a quarter of an hour."""
 
+import signal
 import sys
 from pathlib import Path
 
-import torch
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
 
 from common import cli
 from common.console import not_finite
@@ -24,7 +26,6 @@ from GAN.utils.film import keep_frame, make_film
 from GAN.utils.judge import make_judge
 from GAN.utils.loading import Kind
 from GAN.utils.losses import LOSSES
-from GAN.utils.plots import draw_players
 from GAN.utils.sheets import sheet
 from GAN.utils.turns import discriminator_step, generator_step
 
@@ -148,6 +149,8 @@ def main(argv=None):
             keep_frame(run.path, run.epoch + 1, sheet(generator))
             run.log_epoch(**judge.validate(generator))
         run.finish()
+        from GAN.utils.plots import draw_players  # matplotlib is slow to import
+
         draw_players(run.path / "players.png", diary, dataset_name(vars(args)))
         make_film(run.path)
 

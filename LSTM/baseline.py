@@ -1,14 +1,16 @@
 """What a bag of n-grams reaches: `python LSTM/baseline.py`, beside which the LSTM has to stand."""
 
+import signal
 import sys
 import time
 from argparse import Namespace
 from pathlib import Path
 
-import torch
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
 
 from common import cli
 from common.device import environment, git_commit, seed_everything
@@ -35,11 +37,11 @@ def make_parser() -> cli.Parser:
     add("--model", choices=MODELS, help="logistic regression on tf-idf, or NB-SVM")
     add("--ngrams", type=cli.positive_int, help="most words of an n-gram")
     add("--min-freq", type=cli.positive_int, help="a known n-gram is in so many training texts")
-    add("--C", type=cli.positive, help="the inverse of the regularisation; None: the best on the "
-        "validation split")  # fmt: skip
+    add("--C", type=cli.positive, help="the inverse of the regularisation "
+        "(default: the best on the validation split)")  # fmt: skip
     add("--subset", type=cli.positive_int, help="train on this many examples only")
     add("--seed", type=cli.number(int, 0, 2**32), default=0, help="of the solver's order")
-    add("--record", action="store_true", help="test, and write the result into results/")
+    add("--record", action="store_true", help="write the result into results/")
     add("--config", help="the record's name (default: the dataset's and the model's)")
     # what every run has and this one has not: one pass, from the beginning, in a folder of its own
     parser.set_defaults(**COMMON, resume=False, run_dir=None)
@@ -69,17 +71,17 @@ def main(argv=None):
             model.calibrate(held_out, validation.labels)
         reached = metrics_of(model.logits(held_out), validation.labels)
         seconds = time.monotonic() - started
-        print(f"C {C:<5g} {describe(reached, 'val ')}  {seconds:6.1f} s", flush=True)
+        print(f"C {C:<5g} val {describe(reached)}  {seconds:6.1f} s", flush=True)
         tried.append((reached, C, model))
     validation_metrics, args.C, model = max(tried, key=lambda t: (t[0]["accuracy"], -t[0]["loss"]))
     seconds = time.monotonic() - started
-    if not args.record:
-        print(f"the best: C {args.C:g}; --record tests it, and writes that down")
-        return
+    print(f"the best: C {args.C:g}")
 
     test = load_test_corpus(args)
     test_metrics = metrics_of(model.logits(ngrams(test)), test.labels)
     print(f"test split of {name}: {describe(test_metrics)}")
+    if not args.record:
+        return
     splits = {"train": train, "validation": validation, "test": test}
     write_record(args, model, splits, validation_metrics, test_metrics, seconds)
 

@@ -1,17 +1,20 @@
 """What a trained network makes of a text: `python LSTM/predict.py "what a film"`, or `… < FILE`."""
 
+import signal
 import sys
 from pathlib import Path
 
-import torch
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
 
 from common import checkpoint, cli
 from common.device import select_device
 from common.errors import UserError, printable
 from common.evaluation import find_trained, load_best
+from common.history import counted
 from LSTM.dataset.texts import Encoding
 from LSTM.dataset.words import basic_english
 from LSTM.train import build_model
@@ -52,27 +55,29 @@ def main(argv=None):
     load_best(model, run_dir)
 
     words = basic_english(read(args.text))
+    if not words:
+        raise UserError("there is no word in the text: name one, or pipe it in")
     tokens = torch.tensor(encoding.vocabulary.lookup_indices(words), device=device).long()
-    inputs = tokens if len(tokens) else tokens.new_zeros(1)
     with torch.no_grad():
-        logits = model(inputs[None], torch.tensor([len(tokens)], device=device))
+        logits = model(tokens[None], torch.tensor([len(tokens)], device=device))
     probabilities = logits.float().softmax(1)[0]
     best = int(probabilities.argmax())
     for label, name in enumerate(encoding.classes):
-        print(f"{printable(name):>12}  {probabilities[label]:7.2%}{'  *' if label == best else ''}")
+        percent, star = 100 * probabilities[label], "  *" if label == best else ""
+        print(f"{printable(name):>12}  {percent:6.2f} %{star}")
     known = sum(word in encoding.vocabulary for word in words)
-    if known < len(words) or not words:
-        print(f"({known:,} of {len(words):,} words are known: the others are all read alike)")
+    if known < len(words):
+        print(f"({known:,} of {counted(len(words), 'word')} known: the others are all read alike)")
 
     weights = word_weights(model, tokens, best)
-    if sys.stdout.isatty() and words:
+    if sys.stdout.isatty():
         print(f"\n{coloured(words, weights)}")
     if args.picture:
         caption = f"{encoding.classes[best]} ({probabilities[best]:.0%})"
         what = f"green words speak for {encoding.classes[best]!r}, red ones against it"
         try:
             draw_texts(Path(args.picture), [(caption, words, weights)], what, most=1_000)
-        except (OSError, ValueError) as error:
+        except ValueError as error:  # no name of a file
             raise UserError(f"--picture {args.picture}: {error}") from None
         print(f"picture in {printable(args.picture)}")
 

@@ -1,14 +1,16 @@
 """Train a recurrent network: `python LSTM/train.py` learns to tell good film reviews from bad."""
 
+import signal
 import sys
 from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
-import torch
-from torch import nn
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
+from torch import nn
 
 from common import cli, distributed
 from common.device import PRECISIONS, autocast, grad_scaler, seed_everything, select_device

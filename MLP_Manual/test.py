@@ -1,14 +1,17 @@
 """Evaluate a run of the hand-written MLP on the test split, and draw what it learned."""
 
+import signal
 import sys
 from pathlib import Path
 
-import torch
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
 
 from common import cli
+from common.console import print_metrics
 from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.metrics import confusion_matrix
@@ -31,7 +34,7 @@ def main(argv=None):
 
     metrics = evaluate(model, test)
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")
-    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print_metrics(metrics)
 
     logits = torch.cat([model.forward(inputs) for inputs, _ in test.in_order()])
     counts = confusion_matrix(logits.argmax(1), test.labels, len(test.classes)).cpu()

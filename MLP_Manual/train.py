@@ -1,11 +1,13 @@
 """Train the hand-written MLP: `python MLP_Manual/train.py` learns MNIST in some minutes."""
 
+import signal
 import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
 
 from common import cli
 from common.data import Split
@@ -70,16 +72,18 @@ def build_model(args, data: Split) -> MLP:
     )
 
 
-def evaluate(model: MLP, data: Split) -> dict[str, float]:
-    """Mean loss (nats per example, never smoothed) and accuracy over the whole split."""
+def evaluate(model: MLP, data: Split, mse: bool = False) -> dict[str, float]:
+    """Mean loss (nats per example, never smoothed) and accuracy over the whole split; with `mse`
+    the squared error as well."""
     model.eval()
-    criterion = CrossEntropy()
-    loss, accuracy = RunningMean(), RunningMean()
+    criteria = {"loss": CrossEntropy(), **({"mse": MeanSquaredError()} if mse else {})}
+    means = {name: RunningMean() for name in (*criteria, "accuracy")}
     for inputs, labels in data.in_order():
         logits = model.forward(inputs)
-        loss.add(criterion.forward(logits, labels), len(labels))
-        accuracy.add(correct(logits, labels).float().mean(), len(labels))
-    return {"loss": loss.value, "accuracy": accuracy.value}
+        for name, criterion in criteria.items():
+            means[name].add(criterion.forward(logits, labels), len(labels))
+        means["accuracy"].add(correct(logits, labels).float().mean(), len(labels))
+    return {name: mean.value for name, mean in means.items()}
 
 
 def main(argv=None):
@@ -123,7 +127,7 @@ def main(argv=None):
                     clip_gradients(model, args.clip)
                 optimizer.step()
                 run.log_step(loss, len(labels), lr=optimizer.lr)
-            run.log_epoch(**evaluate(model, validation))
+            run.log_epoch(**evaluate(model, validation, args.loss == "mse"))
         run.finish()
 
 

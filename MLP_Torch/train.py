@@ -1,14 +1,16 @@
 """Train the PyTorch MLP: `python MLP_Torch/train.py` learns MNIST in some minutes."""
 
+import signal
 import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-import torch
-from torch import nn
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
+from torch import nn
 
 from common import cli
 from common.data import Split
@@ -76,16 +78,18 @@ def build_model(args, data: Split) -> MLP:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Split) -> dict[str, float]:
-    """Mean loss (nats per example, never smoothed) and accuracy over the whole split."""
+def evaluate(model: nn.Module, data: Split, mse: bool = False) -> dict[str, float]:
+    """Mean loss (nats per example, never smoothed) and accuracy over the whole split; with `mse`
+    the squared error as well."""
     model.eval()
-    criterion = nn.CrossEntropyLoss()
-    loss, accuracy = RunningMean(), RunningMean()
+    criteria = {"loss": nn.CrossEntropyLoss(), **({"mse": OneHotMSELoss()} if mse else {})}
+    means = {name: RunningMean() for name in (*criteria, "accuracy")}
     for inputs, labels in data.in_order():
         logits = model(inputs)
-        loss.add(criterion(logits, labels), len(labels))
-        accuracy.add(correct(logits, labels).float().mean(), len(labels))
-    return {"loss": loss.value, "accuracy": accuracy.value}
+        for name, criterion in criteria.items():
+            means[name].add(criterion(logits, labels), len(labels))
+        means["accuracy"].add(correct(logits, labels).float().mean(), len(labels))
+    return {name: mean.value for name, mean in means.items()}
 
 
 def main(argv=None):
@@ -139,7 +143,7 @@ def main(argv=None):
                 optimizer.step()
                 schedule.step()
                 run.log_step(loss, len(labels), lr=lr)
-            run.log_epoch(**evaluate(model, validation))
+            run.log_epoch(**evaluate(model, validation, args.loss == "mse"))
         run.finish()
 
 

@@ -4,13 +4,16 @@ Trains each cell on the echo task with growing delays, from several seeds, and d
 echoes that are right and, at the longest delay, the norm of the gradient over the distance in time.
 """
 
+import signal
 import sys
+from itertools import count
 from pathlib import Path
-
-import torch
 
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
 
 from common import cli
 from common.device import seed_everything, select_device
@@ -66,10 +69,12 @@ def main(argv=None):
     add("--hidden-size", type=cli.positive_int, default=64, help="units of each network")
     add("--seeds", type=cli.positive_int, default=3, help="trainings of each kind: seeds 0, 1, …")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--out", default=str(FOLDER / "results" / "echo_memory.png"), help="the picture")
+    add("--output", metavar="FILE", help="the picture (default: a new one under runs/)")
     args = parser.parse_args(argv)
     device, delays = select_device(args.device), sorted(set(args.delays))
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    names = (FOLDER / "runs" / f"echo_memory-{number:03d}.png" for number in count(1))
+    picture = Path(args.output or next(name for name in names if not name.exists()))
+    picture.parent.mkdir(parents=True, exist_ok=True)
 
     accuracy: dict[str, dict[int, list[float]]] = {cell: {} for cell in CELLS}
     norms = {}
@@ -91,8 +96,8 @@ def main(argv=None):
             right = "  ".join(f"{share:7.2%}" for share in shares)
             print(f"{cell:>5}  delay {delay:3d}  echoes right {right}", flush=True)
     title = f"echo: {args.hidden_size} units, {args.steps} steps of training, {args.seeds} seeds"
-    draw_memory(Path(args.out), accuracy, norms, title)
-    print(f"picture in {printable(args.out)}")
+    draw_memory(picture, accuracy, norms, title)
+    print(f"picture in {printable(picture)}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """Evaluate a run of the hand-written network on the test split, and draw what its units do."""
 
+import signal
 import sys
 from pathlib import Path
 
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
 
 from common import checkpoint, cli
+from common.console import print_metrics
 from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.metrics import bits_per_character, perplexity
@@ -37,7 +40,7 @@ def main(argv=None):
     metrics["perplexity"] = perplexity(metrics["loss"])
     metrics["bits_per_character"] = bits_per_character(metrics["loss"])
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} characters")
-    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print_metrics(metrics)
 
     title = f"{config.dataset}: test split, {config.cell}"
     tokens, labels = streams(test, CHARACTERS, most=1)

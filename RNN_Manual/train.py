@@ -1,11 +1,13 @@
 """Train a hand-written recurrent network: `python RNN_Manual/train.py` learns Shakespeare."""
 
 import math
+import signal
 import sys
 from pathlib import Path
 
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
 
 from common import cli
 from common.device import seed_everything, select_device
@@ -42,7 +44,10 @@ RECIPES = {  # the defaults of each dataset: a few-minute version of what the RE
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.train_parser(__doc__, RECIPES)
+    parser = cli.train_parser(
+        __doc__, RECIPES, batch="stretches of the text that are read side by side",
+        subset="train on this many characters only",
+    )  # fmt: skip
     add = parser.add_argument
     add("--window", type=cli.positive_int, help="steps that the gradient goes back through")
     add("--cell", choices=CELLS, help="what the recurrent layers are made of")

@@ -1,14 +1,17 @@
 """Evaluate a run of a residual network on the test split, and draw what it learned."""
 
+import signal
 import sys
 from pathlib import Path
 
-import torch
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
 
 from common import cli
+from common.console import print_metrics
 from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.folders import dataset_name
@@ -38,7 +41,7 @@ def main(argv=None):
     logits, labels = predict_all(model, test, config)
     metrics = metrics_of(logits, labels)
     print(f"{run_dir}: test split of {name}, {len(test):,} examples")
-    print("  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items()))
+    print_metrics(metrics)
 
     title = f"{name}: test split"
     if len(test.classes) <= 20:

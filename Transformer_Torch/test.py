@@ -1,5 +1,6 @@
 """Evaluate a run of a Transformer on the test split, and draw where its heads look."""
 
+import signal
 import sys
 import time
 from argparse import Namespace
@@ -7,8 +8,10 @@ from pathlib import Path
 
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
 
 from common import checkpoint, cli
+from common.console import print_metrics
 from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.metrics import bits_per_character, perplexity
@@ -82,7 +85,7 @@ def main(argv=None):
         metrics, signatures, looks = writer_results(model, test, config)
     unit = "sentences" if config.task == "translate" else "characters"
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} {unit}")
-    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print_metrics(metrics)
     print("".join(f"{name}: {how}\n" for name, how in (signatures or {}).items()), end="")
 
     for name, (title, *weights) in looks.items():

@@ -1,14 +1,16 @@
 """Train a Transformer: to translate German, or with `--task lm` to write like Shakespeare."""
 
+import signal
 import sys
 from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
-import torch
-from torch import nn
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
+from torch import nn
 
 from common import cli, distributed
 from common.device import (
@@ -56,7 +58,10 @@ RECIPES = {  # the defaults of each dataset: a few-minute version of what the RE
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.train_parser(__doc__, RECIPES)
+    parser = cli.train_parser(
+        __doc__, RECIPES, batch="translate: tokens per step; lm: windows",
+        subset="train on so many pairs of sentences only; lm: characters",
+    )  # fmt: skip
     add = parser.add_argument
     add("--task", choices=DATASETS, help="translate, or write a text (language model)")
     translation.add_flags(parser)

@@ -2,6 +2,7 @@
 line by line from standard input (or a file, --input) to standard output."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,15 +10,18 @@ from pathlib import Path
 
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
 
 from common import checkpoint, cli
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
+from common.history import counted
 from Transformer_Torch.dataset import restore_tokenizer
+from Transformer_Torch.dataset.tokenizers import UNKNOWN
 from Transformer_Torch.train import build_model
 from Transformer_Torch.train import make_parser as train_parser
-from Transformer_Torch.utils.evaluation import translate
+from Transformer_Torch.utils.evaluation import ONE_ANSWER, translate
 
 FOLDER = Path(__file__).resolve().parent
 BLOCK = 1 << 16  # bytes that are read at once, at most: some 1,000 lines
@@ -51,6 +55,14 @@ def lines_of(stream) -> Iterator[list[str]]:
         yield [readable(rest)]
 
 
+def warn_of_unknown(line: str, tokens: list[int]) -> None:
+    """Say on stderr that a network never saw most of what a line is made of."""
+    unknown = sum(token == UNKNOWN for token in tokens)
+    if 2 * unknown > len(tokens):
+        share = f"{unknown} of {counted(len(tokens), 'token')}"
+        print(f"({share} unknown to this network: {line[:60]!r})", file=sys.stderr)
+
+
 def main(argv=None):
     args = make_parser().parse_args(argv)
     device = select_device(args.device)
@@ -60,6 +72,8 @@ def main(argv=None):
     model = build_model(config, tokenizer).to(device)
     load_best(model, run_dir)
 
+    if config.dataset in ONE_ANSWER:
+        print(f"({run_dir} has learned {config.dataset} alone, no language)", file=sys.stderr)
     with ExitStack() as stack:
         if args.text:
             blocks = [[readable(os.fsencode(" ".join(args.text)))]]
@@ -74,6 +88,8 @@ def main(argv=None):
             blocks = lines_of(sys.stdin.buffer)
         for lines in blocks:
             full = [line for line in lines if line]  # an empty line stays one
+            for line in full:
+                warn_of_unknown(line, tokenizer.encode(line))
             found = iter(translate(model, tokenizer, full, args.beam, args.length_penalty))
             for line in lines:
                 print(next(found) if line else "")

@@ -1,22 +1,26 @@
 """Images from a trained model: `python VAE/generate.py`, or with `interpolation` or `walk`."""
 
+import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
+
+if not __package__:  # started by its path: it runs this clone, whichever is installed
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from common import cli
 from common.data import Split
 from common.errors import UserError, printable
+from common.history import counted
 from VAE.dataset import load_training, no_images
 from VAE.model import VAE, Autoencoder
-from VAE.utils.pictures import COLUMNS, column_labels, draw_sheet, encode_all, sample_codes
+from VAE.utils.mosaic import mosaic, save_png, unused
+from VAE.utils.pictures import COLUMNS, column_labels, encode_all, sample_codes
 from VAE.utils.trained import load_trained
 
 FOLDER = Path(__file__).resolve().parent
@@ -32,12 +36,12 @@ def make_parser() -> cli.Parser:
     kinds = "; ".join(f"{name}: {text}" for name, text in KINDS.items())
     add("kind", nargs="?", choices=KINDS, default="samples", help=kinds)
     add("--run-dir", help="the run whose network draws (default: the latest)")
-    add("--number", type=cli.positive_int, help="of samples (default: 80), or of rows (8)")
+    add("--count", type=cli.positive_int, help="of samples (default: 80), or of rows (8)")
     add("--label", help="cvae: the class of all samples (default: one in each column)")
     add("--from", dest="source", help="walk: what the images are")
     add("--to", dest="target", help="walk: what they become")
     add("--seed", type=cli.number(int, 0, 2**32), default=0, help="the same seed, the same images")
-    add("--out", help="the PNG (default: in the run's folder, below generated/)")
+    add("--output", help="folder for the file (default: generated/ in the run's folder)")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser
@@ -62,8 +66,8 @@ def mixtures(first: Tensor, last: Tensor, steps: int = COLUMNS) -> Tensor:
 def draw(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
     """New images; of a conditional model a class in each column, or --label alone."""
     seen = None if isinstance(model, VAE) else encode_all(model, data)[0]
-    z = sample_codes(model, args.number, generator, seen)
-    labels = column_labels(model, args.number, model.num_classes or COLUMNS)
+    z = sample_codes(model, args.count, generator, seen)
+    labels = column_labels(model, args.count, model.num_classes or COLUMNS)
     if args.label is not None:
         found = matching(data.classes, args.label, "--label")
         if len(found) > 1:
@@ -74,11 +78,11 @@ def draw(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
 
 def interpolate(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
     """Between two validation images' codes, and of a conditional model, between the classes."""
-    rows = torch.randint(len(data), (2 * args.number,), generator=generator)
+    rows = torch.randint(len(data), (2 * args.count,), generator=generator)
     some = data.take(rows.to(data.labels.device))
     mu, _ = encode_all(model, some)
     one_hot = F.one_hot(some.labels, len(data.classes)).float()
-    ends = [(codes[: args.number], codes[args.number :]) for codes in (mu, one_hot)]
+    ends = [(codes[: args.count], codes[args.count :]) for codes in (mu, one_hot)]
     return model.pictures(*(mixtures(*end) for end in ends))
 
 
@@ -97,7 +101,7 @@ def walk(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
     mu, _ = encode_all(model, data)
     means = [mu[torch.isin(data.labels.cpu(), torch.tensor(c))].mean(0) for c in (source, target)]
     there = torch.isin(data.labels.cpu(), torch.tensor(source)).nonzero().squeeze(1)
-    rows = there[torch.randperm(len(there), generator=generator)[: args.number]]
+    rows = there[torch.randperm(len(there), generator=generator)[: args.count]]
     rows = rows.to(data.labels.device)
     before, labels = mu[rows], data.labels[rows]
     after = before if model.num_classes else before + means[1] - means[0]
@@ -114,7 +118,7 @@ def main(argv=None):
         raise UserError(f"--label is of samples, not of {args.kind}")
     if (args.source or args.target) and args.kind != "walk":
         raise UserError(f"--from and --to are of walk, not of {args.kind}")
-    args.number = args.number or (80 if args.kind == "samples" else 8)
+    args.count = args.count or (80 if args.kind == "samples" else 8)
     wanted = {} if args.label is None else {"model": "cvae"}
     run_dir, config, model = load_trained(FOLDER, args, **wanted)
     generator = torch.Generator().manual_seed(args.seed)
@@ -125,13 +129,9 @@ def main(argv=None):
     pictures = make(model, data, args, generator)
     by_class = args.kind == "samples" and args.label is None
     columns = by_class and model.num_classes or COLUMNS
-    path = Path(args.out or run_dir / "generated" / f"{args.kind}-{args.seed}.png")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{path.parent} cannot be made ({error.strerror})") from None
-    draw_sheet(path, pictures, columns)
-    print(f"{config.model} of {run_dir}: {len(pictures)} images in {printable(path)}")
+    path = unused(Path(args.output or run_dir / "generated"), args.kind)
+    save_png(path, mosaic(pictures, columns))
+    print(f"{config.model} of {run_dir}: {counted(len(pictures), 'image')} in {printable(path)}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """Evaluate a run of an autoencoder on the test split, and draw what it learned."""
 
+import signal
 import sys
 from pathlib import Path
 
-import torch
-
 if not __package__:  # started by its path: it runs this clone, whichever is installed
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+
+import torch
 
 from common import cli
+from common.console import print_metrics
 from common.results.records import write_record
 from VAE.dataset import coloured_shapes, load_test, load_training
 from VAE.train import evaluate
@@ -68,16 +71,18 @@ def main(argv=None):
         shares = information(mu, factors)
         metrics["mig"] = mutual_information_gap(shares)
         draw_factors(run_dir / "factors.png", shares, list(factors), title)
-    print("  ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    print_metrics(metrics)
 
     columns = model.num_classes or COLUMNS
     z = sample_codes(model, ROWS * columns, torch.Generator().manual_seed(0), seen=mu)
     pictures = model.pictures(z, column_labels(model, len(z), columns))
-    draw_sheet(run_dir / "samples.png", pictures, columns)
-    draw_reconstructions(run_dir / "reconstructions.png", model, test)
+    by_class = ", a class in each column" if model.num_classes else ""
+    what = f"{config.dataset}, {config.model}: new images{by_class}"
+    draw_sheet(run_dir / "samples.png", pictures, what, columns)
+    draw_reconstructions(run_dir / "reconstructions.png", model, test, title)
     draw_scatter(run_dir / "scatter.png", mu, test.labels, test.classes, title)
     if config.latent_dim == 2:
-        draw_latent_grid(run_dir / "latent_grid.png", model, mu)
+        draw_latent_grid(run_dir / "latent_grid.png", model, mu, title)
     print(f"pictures in {run_dir}")
 
     if args.record:

@@ -1,7 +1,9 @@
 """The flags that every train.py and test.py shares, and errors as one clear line."""
 
 import argparse
+import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,22 +11,45 @@ from pathlib import Path
 from common import folders
 from common.device import PRECISIONS
 from common.errors import UserError, printable
+from common.errors import entry as entry  # every script ends with cli.entry(main)
 
 UNSET = object()
 REFIT = "learn the validation split too, all choices being made; the last epoch counts"
 
 
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line and which takes no abbreviated flags."""
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says no default where there is none."""
 
-    def __init__(self, description: str, models: dict[str, dict] | None = None):
-        super().__init__(
-            description=description,
-            allow_abbrev=False,
-            formatter_class=lambda prog: argparse.ArgumentDefaultsHelpFormatter(prog, width=100),
-        )
-        self.models = models or {}  # what each --model brings along, where it brings anything
-        self.recipes: dict[str, dict] = {}  # each dataset's defaults
+    def _get_help_string(self, action: argparse.Action) -> str:
+        own = action.default in (None, []) or "(default" in action.help
+        return action.help if own else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line and which takes no abbreviated flags.
+
+    `recipes` holds the defaults of each --dataset, `models` what each --model brings along.
+    """
+
+    def __init__(self, description: str, recipes: dict | None = None, models: dict | None = None):
+        width = min(100, shutil.get_terminal_size().columns - 2)
+        form = functools.partial(Help, width=width)
+        super().__init__(description=description, allow_abbrev=False, formatter_class=form)
+        self.recipes, self.models = recipes or {}, models or {}
+
+    def parse_args(self, args=None, namespace=None):
+        words = sys.argv[1:] if args is None else args
+        if self.recipes and {"-h", "--help"} & set(words):  # of the --dataset that is asked for
+            few = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+            for name in ("--dataset", "--model", "--task"):
+                few.add_argument(name, nargs="?")
+            asked = {k: v for k, v in vars(few.parse_known_args(words)[0]).items() if v}
+            dataset = default_dataset(self.recipes, asked)
+            dataset = dataset if dataset in self.recipes else next(iter(self.recipes))
+            recipe = with_model(self.recipes[dataset], asked.get("model"), self.models)
+            self.set_defaults(**{**recipe, **asked, "dataset": dataset})
+            self.epilog = f"The defaults are {dataset}'s; --dataset NAME --help shows NAME's."
+        return super().parse_args(args, namespace)
 
     def error(self, message: str):
         self.exit(2, f"error: {printable(message)} (--help lists the flags)\n")
@@ -35,6 +60,9 @@ class Parser(argparse.ArgumentParser):
         model = model if isinstance(model, str) else None
         recipe = with_model(self.recipes[dataset], model, self.models)
         return {**flags, **recipe, "dataset": dataset}
+
+    def _print_message(self, message: str, file=None):  # argparse's own hides a full disk
+        print(message, end="", file=file or sys.stderr)
 
 
 def number(kind: type, low: float, high: float = float("inf"), open_low: bool = False) -> Callable:
@@ -66,30 +94,29 @@ def place(path: str) -> str:
     return os.path.abspath(path) if path else ""
 
 
-def train_parser(description: str, recipes: dict[str, dict], models: dict | None = None) -> Parser:
+def train_parser(
+    description: str, recipes: dict[str, dict], models: dict | None = None,
+    batch: str = "examples per step", subset: str = "train on this many examples only",
+) -> Parser:  # fmt: skip
     """The shared flags. `recipes` holds each dataset's defaults; its first dataset is the default.
-    `models` holds what a --model that is not the recipe's own brings along.
+    `models` holds what a --model that is not the recipe's own brings along; `batch` and `subset`
+    say what those flags count.
 
     The folder's train.py adds its own flags, and each recipe may name those too.
     """
-    parser = Parser(description, models)
-    names = list(recipes)
-    parser.add_argument("--dataset", choices=names, default=names[0], help="what to learn")
-    parser.add_argument(
-        "--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA"
-    )
-    parser.add_argument("--epochs", type=positive_int, help="passes over the training split")
-    parser.add_argument("--batch-size", type=positive_int, help="examples per step")
-    parser.add_argument("--lr", type=positive, help="learning rate, the schedule's peak")
-    parser.add_argument(
-        "--seed", type=number(int, 0, 2**32), default=0, help="of everything random"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    parser.add_argument("--run-dir", help="the run's folder (default: a new one under runs/)")
-    parser.add_argument("--resume", action="store_true", help="go on with --run-dir or the latest")
-    parser.add_argument("--subset", type=positive_int, help="train on this many examples only")
+    parser, names = Parser(description, recipes, models), list(recipes)
+    add = parser.add_argument
+    add("--dataset", choices=names, default=names[0], help="what to learn")
+    add("--data-dir", type=place, help="where the data lies; before $PLAYGROUND_DATA")
+    add("--epochs", type=positive_int, help="passes over the training split")
+    add("--batch-size", type=positive_int, help=batch)
+    add("--lr", type=positive, help="learning rate, the schedule's peak")
+    add("--seed", type=number(int, 0, 2**32), default=0, help="of everything random")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--run-dir", help="the run's folder (default: a new one under runs/)")
+    add("--resume", action="store_true", help="go on with --run-dir or the latest")
+    add("--subset", type=positive_int, help=subset)
     parser.set_defaults(**recipes[names[0]])
-    parser.recipes = recipes
     return parser
 
 
@@ -124,8 +151,7 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     blank = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
     given = {k: v for k, v in vars(parser.parse_args(argv, blank)).items() if v is not UNSET}
     if not given.get("resume"):
-        of_task = [n for n, recipe in recipes.items() if recipe.get("task") == given.get("task")]
-        dataset = given.get("dataset", (of_task or list(recipes))[0])
+        dataset = default_dataset(recipes, given)
         parser.set_defaults(**parser.defaults(dataset, given.get("model")))
         args = parser.parse_args(argv)
     else:
@@ -142,6 +168,12 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     if getattr(args, "refit", False) and getattr(args, "patience", 0):
         raise UserError("--refit leaves no validation split that --patience could wait for")
     return args
+
+
+def default_dataset(recipes: dict[str, dict], given: dict) -> str:
+    """The --dataset that is given, or else the first one of the --task."""
+    of_task = [name for name, recipe in recipes.items() if recipe.get("task") == given.get("task")]
+    return given.get("dataset", (of_task or list(recipes))[0])
 
 
 def with_model(recipe: dict, model: str | None, models: dict[str, dict]) -> dict:
@@ -175,19 +207,3 @@ def total_steps(args: argparse.Namespace, num_batches: int) -> int:
     if args.warmup >= steps:
         raise UserError(f"--warmup {args.warmup} does not fit into a run of {steps} steps")
     return steps
-
-
-def entry(main: Callable) -> None:
-    """Run a script's main(): a UserError is one line and exit code 2, Ctrl-C is exit code 130."""
-    try:
-        main()
-        sys.stdout.flush()  # here, not at exit, where nobody would catch what it raises
-    except (UserError, PermissionError) as error:  # a place where nothing may be read or written
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt as interruption:
-        print(str(interruption) or "interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # `… | head` closed our output
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)

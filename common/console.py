@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from common.history import describe, validation_metrics
+from common.history import counted, describe, validation_metrics
 
 FEW_STEPS = 20  # in so few, hardly any network learns anything
 
@@ -51,15 +51,19 @@ def announce(run, parameters: int, train, validation) -> None:
     facts = {
         "model": f"{type(run.model).__name__}, {parameters:,} parameters",
         "data": f"{run.dataset}: {len(train):,} to train on, {len(validation or ()):,} held out",
-        "recipe": f"{args.epochs} epochs, batches of {args.batch_size}, "
+        "recipe": f"{counted(args.epochs, 'epoch')}, batches of {args.batch_size}, "
         f"learning rate {args.lr:g}, seed {args.seed}",
         "device": train.labels.device,
         "run folder": run.path,
     }
     if run.epoch >= args.epochs:
-        facts["resumed"] = f"complete after {run.epoch} epochs; a larger --epochs goes on"
+        facts["resumed"] = (
+            f"complete after {counted(run.epoch, 'epoch')}; a larger --epochs goes on"
+        )
     elif run.step:
-        facts["resumed"] = f"in epoch {run.epoch + 1}, after {run.step} steps"
+        facts["resumed"] = f"in epoch {run.epoch + 1}, after {counted(run.step, 'step')}"
+    if validation is not None:
+        facts["an epoch's *"] = "the best so far on the examples held out"
     for name, fact in facts.items():
         print(f"{name:>12}  {fact}")
     print(flush=True)
@@ -67,12 +71,19 @@ def announce(run, parameters: int, train, validation) -> None:
 
 def print_epoch(row: dict, metrics: dict, epochs: int, seconds: float, is_best: bool) -> None:
     """One line per epoch; a star marks the best so far."""
+    validation = f"  val {describe(metrics)}" if metrics else ""
     print(
         f"epoch {row['epoch']:3d}/{epochs}{'*' if is_best and metrics else ' '}  "
-        f"train loss {row['train_loss']:.4f}  {describe(metrics, 'val ')}  "
-        f"lr {row['lr']:.2e}  {seconds:6.1f} s",
+        f"train {describe({'loss': row['train_loss']}).removesuffix(' nats')}{validation}  "
+        f"{seconds:.1f} s",
         flush=True,
     )
+
+
+def print_metrics(metrics: dict[str, float]) -> None:
+    """What a test split gives, a line each."""
+    for name, value in metrics.items():
+        print(f"  {describe({name: value})}")
 
 
 def print_end(run) -> None:
@@ -83,7 +94,8 @@ def print_end(run) -> None:
             f"\nbest epoch {run.best['epoch']} on the validation split of {run.dataset}: {reached}"
         )
     else:
-        print(f"\n{run.epoch} epochs on the training and validation splits of {run.dataset}")
+        epochs = counted(run.epoch, "epoch")
+        print(f"\n{epochs} on the training and validation splits of {run.dataset}")
     if run.step < FEW_STEPS:
         print(
             f"(only {run.step} steps of learning: a network needs hundreds, "

@@ -1,7 +1,15 @@
-"""The one kind of error that is the user's to mend, and names as a terminal may show them."""
+"""The one kind of error that is the user's to mend, names as a terminal may show them, and how a
+script ends."""
 
+import errno
+import os
+import signal
+import sys
 import unicodedata
+from collections.abc import Callable
+from typing import NoReturn
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # what a stream's end may say
 TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of writing
 
 
@@ -24,3 +32,46 @@ def printable(name: object) -> str:
         else c
         for c in str(name)
     )
+
+
+def prepare_streams() -> None:
+    """What an encoding lacks is printed as \\xe9; a closed stream (`<&-`) is an empty one."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(os.devnull, "r" if name == "stdin" else "w")  # noqa: SIM115
+            setattr(sys, name, stream)
+        elif hasattr(stream, "reconfigure") and name != "stdin":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def last_words(line: str, code: int) -> NoReturn:
+    """End with a line on stderr, where there is room for one. What stdout still holds is lost."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            print(line if stream is sys.stderr else "", end="", file=stream, flush=True)
+        except OSError:  # or its remainder would raise at exit, where nobody can catch it
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)
+
+
+def entry(main: Callable) -> None:
+    """Run a script's main(): a UserError is one line and exit code 2, Ctrl-C is exit code 130."""
+    prepare_streams()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as it was while imports went on
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        try:
+            main()
+        finally:
+            sys.stdout.flush()  # here, not at exit, where nobody would catch what it raises
+    except (UserError, PermissionError) as error:  # a place where nothing may be read or written
+        last_words(f"error: {error}\n", 2)
+    except KeyboardInterrupt as interruption:
+        last_words(f"{str(interruption) or 'interrupted'}\n", 130)
+    except BrokenPipeError:  # `… | head` closed our output
+        last_words("", 141)
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        last_words(f"error: the output cannot be written ({error.strerror})\n", 2)

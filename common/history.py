@@ -5,6 +5,16 @@ import io
 from pathlib import Path
 
 
+def read_metrics() -> dict[str, tuple[str, float, int]]:
+    """How each metric is shown, from metrics.csv: its name with a unit, factor, decimals."""
+    with open(Path(__file__).with_name("metrics.csv"), encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {r["metric"]: (r["heading"], float(r["factor"]), int(r["decimals"])) for r in rows}
+
+
+METRICS = read_metrics()
+
+
 def best_row(history: list[dict]) -> dict:
     """The best epoch: the highest validation accuracy where there is one, then what is lowest.
 
@@ -28,18 +38,34 @@ def validation_metrics(row: dict) -> dict[str, float]:
     return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix)}
 
 
-def describe(metrics: dict[str, float], prefix: str = "") -> str:
-    """ "val loss 0.0312  val accuracy 98.76%", for people"""
-    return "  ".join(
-        f"{prefix}{name} {value:.2%}" if name == "accuracy" else f"{prefix}{name} {value:.4f}"
-        for name, value in metrics.items()
-    )
+def shown(name: str) -> tuple[str, float, int]:
+    """How a metric is shown: its name with a unit, the factor to that unit, decimals."""
+    return METRICS.get(name, (name.replace("_", " "), 1, 4))
+
+
+def describe(metrics: dict[str, float]) -> str:
+    """ "loss 0.0312 nats, accuracy 98.76 %", for people; a unit stands once after its numbers"""
+    parts = []
+    for key, value in metrics.items():
+        heading, factor, decimals = shown(key)
+        name, _, unit = heading.partition(", ")
+        if parts and parts[-1][1] == unit:
+            parts[-1] = (parts[-1][0], "")
+        decimals = decimals if abs(value) < 10 else min(decimals, 2)
+        parts.append((f"{name} {factor * value:.{decimals}f}", unit))
+    return ", ".join(f"{text} {unit}".strip() for text, unit in parts)
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 epoch", "20 epochs" """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def to_csv(history: list[dict]) -> str:
     """The text of history.csv."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, history[0], lineterminator="\n")
+    columns = {key: None for row in history for key in row}  # of older rows, some are empty
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue()

@@ -28,7 +28,7 @@ TRAINING_STEPS = {
     "RNN_Manual": ("LanguageModel", "SequenceCrossEntropy", (5, 3)),
     "Transformer_Manual": ("LanguageModel", "TokenCrossEntropy", (3, 5)),
 }
-MAX_LINES = {"train.py": 164, "common": 190}  # a short read: about 150
+MAX_LINES = {"train.py": 166, "common": 200}  # a short read: about 150
 
 
 def sources(package: str) -> dict[str, str]:
@@ -600,7 +600,7 @@ def test_modules_do_nothing_when_imported(tmp_path):
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(source, encoding="utf-8")
             modules.append(path.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
-    table = "common/results/metrics.csv"  # which report.py reads
+    table = "common/metrics.csv"  # which report.py reads
     (tmp_path / table).write_bytes((ROOT / table).read_bytes())
     assert effects_of_importing(tmp_path, modules) == []
 

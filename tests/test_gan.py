@@ -53,7 +53,7 @@ from tests.running import (
     small,
 )
 from tests.running import history as rows_of
-from VAE.utils.film import is_filmed
+from VAE.utils.film import STRIP, is_filmed
 
 DIGIT = (1, 28, 28)
 
@@ -67,7 +67,7 @@ def seeded():
 def quick(monkeypatch):
     """Few points, and no curves: they take longer to draw than these runs to train."""
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-    monkeypatch.setattr("GAN.train.draw_players", lambda path, diary, title: None)
+    monkeypatch.setattr("GAN.utils.plots.draw_players", lambda path, diary, title: None)
     few_shapes(monkeypatch)
 
 
@@ -879,7 +879,8 @@ def test_a_record_names_the_classifier_and_the_floor(whole, digits, tmp_path, ca
 
 
 def files_of(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.mark.smoke
@@ -898,15 +899,18 @@ def test_the_same_seed_draws_the_same_images(digits, quick, tmp_path, capsys):
         return files_of(tmp_path / name)
 
     grid = draw("a", "--single", "--scale", 1)
-    assert sorted(grid) == [*(f"{n:05d}.png" for n in range(6)), "grid.png"]
+    singles = [f"samples-001/{n:05d}.png" for n in range(6)]
+    assert sorted(grid) == ["samples-001.png", *singles]
     assert draw("b", "--single", "--scale", 1) == grid
-    assert draw("c", "--seed", 1)["grid.png"] != draw("d")["grid.png"]
-    with Image.open(tmp_path / "a" / "00003.png") as image:
+    assert draw("c", "--seed", 1)["samples-001.png"] != draw("d")["samples-001.png"]
+    with Image.open(tmp_path / "a" / "samples-001" / "00003.png") as image:
         assert image.size == (28, 28)
-    three = draw("e", "--label", "3")["grid.png"]
-    assert three != draw("f", "--label", "4")["grid.png"] and list(draw("e")) == ["grid.png"]
-    assert draw("g", "--interpolate", 2, "--columns", 5)["grid.png"] != three
-    with Image.open(tmp_path / "g" / "grid.png") as image:
+    three = draw("e", "--label", "3")["samples-001.png"]
+    assert three != draw("f", "--label", "4")["samples-001.png"]
+    again = draw("e")  # nothing is written over
+    assert again["samples-001.png"] == three and sorted(again)[1:] == ["samples-002.png"]
+    assert sorted(draw("g", "--interpolate", 2, "--columns", 5)) == ["interpolation-001.png"]
+    with Image.open(tmp_path / "g" / "interpolation-001.png") as image:
         assert image.size == (2 * (5 * 30 - 2), 2 * (2 * 30 - 2))
 
 
@@ -924,7 +928,7 @@ def points(tmp_path_factory):
 def test_points_are_drawn_as_a_map(points, tmp_path, capsys):
     argv = ["--run-dir", points, "--output", tmp_path / "out"]
     assert call(capsys, drawing.main, *argv).code == 0
-    assert list(files_of(tmp_path / "out")) == ["grid.png"]
+    assert list(files_of(tmp_path / "out")) == ["samples-001.png"]
 
 
 @pytest.mark.parametrize(
@@ -990,7 +994,7 @@ def test_any_folder_of_images_even_of_one_class(quick, tmp_path, capsys):
     assert (result.code, result.err) == (0, "") and "photos, 10 examples" in result.out
     assert "precision" in result.out and "confident_share" not in result.out
     with Image.open(path / "training.gif") as film:
-        assert film.convert("RGB").size == (10 * 18 - 2, 4 * 18 - 2)
+        assert film.convert("RGB").size == (10 * 18 - 2, 4 * 18 - 2 + STRIP)
 
 
 @pytest.mark.parametrize(

@@ -44,11 +44,11 @@ def test_a_film_holds_its_frames_and_repeats(tmp_path):
     assert kept == [1, 2, 11], "the tenth epoch is not filmed"
     film.make_film(tmp_path, milliseconds=50)
     with Image.open(tmp_path / "training.gif") as film_:
-        assert film_.n_frames == 3 and film_.info["loop"] == 0 and film_.size == (6, 4)
+        assert film_.n_frames == 3 and film_.info["loop"] == 0 and film_.size == (6, 4 + film.STRIP)
         levels, times = [], []
         for k in range(3):
             film_.seek(k)
-            levels.append(film_.convert("L").getpixel((2, 2)))
+            levels.append(film_.convert("L").getpixel((2, film.STRIP + 2)))
             times.append(film_.info["duration"])
     assert levels == [0, 102, 255] and times == [50, 50, 500]
 

@@ -592,7 +592,7 @@ def test_gradient_over_distance_is_that_of_autograd():
 
 
 def test_echo_study_draws_its_picture(tmp_path, capsys):
-    argv = ["--delays", 2, 3, "--steps", 3, "--hidden-size", 4, "--out", tmp_path / "echo.png"]
+    argv = ["--delays", 2, 3, "--steps", 3, "--hidden-size", 4, "--output", tmp_path / "echo.png"]
     result = call(capsys, echo.main, *argv)
     assert (result.code, result.err) == (0, "") and result.out.count("echoes right") == 6
     assert (tmp_path / "echo.png").read_bytes().startswith(b"\x89PNG")

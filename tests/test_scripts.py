@@ -317,7 +317,10 @@ def test_evaluation_draws_pictures_and_prints_the_accuracy(folder, trained, tmp_
     with torch.no_grad():
         predictions = model.eval().forward(test.inputs).argmax(1)
     accuracy = (predictions == test.labels).double().mean().item()
-    assert f"accuracy {accuracy:.4f}" in result.out and f"{len(test):,} examples" in result.out
+    assert (
+        f"accuracy {accuracy:.2%}".replace("%", " %") in result.out
+        and f"{len(test):,} examples" in result.out
+    )
 
 
 @pytest.mark.parametrize("folder", PICTURED)

@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from torch import Tensor
 
-from common.plots import draw_images, save
+from common.plots import draw_images, new_figure, save
 
 
 def draw_filters(path: Path, weight: Tensor, title: str) -> None:
     """The first layer's kernels, averaged over their input channels: (O, C, k, k)."""
-    captions = [f"filter {o}" for o in range(len(weight))]
-    draw_images(path, weight.mean(1), captions, f"{title}: filters of the first convolution")
+    captions = [f"filter {o}" for o in range(1, len(weight) + 1)]
+    draw_images(
+        path, weight.mean(1), captions, f"{title}: filters of the first convolution (bright: high)"
+    )
 
 
 def draw_feature_maps(path: Path, image: Tensor, stages: list[Tensor], title: str) -> None:
     """One image (H, W) and, a row per stage, its first feature maps (C, H', W')."""
     columns = 12
-    figure, axes = plt.subplots(1 + len(stages), columns, figsize=(12, 1.25 * (1 + len(stages))))
+    figure, axes = new_figure(1 + len(stages), columns, (12, 1.25 * (1 + len(stages))))
     for axis in axes.flat:
         axis.axis("off")
     axes[0, 0].imshow(image.cpu().numpy(), cmap="gray")
@@ -26,5 +27,5 @@ def draw_feature_maps(path: Path, image: Tensor, stages: list[Tensor], title: st
         for axis, feature_map in zip(axes[row], maps.cpu(), strict=False):
             axis.imshow(feature_map.numpy(), cmap="viridis")
         axes[row, 0].set_title(f"block {row}: {len(maps)} maps", fontsize=8, loc="left")
-    figure.suptitle(title)
+    figure.suptitle(f"{title}: feature maps (bright: high; each in its own range)")
     save(figure, path)

@@ -5,6 +5,7 @@ beside the data. Distances depend on it: its fingerprint stands in every record.
 """
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from GAN.dataset import FOLDER, mnist, scaled
 VERSION, SEED = 1, 0  # VERSION: of all that is written below
 IMAGES_SEEN, MOST_EPOCHS, BATCH_SIZE, LR, WEIGHT_DECAY = 275_000, 20, 128, 3e-3, 0.01
 NUM_FEATURES, SURE = 128, 0.9
+TIMED = 20  # steps, after which it says how long the others will take
 
 
 class Classifier(nn.Module):
@@ -77,6 +79,7 @@ def train_classifier(train: Split) -> Classifier:
     model.to(device=device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
     schedule, criterion = make_schedule("one-cycle", optimizer, LR, total), nn.CrossEntropyLoss()
+    started, step = time.monotonic(), 0
     for epoch in range(epochs):
         for batch in train.batches(BATCH_SIZE, SEED, epoch):
             images, labels = task(*batch, train.classes)
@@ -84,6 +87,10 @@ def train_classifier(train: Split) -> Classifier:
             criterion(model(images), labels).backward()
             optimizer.step()
             schedule.step()
+            step += 1
+            if step == min(TIMED, total):  # before that, a first batch alone has to warm up
+                minutes = (time.monotonic() - started) / step * (total - step) / 60
+                print(f"… about {minutes:.1f} more minutes", flush=True)
     return model.eval()
 
 
@@ -125,12 +132,15 @@ def find_classifier(args: argparse.Namespace, train: Split, validation: Split) -
         model.load_state_dict(state["model"])
         reached = state["accuracy"]
     except UserError:  # there is none yet, or half of one
-        print("training the classifier that will judge the images (once) …", flush=True)
+        print(
+            f"training the classifier that will judge the images, once, on all {len(train):,} of "
+            f"them (--subset does not shorten it);\nit will be kept as {path}", flush=True,
+        )  # fmt: skip
         model = train_classifier(train)
         reached = accuracy_on(model, validation)
         path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.save(path, {"model": model.state_dict(), "accuracy": reached})
-        print(f"it classifies {reached:.2%} of the validation split rightly: {path}\n", flush=True)
+        print(f"it classifies {100 * reached:.2f} % of the validation split rightly\n", flush=True)
     model.to(device=train.labels.device, memory_format=torch.channels_last).eval()
     model.accuracy, model.fingerprint = reached, fingerprint(model)
     return model

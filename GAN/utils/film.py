@@ -4,13 +4,14 @@ import io
 import math
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from common.checkpoint import write_atomically
 from GAN.utils.mosaic import save_png
 
 FILM = "training.gif"
+STRIP = 14  # pixels above each frame, for its epoch
 
 
 def is_filmed(epoch: int) -> bool:
@@ -28,13 +29,22 @@ def keep_frame(run_dir: Path, epoch: int, sheet: Tensor) -> None:
         save_png(run_dir / "frames" / f"{epoch:05d}.png", sheet, scale=1)
 
 
+def under_its_epoch(frame: Image.Image, epoch: int) -> Image.Image:
+    """The frame with a strip above it, in which its epoch stands."""
+    picture = Image.new(frame.mode, (frame.width, frame.height + STRIP), "white")
+    picture.paste(frame, (0, STRIP))
+    ImageDraw.Draw(picture).text((2, 1), f"epoch {epoch}", fill="black")
+    return picture
+
+
 def make_film(run_dir: Path, milliseconds: int = 150) -> None:
     """training.gif of what lies in frames/: it repeats, and its last frame stays longer. In 16
     levels of each colour, which makes it a quarter as large."""
     frames = []
     for path in sorted((run_dir / "frames").glob("*.png")):
         with Image.open(path) as frame:
-            frames.append(frame.point(lambda level: round(level / 17) * 17))
+            frame = frame.point(lambda level: round(level / 17) * 17)
+            frames.append(under_its_epoch(frame, int(path.stem)))
     if not frames:  # a run of no epochs
         return
     times = [milliseconds] * (len(frames) - 1) + [10 * milliseconds]

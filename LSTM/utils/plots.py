@@ -3,11 +3,11 @@
 import textwrap
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import matplotlib
 import torch
 from torch import Tensor
 
-from common.plots import save
+from common.plots import new_figure, save
 
 LINE = 96  # characters
 FULL = 0.9  # quantile of the weights that is painted in full colour
@@ -54,12 +54,12 @@ def draw_texts(
         rows.append(caption)
         rows += [[(words[n], shades[n]) for n in line] for line in lines_of(words) if line]
         rows.append("")
-    figure, axis = plt.subplots(figsize=(9.5, 0.6 + 0.22 * max(4, len(rows))))
+    figure, ((axis,),) = new_figure(size=(9.5, 0.6 + 0.22 * max(4, len(rows))))
     axis.set(xlim=(0, LINE + 12), ylim=(len(rows), -1))
     axis.axis("off")
     axis.set_title(printable(title), loc="left", fontsize=10)
-    colours = plt.get_cmap("PiYG")
-    style = dict(family="monospace", fontsize=7.5, va="center", parse_math=False)
+    colours = matplotlib.colormaps["PiYG"]
+    style = dict(family="monospace", fontsize=7.5, va="center")
     for y, row in enumerate(rows):
         if isinstance(row, str):
             axis.text(0, y, printable(row), weight="bold", **style)

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
 from common.data import Split
-from common.plots import draw_images, save
+from common.plots import draw_images, new_figure, save
 
 
 def draw_decision_boundary(path: Path, forward: Callable, data: Split, title: str) -> None:
@@ -20,7 +19,7 @@ def draw_decision_boundary(path: Path, forward: Callable, data: Split, title: st
     logits = forward(grid)
     probability = (logits[:, 1] - logits.logsumexp(1)).exp().view(steps, steps).cpu().numpy()
 
-    figure, axis = plt.subplots(figsize=(5.5, 5))
+    figure, ((axis,),) = new_figure(size=(5.5, 5))
     extent = (-limit, limit, -limit, limit)
     image = axis.imshow(
         probability, origin="lower", extent=extent, cmap="RdBu_r", vmin=0, vmax=1, alpha=0.7
@@ -32,14 +31,18 @@ def draw_decision_boundary(path: Path, forward: Callable, data: Split, title: st
         axis.scatter(chosen[:, 0], chosen[:, 1], s=4, color=color, label=data.classes[label])
     axis.legend(loc="upper right")
     axis.set(title=title, xlabel="x", ylabel="y")
-    figure.colorbar(image, label=f"probability of the {data.classes[1]}", shrink=0.8)
+    figure.colorbar(image, ax=axis, label=f"probability of the {data.classes[1]}", shrink=0.8)
     save(figure, path)
 
 
 def draw_first_layer(path: Path, weight: Tensor, title: str, most: int = 48) -> None:
     """What the first units look for: their weights (D_out, 784) as images, largest norm first."""
     strongest = weight.norm(dim=1).argsort(descending=True)[:most]
-    captions = [f"unit {unit}" for unit in strongest.tolist()]
+    captions = [f"unit {unit + 1}" for unit in strongest.tolist()]
     draw_images(
-        path, weight[strongest].view(-1, 28, 28), captions, f"{title}: first layer", columns=12
+        path,
+        weight[strongest].view(-1, 28, 28),
+        captions,
+        f"{title}: first layer (bright: high)",
+        columns=12,
     )

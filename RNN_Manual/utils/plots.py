@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
+from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
-from common.plots import save
+from common.plots import new_figure, save
 
 SHOWN = {"\n": "↵", " ": "·"}  # characters that nobody would see
 
@@ -24,25 +24,23 @@ def draw_neurons(path: Path, text: str, hidden: Tensor, title: str, units: int =
     chosen = (deviation * slowness).argsort(descending=True)[:units].tolist()
     columns = min(72, len(text))
     rows = -(-len(text) // columns)
-    figure, axes = plt.subplots(
-        len(chosen), 1, figsize=(12, len(chosen) * (0.25 * rows + 0.35)), squeeze=False
-    )
+    figure, axes = new_figure(len(chosen), 1, (12, len(chosen) * (0.25 * rows + 0.35)))
     for axis, unit in zip(axes[:, 0], chosen, strict=True):
         values = torch.full((rows * columns,), float("nan"))
         values[: len(text)] = hidden[:, unit]
-        axis.imshow(
+        image = axis.imshow(
             values.view(rows, columns).numpy(), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto"
         )
         for place, character in enumerate(text):
             color = "white" if abs(hidden[place, unit]) > 0.7 else "black"
             axis.text(
                 place % columns, place // columns, SHOWN.get(character, character), ha="center",
-                va="center", fontsize=7, family="monospace", color=color, parse_math=False,
+                va="center", fontsize=7, family="monospace", color=color,
             )  # fmt: skip
-        axis.set_title(f"unit {unit}", fontsize=8, loc="left", pad=2)
+        axis.set_title(f"unit {unit + 1}", fontsize=8, loc="left", pad=2)
         axis.axis("off")
+    figure.colorbar(image, ax=axes, label="h of the unit", shrink=0.5, pad=0.01)
     figure.suptitle(title)
-    figure.tight_layout()
     save(figure, path)
 
 
@@ -53,9 +51,7 @@ def draw_gates(path: Path, gates: list[dict[str, Tensor]], title: str) -> None:
     (Karpathy et al., 2015, Figure 3)
     """
     names = list(gates[0])
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(3.4 * len(names), 3.4), squeeze=False, sharex=True, sharey=True
-    )
+    figure, axes = new_figure(1, len(names), (3.4 * len(names), 3.4), sharex=True, sharey=True)
     for axis, name in zip(axes[0], names, strict=True):
         for layer, values in enumerate(gates):
             y = values[name].cpu().float()
@@ -64,7 +60,7 @@ def draw_gates(path: Path, gates: list[dict[str, Tensor]], title: str) -> None:
             axis.scatter(
                 (y < low + edge).float().mean((0, 1)).numpy(),
                 (y > 1 - edge).float().mean((0, 1)).numpy(),
-                s=8, alpha=0.6, label=f"layer {layer}",
+                s=8, alpha=0.6, label=f"layer {layer + 1}",
             )  # fmt: skip
         axis.plot([0, 1], [1, 0], color="gray", lw=0.8, ls=":")
         axis.set(title=name, xlabel=f"share of the time near {low}", xlim=(-0.03, 1.03))
@@ -72,13 +68,12 @@ def draw_gates(path: Path, gates: list[dict[str, Tensor]], title: str) -> None:
     axes[0, 0].set_ylabel("share of the time near 1")
     axes[0, 0].legend(fontsize=8)
     figure.suptitle(title)
-    figure.tight_layout()
     save(figure, path)
 
 
 def draw_gradients(path: Path, norms: dict[str, Tensor], title: str) -> None:
     """The gradient's norm over the distance in time: name of the network -> (T,)."""
-    figure, axis = plt.subplots(figsize=(5.5, 3.6))
+    figure, ((axis,),) = new_figure(size=(5.5, 3.6))
     plot_gradients(axis, norms)
     axis.set_title(title)
     save(figure, path)
@@ -87,6 +82,8 @@ def draw_gradients(path: Path, norms: dict[str, Tensor], title: str) -> None:
 def plot_gradients(axis, norms: dict[str, Tensor]) -> None:
     for name, values in norms.items():
         axis.semilogy(range(len(values)), values.cpu().numpy(), label=name)
+    axis.yaxis.set_major_formatter(LogFormatter())  # 1e-3: no formula in a text
+    axis.yaxis.set_minor_formatter(LogFormatter())
     axis.set_ylim(bottom=max(axis.get_ylim()[0], 1e-12))
     axis.set(xlabel="k, steps back in time", ylabel="‖∂L_T/∂x_(T−k)‖ over that of k = 0")
     axis.legend()
@@ -99,7 +96,7 @@ def draw_memory(
     """Left, over the delay of the echo, the share of echoes that are right: name of the cell ->
     {delay: one share of each seed}, a dot each and a line through the means. Right, each one's
     gradient at the longest delay."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.8))
+    figure, ((left, right),) = new_figure(1, 2, (11, 3.8))
     for name, shares in accuracy.items():
         percent = {delay: [100 * share for share in values] for delay, values in shares.items()}
         (line,) = left.plot(
@@ -113,5 +110,4 @@ def draw_memory(
     left.grid(alpha=0.3)
     plot_gradients(right, norms)
     figure.suptitle(title)
-    figure.tight_layout()
     save(figure, path)

@@ -10,7 +10,8 @@ def make_parser(description: str) -> cli.Parser:
     add("--run-dir", help="the run whose network writes (default: the latest)")
     add("--prompt", help="what it goes on from (default: the beginning of a line)")
     add("--length", type=cli.natural, default=500, help="characters to write")
-    add("--temperature", type=cli.non_negative, default=0.8, help="below 1 bolder; 0: no chance")
+    add("--temperature", type=cli.non_negative, default=0.8,
+        help="below 1 more cautious, above bolder; 0: always the likeliest")  # fmt: skip
     add("--top-k", type=cli.natural, default=0, help="draw from the k likeliest alone; 0: all")
     add("--top-p", type=cli.number(float, 0, 1.0001), default=1.0,
         help="draw from the likeliest that have this probability together")  # fmt: skip

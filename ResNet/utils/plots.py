@@ -10,5 +10,5 @@ from common.plots import draw_images, kernel_pictures
 def draw_filters(path: Path, weight: Tensor, title: str, most: int = 64) -> None:
     """The first convolution's kernels (O, C, k, k), each scaled to its own range."""
     pictures = kernel_pictures(weight[:most])
-    captions = [f"filter {number}" for number in range(len(pictures))]
-    draw_images(path, pictures, captions, f"{title}: filters of the first convolution", columns=12)
+    captions = [f"filter {number}" for number in range(1, len(pictures) + 1)]
+    draw_images(path, pictures, captions, f"{title}: filters of the first convolution", 12)

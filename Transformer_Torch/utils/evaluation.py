@@ -6,6 +6,7 @@ from argparse import Namespace
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from common.metrics import RunningMean
 from Transformer_Torch.dataset.batches import IGNORED
@@ -51,7 +52,10 @@ def translate(
     """The translations in the order of the texts; with a `beam_size` of 1, greedily."""
     model.eval()
     translations = [""] * len(texts)
-    for rows, source in source_batches(tokenizer, texts, TOKENS, model.embedding.weight.device):
+    batches = list(source_batches(tokenizer, texts, TOKENS, model.embedding.weight.device))
+    for rows, source in tqdm(
+        batches, "translating", leave=False, disable=len(batches) == 1 or None
+    ):
         source = shortened(source, model.max_length)
         if beam_size == 1:
             found = greedy_search(model, source)

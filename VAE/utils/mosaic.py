@@ -1,12 +1,14 @@
 """Many small images as one picture."""
 
 import io
+from itertools import count
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
 from common.checkpoint import write_atomically
+from common.errors import UserError
 
 
 def mosaic(images: Tensor, columns: int, gap: int = 2) -> Tensor:
@@ -28,6 +30,32 @@ def to_picture(sheet: Tensor, scale: int = 2) -> Image.Image:
     """A sheet (H, W) or (H, W, 3) in [0, 1] as a picture, every pixel `scale` times as large."""
     pixels = (sheet.detach().cpu().float().clamp(0, 1) * 255).round().byte()
     return Image.fromarray(pixels.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy())
+
+
+def draw_titled(path: Path, sheet: Tensor, title: str, scale: int = 2) -> None:
+    """A sheet as a PNG file, under a title."""
+    from common.plots import new_figure, save  # matplotlib is slow to import
+
+    picture = to_picture(sheet, scale)
+    width, height = (side / 120 for side in picture.size)  # inches, at 120 dots each
+    figure, ((axis,),) = new_figure(size=(max(5, width), height + 0.5))
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+    axis.axis("off")
+    axis.set_title(title, fontsize=9)
+    save(figure, path)
+
+
+def unused(folder: Path, name: str) -> Path:
+    """folder/NAME-001.png, or the first number under which nothing lies yet; makes the folder.
+
+    Raises UserError where that cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be made ({error.strerror})") from None
+    paths = (folder / f"{name}-{number:03d}.png" for number in count(1))
+    return next(p for p in paths if not p.exists() and not p.with_suffix("").exists())
 
 
 def save_png(path: Path, sheet: Tensor, scale: int = 2) -> None:

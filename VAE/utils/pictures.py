@@ -9,14 +9,14 @@ from torch.distributions import MultivariateNormal
 from common.data import Split
 from VAE.model import VAE, Autoencoder
 from VAE.utils.likelihoods import normal
-from VAE.utils.mosaic import mosaic, save_png
+from VAE.utils.mosaic import draw_titled, mosaic
 
 COLUMNS, ROWS = 10, 8
 
 
-def draw_sheet(path: Path, images: Tensor, columns: int = COLUMNS, scale: int = 2) -> None:
-    """Pictures (n, C, H, W) as one PNG."""
-    save_png(path, mosaic(images, columns), scale)
+def draw_sheet(path: Path, images: Tensor, title: str, columns: int = COLUMNS, scale: int = 2):
+    """Pictures (n, C, H, W) as one, under a title."""
+    draw_titled(path, mosaic(images, columns), title, scale)
 
 
 @torch.no_grad()
@@ -50,7 +50,9 @@ def column_labels(model: Autoencoder, count: int, columns: int) -> Tensor | None
     return torch.arange(count, device=next(model.parameters()).device) % columns % model.num_classes
 
 
-def draw_reconstructions(path: Path, model: Autoencoder, data: Split, count: int = 36) -> None:
+def draw_reconstructions(
+    path: Path, model: Autoencoder, data: Split, title: str, count: int = 36
+) -> None:
     """Three rows at a time: images, what the model saw of them, and what it makes of that."""
     images = data.take(torch.linspace(0, len(data) - 1, min(count, len(data))).long())
     x = model.likelihood.observe(images.inputs, torch.Generator().manual_seed(0))
@@ -64,7 +66,8 @@ def draw_reconstructions(path: Path, model: Autoencoder, data: Split, count: int
     rows = [part for parts in zip(*(kind.split(columns) for kind in kinds), strict=True)
             for part in parts]  # fmt: skip
     whole = [part for part in rows if len(part) == columns]
-    draw_sheet(path, torch.cat(whole), columns)
+    what = f"{title}: an image, what the model sees of it, and its reconstruction, in turn"
+    draw_sheet(path, torch.cat(whole), what, columns)
 
 
 @torch.no_grad()

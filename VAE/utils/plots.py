@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import matplotlib
 import torch
 from torch import Tensor
 
-from common.plots import save
+from common.plots import new_figure, save
 from VAE.model import VAE, Autoencoder
 from VAE.utils.pictures import draw_sheet
 
@@ -25,8 +25,8 @@ def draw_scatter(path: Path, mu: Tensor, labels: Tensor, classes: list[str], tit
     """The codes (N, L), coloured by their class (N,)."""
     points, what = plane(mu.cpu().float())
     points, labels = points[:MOST_POINTS], labels[:MOST_POINTS].cpu()
-    figure, axis = plt.subplots(figsize=(6.5, 5.5))
-    colours = plt.get_cmap("tab10" if len(classes) <= 10 else "tab20")
+    figure, ((axis,),) = new_figure(size=(6.5, 5.5))
+    colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
     for label, name in enumerate(classes):
         own = points[labels == label].numpy()
         axis.scatter(own[:, 0], own[:, 1], s=4, color=colours(label), label=name, alpha=0.7)
@@ -35,7 +35,9 @@ def draw_scatter(path: Path, mu: Tensor, labels: Tensor, classes: list[str], tit
     save(figure, path)
 
 
-def draw_latent_grid(path: Path, model: Autoencoder, mu: Tensor, side: int = 20) -> None:
+def draw_latent_grid(
+    path: Path, model: Autoencoder, mu: Tensor, title: str, side: int = 20
+) -> None:
     """What a latent plane looks like: steps of equal probability under the prior, as in figure 4 of
     Kingma & Welling (2013). The plain autoencoder has no prior: over its own codes (N, 2)."""
     shares = torch.linspace(0.5 / side, 1 - 0.5 / side, side, device=mu.device)
@@ -45,7 +47,8 @@ def draw_latent_grid(path: Path, model: Autoencoder, mu: Tensor, side: int = 20)
     y, x = torch.meshgrid(steps[1].flip(0), steps[0], indexing="ij")
     z = torch.stack([x, y], dim=2).view(-1, 2)
     labels = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-    draw_sheet(path, model.pictures(z, labels), side, scale=1)
+    what = f"{title}: what each place of the latent plane looks like"
+    draw_sheet(path, model.pictures(z, labels), what, side, scale=1)
 
 
 def draw_traversals(
@@ -55,9 +58,7 @@ def draw_traversals(
     with the largest KL (L,), from -2.5 to 2.5."""
     units = kl.argsort(descending=True)[:most]
     values = torch.linspace(-2.5, 2.5, 11, device=z.device)
-    figure, axes = plt.subplots(
-        len(units), 1, figsize=(6.5, 0.62 * len(units) + 0.5), squeeze=False, layout="constrained"
-    )
+    figure, axes = new_figure(len(units), 1, (6.5, 0.62 * len(units) + 0.5))
     for axis, unit in zip(axes[:, 0], units, strict=True):
         row = z.repeat(len(values), 1)
         row[:, unit] = values
@@ -71,8 +72,8 @@ def draw_traversals(
         axis.imshow(pictures.numpy(), cmap="gray", vmin=0, vmax=1)
         axis.set_xticks([])
         axis.set_yticks([])
-        axis.set_ylabel(f"{int(unit)}: {kl[unit]:.1f} nats", rotation=0, ha="right", va="center",
-                        fontsize=8)  # fmt: skip
+        name = f"{int(unit) + 1}: {kl[unit]:.1f} nats"
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     figure.suptitle(f"{title}: one latent number changed in each row, -2.5 to 2.5", fontsize=10)
     save(figure, path)
 
@@ -81,20 +82,22 @@ def draw_units(path: Path, kl: Tensor, active: Tensor, title: str) -> None:
     """The mean KL of every latent number (L,), largest first, and which are active (L,)."""
     order = kl.argsort(descending=True).cpu()
     kl, active = kl.cpu()[order], active.cpu()[order]
-    figure, axis = plt.subplots(figsize=(7, 3.2))
+    figure, ((axis,),) = new_figure(size=(7, 3.2))
     colours = ["C0" if used else "0.7" for used in active]
-    axis.bar(range(len(kl)), kl.numpy(), color=colours)
+    axis.bar(range(1, len(kl) + 1), kl.numpy(), color=colours)
     axis.set(xlabel="latent number, sorted", ylabel="KL, nats",
-             title=f"{title}: {int(active.sum())} of {len(kl)} are active")  # fmt: skip
+             title=f"{title}: {int(active.sum())} of {len(kl)} are active (blue)")  # fmt: skip
     axis.grid(alpha=0.3, axis="y")
     save(figure, path)
 
 
 def draw_factors(path: Path, shares: Tensor, names: list[str], title: str) -> None:
     """What share of each factor's entropy each latent number knows: (L, F)"""
-    figure, axis = plt.subplots(figsize=(1.5 + 0.75 * len(names), 1.4 + 0.3 * len(shares)))
-    picture = axis.imshow(shares.numpy(), cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    figure, ((axis,),) = new_figure(size=(1.5 + 0.75 * len(names), 1.4 + 0.3 * len(shares)))
+    L, F = shares.shape
+    edges = (-0.5, F - 0.5, L + 0.5, 0.5)  # the first latent number is 1
+    picture = axis.imshow(shares.numpy(), "viridis", vmin=0, vmax=1, aspect="auto", extent=edges)
     axis.set_xticks(range(len(names)), names)
     axis.set(ylabel="latent number", title=title)
-    figure.colorbar(picture, label="mutual information / entropy")
+    figure.colorbar(picture, ax=axis, label="mutual information / entropy")
     save(figure, path)

@@ -13,10 +13,12 @@ MOST_TOKENS = 1_024  # more only when --patch-size says so: attention takes the 
 def add_flags(parser: cli.Parser) -> None:
     add = parser.add_argument
     add("--model", choices=PRESETS, metavar="NAME", help=f"network: {', '.join(PRESETS)}")
-    add("--patch-size", type=cli.positive_int, help="pixels of a token; None: the network's own")
-    add("--stem", choices=("patch", "convolution"), help="pixels to tokens; None: its own")
-    add("--pooling", choices=("token", "mean"), help="tokens to one vector; None: its own")
-    add("--positions", choices=("learned", "sincos"), help="their embedding; None: its own")
+    add(
+        "--patch-size", type=cli.positive_int, help="pixels of a token (default: the network's own)"
+    )
+    add("--stem", choices=("patch", "convolution"), help="pixels to tokens (default: its own)")
+    add("--pooling", choices=("token", "mean"), help="tokens to one vector (default: its own)")
+    add("--positions", choices=("learned", "sincos"), help="their embedding (default: its own)")
     add("--attention", choices=("fused", "written-out"), help="the same by two programs")
     add("--dropout", type=cli.fraction, help="of attention weights and after every layer")
     add("--drop-path", type=cli.fraction, help="stochastic depth: rate of the last block")

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
-from common.plots import draw_images, kernel_pictures, save
+from common.plots import draw_images, kernel_pictures, new_figure, save
 
 
 def draw_positions(path: Path, positions: Tensor, side: int, title: str, most: int = 14) -> None:
@@ -18,9 +17,7 @@ def draw_positions(path: Path, positions: Tensor, side: int, title: str, most: i
     similarity = (unit @ unit.T).view(side, side, side, side)
     low = similarity.min().item()
     shown = torch.linspace(0, side - 1, min(side, most)).round().long()
-    figure, axes = plt.subplots(
-        len(shown), len(shown), figsize=(6.5, 6), squeeze=False, layout="constrained"
-    )
+    figure, axes = new_figure(len(shown), len(shown), (6.5, 6))
     for y, row in zip(shown, axes, strict=True):
         for x, axis in zip(shown, row, strict=True):
             picture = axis.imshow(similarity[y, x].numpy(), cmap="viridis", vmin=low, vmax=1)

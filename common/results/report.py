@@ -17,12 +17,10 @@ import pandas as pd
 from common import cli
 from common.data import ROOT
 from common.device import machine
-from common.history import lowest_metric
+from common.history import METRICS, lowest_metric
 from common.results.tables import compare_layer_results, compare_results, table
 
-# how each metric is shown, in this order: heading, factor, decimals; and its rank as a headline
-TABLE = pd.read_csv(Path(__file__).with_name("metrics.csv"), index_col="metric")
-METRICS = {name: tuple(row) for name, *row, _ in TABLE.itertuples()}
+TABLE = pd.read_csv(ROOT / "common" / "metrics.csv", index_col="metric")
 # what the root README shows of a record: the first of these that it has
 HEADLINES = list(TABLE["headline"].dropna().sort_values().index)
 

@@ -13,8 +13,7 @@ import pandas as pd
 from common import checkpoint, cli, folders
 from common.data import ROOT
 from common.errors import UserError, printable
-from common.history import read_csv
-from common.results.report import METRICS
+from common.history import METRICS, read_csv
 
 BEST = {"accuracy": max, "loss": min, "bleu": max, "frechet_distance": min}  # of a run, the first
 OF_LOSS = ["model", "likelihood", "beta", "samples", "tokenizer", "vocabulary-size"]  # nats of what
@@ -89,13 +88,12 @@ def format_table(runs: pd.DataFrame, width: int | None) -> str:
 
 def draw(runs: pd.DataFrame, file: io.BytesIO):
     """Write a PNG, and give its Figure: each kind of runs over epochs and over seconds."""
-    from matplotlib import rc_context  # slow to import
-    from matplotlib.figure import Figure
+    from common.plots import STYLE, Figure, matplotlib  # slow to import
 
     kinds = [alike for _, alike in runs.groupby("kind", sort=False)]
     heights = [max(3, 0.35 * len(alike)) for alike in kinds]  # in inches, of a legend at least
     grid = {"height_ratios": heights, "wspace": 0.06, "hspace": 0.4}
-    with rc_context({"text.parse_math": False, "text.usetex": False}):  # a $ in a name is a $
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 1.4 * sum(heights)))
         axes = figure.subplots(len(kinds), 2, squeeze=False, sharey="row", gridspec_kw=grid)
         for (left, right), alike in zip(axes, kinds, strict=True):
