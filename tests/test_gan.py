@@ -882,7 +882,6 @@ def files_of(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.smoke
 def test_the_same_seed_draws_the_same_images(digits, quick, tmp_path, capsys):
     """Of a run that is long enough for running statistics to leave what they start with; its last
     epoch, whatever is nearest to such data."""
