@@ -17,6 +17,12 @@ def no_data_from_the_environment(monkeypatch):
     monkeypatch.delenv("PLAYGROUND_DATA", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """Some seven thousand times: what it is for, a power failure, no test can make."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
 @contextmanager
 def user_error(*parts, kind=UserError):
     """The block raises a UserError of one line that holds all of `parts`; gives what it raised."""

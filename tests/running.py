@@ -92,6 +92,10 @@ def few_shapes(monkeypatch) -> None:
         for folder in ("ResNet", "ViT", "VAE"):
             sizes = script(folder, "dataset.coloured_shapes").SIZES_SEEDS
             monkeypatch.setitem(sizes, split, (size, sizes[split][1]))
+    for split, size in (("train", 200), ("validation", 100), ("test", 100)):
+        for folder in CNNS:
+            sizes = script(folder, "dataset.shapes").SIZES_SEEDS
+            monkeypatch.setitem(sizes, split, (size, sizes[split][1]))
     monkeypatch.setattr("VAE.test.SAMPLES", 20)
 
 

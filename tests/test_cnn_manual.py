@@ -509,7 +509,6 @@ def test_overfits_32_images():
     assert fit(model, [(train.inputs[:32], train.labels[:32])] * 60, lr=0.01) < 0.01
 
 
-@pytest.mark.smoke
 def test_learns_the_shapes():
     train, validation = load_training("shapes")
     model = CNN(1, 28, 4, (8, 16, 16), dropout=0.0)

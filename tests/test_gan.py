@@ -883,7 +883,6 @@ def files_of(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-@pytest.mark.smoke
 def test_the_same_seed_draws_the_same_images(digits, quick, tmp_path, capsys):
     """Of a run that is long enough for running statistics to leave what they start with; its last
     epoch, whatever is nearest to such data."""

@@ -363,7 +363,6 @@ def test_an_encoding_comes_back_from_a_checkpoint_and_refuses_another():
 # ---- made-up sentences ----
 
 
-@pytest.mark.smoke
 def test_sentences_are_different_and_their_words_say_nothing():
     splits = {name: templates.load(name) for name in templates.SIZES}
     assert {name: len(c) for name, c in splits.items()} == templates.SIZES

@@ -3,14 +3,22 @@
 import re
 import time
 
+import pytest
+
 from common.data import Split
 from common.results import overhead
 from ResNet.dataset.normalize import Normalize
 from ResNet.utils.augmentation import Augmentation
-from tests.running import assert_one_line, call, script
+from tests.running import assert_one_line, call, few_shapes, script, small
 
-FLAGS = ["--dataset", "shapes", "--subset", "96", "--batch-size", "32", "--epochs", "2"]
+FLAGS = [*small("ResNet"), "--epochs", "2"]
 PAUSE = 0.01  # seconds
+
+
+@pytest.fixture(autouse=True)
+def short_runs(monkeypatch):
+    few_shapes(monkeypatch)
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
 
 
 def slow(function):
@@ -25,11 +33,10 @@ def test_seconds_of_each_part_are_its_own(monkeypatch):
     predict_all = script("ResNet").predict_all
     monkeypatch.setattr(Augmentation, "__call__", slow(Augmentation.__call__))
     monkeypatch.setattr(script("ResNet"), "predict_all", slow(predict_all))
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
     clock = overhead.measure("ResNet", FLAGS)
-    assert clock.steps == 6
+    assert clock.steps == 8
     assert set(clock.seconds) == {"batches", "augmentation", "normalisation", "logging"}
-    assert clock.seconds["augmentation"] >= 6 * PAUSE
+    assert clock.seconds["augmentation"] >= 8 * PAUSE
     assert sum(clock.seconds.values()) < clock.total
     assert Augmentation.__call__.__name__ == "wait"  # what was timed is as it was before
     assert Normalize.__call__.__name__ == "__call__" and Split.batches.__name__ == "batches"
@@ -46,11 +53,10 @@ def test_evaluation_is_not_counted(monkeypatch):
     assert clock.seconds["normalisation"] == counted
 
 
-def test_shares_add_up_in_what_is_printed(capsys, monkeypatch):
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+def test_shares_add_up_in_what_is_printed(capsys):
     result = call(capsys, overhead.main, "ResNet", *FLAGS)
     assert (result.code, result.err) == (0, "")
-    assert re.search(r"^6 steps, \d+\.\d ms each", result.out, re.MULTILINE)
+    assert re.search(r"^8 steps, \d+\.\d ms each", result.out, re.MULTILINE)
     shares = [float(share) for share in re.findall(r"(\d+\.\d\d)%$", result.out, re.MULTILINE)]
     *parts, together = shares[-5:]
     assert abs(sum(parts) - together) <= 0.03 and 0 < together < 100

@@ -121,7 +121,6 @@ def test_layers_and_parameters_are_the_papers(name):
     assert round(parameter_count(model) / 1e6, 2) == millions
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("C, size", [(3, 32), (1, 28), (3, 64)])
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_gives_a_logit_per_class(name, C, size):
@@ -543,7 +542,6 @@ def learned_shapes(tmp_path_factory):
     return run
 
 
-@pytest.mark.smoke
 def test_what_was_learned_on_shapes_serves_on_a_folder_of_other_classes(
     quick, learned_shapes, tmp_path, capsys
 ):

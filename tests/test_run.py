@@ -49,8 +49,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
 
 @pytest.fixture(autouse=True)
-def few_coloured_shapes(monkeypatch):
-    """Where the networks are larger."""
+def few_examples(monkeypatch):
+    """In this process alone: one of its own sees them all."""
     few_shapes(monkeypatch)
     short_strings(monkeypatch)
 
@@ -60,16 +60,6 @@ def no_pictures(monkeypatch):
     """Curves take longer to draw than these runs to train."""
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
     monkeypatch.setattr("GAN.train.draw_players", lambda path, diary, title: None)
-
-
-@pytest.fixture
-def quick(no_pictures, monkeypatch):
-    """Fewer shapes as well, where no other process has to see the same ones."""
-    few_shapes(monkeypatch)
-    for folder in CNNS:
-        sizes = script(folder, "dataset.shapes").SIZES_SEEDS
-        monkeypatch.setitem(sizes, "train", (200, 1))
-        monkeypatch.setitem(sizes, "validation", (100, 2))
 
 
 def train(folder: str, run_dir, *argv) -> None:
@@ -157,7 +147,7 @@ def test_new_runs_get_new_folders(tmp_path, monkeypatch, no_pictures):
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_used_folder_is_refused_without_resume(folder, tmp_path, capsys, quick):
+def test_used_folder_is_refused_without_resume(folder, tmp_path, capsys, no_pictures):
     train(folder, tmp_path / "run", "--epochs", 1)
     before = contents(tmp_path / "run")
     argv = [*small(folder), "--run-dir", tmp_path / "run"]
@@ -183,7 +173,7 @@ def test_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("folder", [f for f in FOLDERS if f not in WRITERS + TRANSFORMERS])
-def test_every_epoch_has_an_order_of_its_own(folder, tmp_path, monkeypatch, quick):
+def test_every_epoch_has_an_order_of_its_own(folder, tmp_path, monkeypatch, no_pictures):
     asked, batches = [], Split.batches
 
     def ask(self, batch_size, seed=0, epoch=0, skip=0):
@@ -238,7 +228,7 @@ PLAIN = {
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_every_flag_has_an_effect_and_the_same_one_each_time(folder, tmp_path, quick):
+def test_every_flag_has_an_effect_and_the_same_one_each_time(folder, tmp_path, no_pictures):
     flags, losses = [*EFFECTIVE[""].split("; "), *EFFECTIVE[kind(folder)].split("; ")], {}
     if folder in TRANSFORMERS:  # 8 tokens would be less than a sentence has
         flags[flags.index("--batch-size 8")] = "--batch-size 80"
@@ -367,7 +357,7 @@ STEPS = {"MLP": 8, "CNN": 4}  # of an epoch of the small runs
 @pytest.mark.parametrize("how", [crash, interrupt])
 @pytest.mark.parametrize("folder", [*MLPS, *CNNS])
 def test_stopped_anywhere_and_resumed_is_as_never_stopped(
-    folder, how, where, tmp_path, monkeypatch, quick
+    folder, how, where, tmp_path, monkeypatch, no_pictures
 ):
     flags = [*STOPPABLE[kind(folder)], "--epochs", 2]
     train(folder, tmp_path / "whole", *flags)
@@ -383,7 +373,7 @@ def test_stopped_anywhere_and_resumed_is_as_never_stopped(
     assert_ended_alike(tmp_path / "run", tmp_path / "whole")
 
 
-def test_mixed_precision_goes_on_exactly(tmp_path, monkeypatch, quick):
+def test_mixed_precision_goes_on_exactly(tmp_path, monkeypatch, no_pictures):
     flags = [*STOPPABLE["CNN"], "--epochs", 2, "--precision", "bfloat16"]
     train("CNN_Torch", tmp_path / "whole", *flags)
     with monkeypatch.context() as patch, pytest.raises(Stop):
@@ -457,6 +447,7 @@ LONG = {
     "MLP_Torch": ["--epochs", 40, "--dropout", 0.2],
     "CNN_Manual": ["--epochs", 15, "--dropout", 0.2],
 }
+ALL_SHAPES = dict(script("CNN_Manual", "dataset.shapes").SIZES_SEEDS)
 
 
 def kill(process) -> Result:
@@ -467,7 +458,10 @@ def kill(process) -> Result:
 
 
 @pytest.mark.parametrize("folder", LONG)
-def test_killed_between_epochs_and_resumed_is_as_never_killed(folder, tmp_path, no_pictures):
+def test_killed_between_epochs_and_resumed_is_as_never_killed(
+    folder, tmp_path, monkeypatch, no_pictures
+):
+    monkeypatch.setattr("CNN_Manual.dataset.shapes.SIZES_SEEDS", ALL_SHAPES)
     path = tmp_path / "run"
     argv = [*small(folder), *LONG[folder]]
     process = start("-m", f"{folder}.train", *argv, "--run-dir", path)

@@ -847,7 +847,6 @@ def size(path) -> tuple[int, int]:
         return picture.size
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("model", ["ae", "vae", "cvae"])
 @pytest.mark.parametrize(
     "kind", ["samples", "interpolation", "walk --from red --to blue", "walk --from disc --to cross"]

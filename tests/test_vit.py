@@ -239,7 +239,6 @@ def test_fixed_positions_are_neither_learned_nor_saved_and_the_class_token_has_n
 # ---- the networks ----
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("C, size", [(3, 32), (1, 48), (3, 224)])
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_gives_a_logit_per_class(name, C, size):
@@ -611,7 +610,6 @@ def make_goods(root, size=16, number=6):
     return root
 
 
-@pytest.mark.smoke
 def test_what_was_learned_on_shapes_serves_on_smaller_images_of_other_classes(
     quick, tmp_path, capsys
 ):
@@ -636,7 +634,6 @@ def test_what_was_learned_on_shapes_serves_on_smaller_images_of_other_classes(
     assert sorted(file.name for file in path.glob("*.png")) == PICTURES
 
 
-@pytest.mark.smoke
 def test_evaluation_of_grey_images_draws_every_picture(tmp_path, capsys, quick):
     place, path = make_digits(tmp_path / "data", sizes=(60, 40)), tmp_path / "run"
     flags = ["--dataset", "mnist", "--data-dir", place, "--epochs", 1, "--batch-size", 16]
