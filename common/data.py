@@ -93,60 +93,21 @@ def stratified_split(labels: Tensor, size: int, seed: int = 0) -> tuple[Tensor, 
     """Indices of a training and a validation split: (N,) -> (N - size,), (size,), both sorted.
 
     The examples are shuffled, sorted by class, and every (N / size)-th one is held out: so each
-    class keeps its share to within one example. A class of which nothing would be left to learn
-    from gets one back, for one of the largest class. The seed is the split's own: runs with other
-    seeds share one split.
+    class keeps its share to within one example. A class that would be held out whole gets one back,
+    for one of the largest. The seed is the split's own: runs with other seeds share one split.
     """
     N, classes = len(labels), labels.unique()
     if not 0 < size <= N - len(classes):
-        raise UserError(
-            f"cannot hold {size} of {N} examples out for validation: too few to learn "
-            f"{len(classes)} classes from"
-        )
+        raise UserError(f"cannot hold {size} of {N} examples of {len(classes)} classes out")
     order = torch.randperm(N, generator=torch.Generator().manual_seed(seed))
     order = order[labels[order].argsort(stable=True)]
     held_out = torch.zeros(N, dtype=torch.bool)
     held_out[order[(torch.arange(size) * N + N // 2) // size]] = True
     for label in classes[~torch.isin(classes, labels[~held_out])]:
         largest = labels[~held_out].bincount().argmax()
-        spare = order[~held_out[order] & (labels[order] == largest)][0]
-        back = order[labels[order] == label][0]
-        held_out[spare], held_out[back] = True, False
+        held_out[order[~held_out[order] & (labels[order] == largest)][0]] = True
+        held_out[order[labels[order] == label][0]] = False
     return (~held_out).nonzero().squeeze(1), held_out.nonzero().squeeze(1)
-
-
-def facts(data) -> dict:
-    """What a checkpoint keeps of the split that a run learns, to know it again."""
-    classes = data.classes if isinstance(data, Split) else None
-    return {"classes": classes, "examples": len(data), "checksums": data.checksums}
-
-
-def check_same(path: Path, known: dict, data) -> None:
-    """Raises UserError where the `facts` of the checkpoint at `path` are not those of `data`."""
-    here = facts(data)
-    check_classes(path, known["classes"], here["classes"])
-    again = "put back what it learned from, or start without --resume"
-    if known["examples"] != here["examples"]:
-        counts = f"{known['examples']:,} examples, and there are {here['examples']:,} now"
-        raise UserError(f"{path} is of a run on {counts}: {again}")
-    for name in known["checksums"].keys() & here["checksums"].keys():
-        if known["checksums"][name] != here["checksums"][name]:
-            raise UserError(f"{path} is of a run on other content of {name}: {again}")
-
-
-def check_classes(path: Path, known: list[str] | None, classes: list[str] | None) -> None:
-    """Raises UserError for classes that are not those of a run, in its order. None is unknown."""
-    if known is None or classes is None or list(known) == list(classes):
-        return
-    same = [a == b for a, b in zip(known, classes, strict=False)]
-    first = max(0, [*same, False].index(False) - 1)  # what stands before the first that differs
-    first = first if max(len(known), len(classes)) > 10 else 0
-    there, here = (
-        f"{len(names)}: {'… ' if first else ''}{', '.join(names[first : first + 10])}"
-        + (" …" if len(names) > first + 10 else "")
-        for names in (known, classes)
-    )
-    raise UserError(f"{path} knows other classes, {there}; those of the data are {here}")
 
 
 class Split:

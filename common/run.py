@@ -11,9 +11,9 @@ import torch
 from tqdm import tqdm
 
 from common import checkpoint, console, distributed
-from common.data import check_same, facts
 from common.device import random_state, seed_everything, set_random_state
 from common.errors import UserError
+from common.evaluation import check_same, facts
 from common.folders import dataset_name, environment, git_commit, new_run, write_config
 from common.history import best_row, to_csv
 from common.metrics import RunningMean, parameter_count
@@ -26,8 +26,8 @@ class Run:
 
     Used as a context: inside it, Ctrl-C waits for the step to end, saves, and says how to resume.
     `epoch`, `step` (of the whole run) and `batch` (of the epoch) say where the run stands.
-    `data` is the split it learns, which a resumed run has to find as it was.
-    `parts` are what else a run needs to go on, by name: everything with a state_dict().
+    `parts` are what else a run needs to go on, by name: everything with a state_dict(). `data` is
+    the split that it learns.
     """
 
     def __init__(self, folder: Path, args, model, optimizer, data, **parts):
@@ -174,8 +174,7 @@ class Run:
         """Take everything back from last.safetensors."""
         path = self.path / "last.safetensors"
         state = checkpoint.load(path)
-        if "data" in state:  # older runs do not say
-            check_same(path, state["data"], self.data)
+        check_same(path, state.get("data"), self.data)
         checkpoint.restore(self.model, state["model"], path, "network")
         checkpoint.restore(self.optimizer, state["optimizer"], path, "optimiser")
         for name, part in self.parts.items():
