@@ -123,3 +123,39 @@ def environment(device: torch.device) -> dict:
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
+
+
+def facts(data) -> dict:
+    """What a checkpoint keeps of the split that a run learns, to know it again."""
+    classes = data.classes if hasattr(data, "shape") else None  # a text's are its characters
+    return {"classes": classes, "examples": len(data), "checksums": data.checksums}
+
+
+def check_same(path: Path, known: dict | None, data) -> None:
+    """Raises UserError where the `facts` of the checkpoint at `path` are not those of `data`."""
+    if known is None:  # an older run does not say
+        return
+    here = facts(data)
+    check_classes(path, known["classes"], here["classes"])
+    again = "put back what it learned from, or start without --resume"
+    if known["examples"] != here["examples"]:
+        counts = f"{known['examples']:,} examples, and there are {here['examples']:,} now"
+        raise UserError(f"{path} is of a run on {counts}: {again}")
+    for name in known["checksums"].keys() & here["checksums"].keys():
+        if known["checksums"][name] != here["checksums"][name]:
+            raise UserError(f"{path} is of a run on other content of {name}: {again}")
+
+
+def check_classes(path: Path, known: list[str] | None, classes: list[str] | None) -> None:
+    """Raises UserError for classes that are not those of a run, in its order. None is unknown."""
+    if known is None or classes is None or list(known) == list(classes):
+        return
+    same = [a == b for a, b in zip(known, classes, strict=False)]
+    first = max(0, [*same, False].index(False) - 1)  # what stands before the first that differs
+    first = first if max(len(known), len(classes)) > 10 else 0
+    there, here = (
+        f"{len(names)}: {'… ' if first else ''}{', '.join(names[first : first + 10])}"
+        + (" …" if len(names) > first + 10 else "")
+        for names in (known, classes)
+    )
+    raise UserError(f"{path} knows other classes, {there}; those of the data are {here}")

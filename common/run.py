@@ -10,10 +10,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from common import checkpoint, console, distributed
+from common import checkpoint, console, distributed, folders
 from common.device import random_state, seed_everything, set_random_state
 from common.errors import UserError
-from common.evaluation import check_same, facts
 from common.folders import dataset_name, environment, git_commit, new_run, write_config
 from common.history import best_row, to_csv
 from common.metrics import RunningMean, parameter_count
@@ -26,8 +25,7 @@ class Run:
 
     Used as a context: inside it, Ctrl-C waits for the step to end, saves, and says how to resume.
     `epoch`, `step` (of the whole run) and `batch` (of the epoch) say where the run stands.
-    `parts` are what else a run needs to go on, by name: everything with a state_dict(). `data` is
-    the split that it learns.
+    `parts` are what else a run needs to go on, by name: everything with a state_dict().
     """
 
     def __init__(self, folder: Path, args, model, optimizer, data, **parts):
@@ -146,7 +144,7 @@ class Run:
         """All that a checkpoint holds."""
         return {
             "dataset": self.dataset,
-            "data": facts(self.data),
+            "data": folders.facts(self.data),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **{name: part.state_dict() for name, part in self.parts.items()},
@@ -174,7 +172,7 @@ class Run:
         """Take everything back from last.safetensors."""
         path = self.path / "last.safetensors"
         state = checkpoint.load(path)
-        check_same(path, state.get("data"), self.data)
+        folders.check_same(path, state.get("data"), self.data)
         checkpoint.restore(self.model, state["model"], path, "network")
         checkpoint.restore(self.optimizer, state["optimizer"], path, "optimiser")
         for name, part in self.parts.items():

@@ -7,7 +7,7 @@ import pytest
 
 from common import checkpoint
 from common.errors import UserError, printable
-from common.evaluation import check_classes
+from common.folders import check_classes
 from tests.conftest import user_error
 from tests.running import FOLDERS, assert_one_line, call, few_shapes, script, short_strings, small
 from tests.test_image_folder import make_split

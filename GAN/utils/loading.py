@@ -10,7 +10,8 @@ from common import checkpoint
 from common.data import Split
 from common.device import select_device
 from common.errors import UserError
-from common.evaluation import best_weights, check_classes, find_trained
+from common.evaluation import best_weights, find_trained
+from common.folders import check_classes
 from GAN.model import Generator
 from GAN.utils.build import build_model
 from GAN.utils.judge import even_labels, latents
