@@ -127,7 +127,7 @@ def environment(device: torch.device) -> dict:
 
 def facts(data) -> dict:
     """What a checkpoint keeps of the split that a run learns, to know it again."""
-    classes = data.classes if hasattr(data, "shape") else None  # a text's are its characters
+    classes = data.classes if hasattr(type(data), "shape") else None  # a text's are its characters
     return {"classes": classes, "examples": len(data), "checksums": data.checksums}
 
 
