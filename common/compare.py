@@ -70,10 +70,17 @@ def differences(name: str, device: torch.device, batch_size: int, steps: int = 1
     return {"loss": loss_difference, "gradient": gradient_difference}
 
 
-def timings(name: str, device: torch.device, batch_size: int, steps: int, warmup: int = 5) -> dict:
+def timings(name: str, device: torch.device, batch_size: int, steps: int) -> dict:
     """Seconds of each training step in float32, the twins taking turns."""
     twins = dict(zip(("manual", "torch"), make_pair(name, torch.float32, device), strict=True))
     batch = TWINS[name].make_batch(batch_size, twins["torch"].model, torch.float32, device)
+    return time_steps(twins, batch, device, steps)
+
+
+def time_steps(
+    twins: dict, batch: tuple, device: torch.device, steps: int, warmup: int = 5
+) -> dict:
+    """Seconds of each of the twins' training steps on this batch, in turns."""
     seconds = {twin: [] for twin in twins}
     for step in range(warmup + steps):
         for twin, train_step in twins.items():

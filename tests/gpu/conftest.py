@@ -1,4 +1,4 @@
-"""What the tests on a GPU share. `pytest -m gpu` runs them; where there is no GPU, they are skipped.
+"""What the tests on a GPU share. `pytest -m gpu` runs them; where there is none, they are skipped.
 
 They need no network and no data but what code makes.
 """

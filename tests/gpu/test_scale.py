@@ -1,11 +1,13 @@
 """What makes a network fast on a GPU: low precision, channels-last, compiling, and torchrun."""
 
 import functools
+import json
 import math
 
 import pytest
 
 from common import checkpoint
+from common.results import speed
 from tests.running import FOLDERS, assert_one_line, call, finish, history, script, small, start
 
 pytestmark = pytest.mark.gpu
@@ -111,3 +113,14 @@ def test_torchrun_with_synchronised_batch_norm(device, tmp_path, monkeypatch):
     assert "now try" in result.out
     losses = train_losses(history(tmp_path / "run"))
     assert len(losses) == 2 and all(map(math.isfinite, losses))
+
+
+def test_speed_is_measured_on_the_gpu(device, gpu, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(speed, "find_dataset", lambda folder: "shapes")
+    flags = ["--quick", "--device", device, "--json", tmp_path / "speed.json"]
+    result = call(capsys, speed.main, *flags)
+    assert result.code == 0, result.err
+    figures = json.loads((tmp_path / "speed.json").read_text())
+    assert figures["environment"].get("gpu") == gpu
+    assert all(rate > 0 for rate in figures["matmul_gflops"].values())
+    assert len(figures["rows"]) >= 6 and all(row["steps/s"] > 0 for row in figures["rows"])

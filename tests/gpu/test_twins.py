@@ -18,7 +18,7 @@ LOSS, GRADIENT, SMOOTH_GRADIENT = 1e-5, 5e-3, 1e-4
 
 
 def distances(ours: dict, theirs: dict) -> dict[str, float]:
-    """|a - b| / |b| of each tensor, by name; of those that are nothing but rounding, |a - b| / |all|.
+    """|a - b| / |b| of each tensor, by name; of those that are but rounding, |a - b| / |all|.
 
     With the norm of the whole tensor: of its largest value, one changed ReLU would be too much.
     """
