@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import socket
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from common import checkpoint, coloured_shapes, distributed, image_folder
 from common.data import Split
 from common.evaluation import best_weights
 from tests.conftest import user_error
-from tests.running import finish, history, script, small, start
+from tests.running import history, script, small, torchrun
 
 pytestmark = [
     pytest.mark.skipif(
@@ -25,15 +24,6 @@ pytestmark = [
 @pytest.fixture(autouse=True)
 def no_curves(monkeypatch):
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-
-
-def torchrun(*command):
-    """What two processes of `command` print, on this machine alone."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    where = ["--master-addr", "127.0.0.1", "--master-port", port]
-    return finish(start("-m", "torch.distributed.run", "--nproc-per-node", 2, *where, *command))
 
 
 @pytest.fixture(scope="module")
