@@ -5,6 +5,7 @@ import csv
 import importlib
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -150,6 +151,15 @@ def start(*command, cwd: Path = ROOT, more: dict | None = None, **options) -> su
 def finish(process: subprocess.Popen) -> Result:
     out, err = process.communicate(timeout=DEADLINE)
     return Result(process.returncode, out, err)
+
+
+def torchrun(*command, processes: int = 2) -> Result:
+    """What so many processes of `command` print, on this machine alone."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    where = ["--master-addr", "127.0.0.1", "--master-port", port, "--nproc-per-node", processes]
+    return finish(start("-m", "torch.distributed.run", *where, *command))
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:

