@@ -4,6 +4,7 @@ small files to learn from, and whether two runs ended alike."""
 import csv
 import importlib
 import os
+import random
 import signal
 import socket
 import struct
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,12 +155,19 @@ def finish(process: subprocess.Popen) -> Result:
     return Result(process.returncode, out, err)
 
 
+def free_port() -> int:
+    """Below those that the system gives to whoever asks: until torchrun has it, nobody takes it."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 30_000)
+        with socket.socket() as unused, suppress(OSError):
+            unused.bind(("127.0.0.1", port))
+            return port
+
+
 def torchrun(*command, processes: int = 2) -> Result:
     """What so many processes of `command` print, on this machine alone."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    where = ["--master-addr", "127.0.0.1", "--master-port", port, "--nproc-per-node", processes]
+    where = ["--master-addr", "127.0.0.1", "--master-port", free_port()]
+    where += ["--nproc-per-node", processes]
     return finish(start("-m", "torch.distributed.run", *where, *command))
 
 

@@ -2,12 +2,6 @@
 
 import itertools
 import os
-<<<<<<< HEAD
-import random
-import socket
-from contextlib import suppress
-=======
->>>>>>> f5e65d6e0a12556eeb8a6130cad1dac7c5b1cbe5
 
 import pytest
 import torch
@@ -30,24 +24,6 @@ def no_curves(monkeypatch):
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
 
 
-<<<<<<< HEAD
-def free_port() -> int:
-    """Below those that the system gives to whoever asks: until torchrun has it, nobody takes it."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 30_000)
-        with socket.socket() as unused, suppress(OSError):
-            unused.bind(("127.0.0.1", port))
-            return port
-
-
-def torchrun(*command):
-    """What two processes of `command` print, on this machine alone."""
-    where = ["--master-addr", "127.0.0.1", "--master-port", free_port()]
-    return finish(start("-m", "torch.distributed.run", "--nproc-per-node", 2, *where, *command))
-
-
-=======
->>>>>>> f5e65d6e0a12556eeb8a6130cad1dac7c5b1cbe5
 @pytest.fixture(scope="module")
 def goods(tmp_path_factory):
     """A folder of shapes of 16 x 16 pixels: 64 to train on, and fewer than a batch to validate."""

@@ -73,10 +73,8 @@ def differences(name: str, device: torch.device, batch_size, steps: int = 10, **
     return {name: float(np.max(values)) for name, values in found.items()}  # NaN where one is
 
 
-def timings(name: str, device: torch.device, batch_size, steps: int, warmup=5, **kwargs) -> dict:
-    """Seconds of each training step in float32, the twins taking turns."""
-    pair = make_pair(name, torch.float32, device, **kwargs)
-    batch = PAIRS[name].make_batch(batch_size, pair[1].model, torch.float32, device)
+def timings(pair, batch, device: torch.device, steps: int, warmup: int = 5) -> dict:
+    """Seconds of each training step on the batch, the twins taking turns."""
     seconds = {"manual": [], "torch": []}
     for step in range(warmup + steps):
         for train_step, taken in zip(pair, seconds.values(), strict=True):
@@ -92,7 +90,9 @@ def timings(name: str, device: torch.device, batch_size, steps: int, warmup=5, *
 def measure(name: str, device: torch.device, batch_size, steps: int, **kwargs) -> dict:
     """The figures of a pair, which are printed as well. A layer's differences are of one step."""
     found = differences(name, device, batch_size, 1 if name in LAYERS else 10, **kwargs)
-    seconds = timings(name, device, batch_size, steps, **kwargs)
+    pair = make_pair(name, torch.float32, device, **kwargs)
+    batch = PAIRS[name].make_batch(batch_size, pair[1].model, torch.float32, device)
+    seconds = timings(pair, batch, device, steps)
     medians = {twin: statistics.median(values) for twin, values in seconds.items()}
     milliseconds = {twin: round(1e3 * value, 2) for twin, value in medians.items()}
     ratio = medians["manual"] / medians["torch"]

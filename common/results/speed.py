@@ -31,11 +31,16 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import checkpoint, cli
-from common.compare import make_pair, synchronize, time_steps
-from common.compare_steps import TRANSFORMERS, TWINS
 from common.data import ROOT, search_folders
-from common.device import seed_everything, select_device
-from common.record import environment, git_commit
+from common.device import (
+    environment,
+    git_commit,
+    seed_everything,
+    select_device,
+    synchronize,
+)
+from common.results.compare import timings
+from common.results.compare_steps import TRANSFORMERS, TWINS, make_pair
 from common.run import Run
 
 RUNS = {  # each folder's default dataset, and the files that show that it is there
@@ -103,14 +108,14 @@ def train(folder: str, device: torch.device, *flags: str) -> dict:
 
 def train_twins(name: str, device: torch.device, batch_size: int, steps: int) -> list[dict]:
     """The rows of a Transformer by hand and of PyTorch's, on one batch."""
-    manual, native = make_pair(name, torch.float32, device)
-    batch = TWINS[name].make_batch(batch_size, native.model, torch.float32, device)
+    pair = make_pair(name, torch.float32, device)
+    batch = TWINS[name].make_batch(batch_size, pair[1].model, torch.float32, device)
     tokens = int((batch[1] >= 0).sum())  # labels that do not count are below 0
     with FlopCounterMode(display=False) as counter:  # it does not know all of PyTorch's attentions
-        manual(*batch)
+        pair[0](*batch)
     gflop = counter.get_total_flops() / 1e9
-    twins, rows = dict(zip(TWINS[name][:2], (manual, native), strict=True)), []
-    for folder, seconds in time_steps(twins, batch, device, steps).items():
+    rows, seconds_of = [], timings(pair, batch, device, steps).values()
+    for folder, seconds in zip(TWINS[name][:2], seconds_of, strict=True):
         rate, row = 1 / statistics.median(seconds), {"network": f"{folder} {name}"}
         rows.append({**row, "steps/s": rate, "tokens/s": tokens * rate, "GFLOP/s": gflop * rate})
     return rows

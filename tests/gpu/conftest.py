@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""What the tests on a GPU share. `pytest -m gpu` runs them; without a GPU they are skipped.
-=======
 """What the tests on a GPU share. `pytest -m gpu` runs them; where there is none, they are skipped.
->>>>>>> f5e65d6e0a12556eeb8a6130cad1dac7c5b1cbe5
 
 They need no network and no data but what code makes.
 """

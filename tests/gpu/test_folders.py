@@ -128,11 +128,7 @@ def test_other_scripts_use_the_gpu(folder, task, name, flags, trained, device, t
 
 def test_echo_study_uses_the_gpu(device, tmp_path, capsys):
     seed_everything(0)
-<<<<<<< HEAD
-    flags = ["--delays", "5", "--steps", "3", "--hidden-size", "8", "--seeds", "1"]
-=======
     flags = ["--delays", 5, "--steps", 3, "--hidden-size", 8, "--seeds", 1]
->>>>>>> f5e65d6e0a12556eeb8a6130cad1dac7c5b1cbe5
     where = ["--device", device, "--out", tmp_path / "echo.png"]
     result = call(capsys, script("RNN_Manual", "echo").main, *flags, *where)
     assert result.code == 0, result.err

@@ -19,11 +19,7 @@ LOSS, GRADIENT, SMOOTH_GRADIENT = 1e-5, 5e-3, 1e-4
 
 
 def distances(ours: dict, theirs: dict) -> dict[str, float]:
-<<<<<<< HEAD
-    """|a - b| / |b| of each tensor, by name; of those that are only rounding, |a - b| / |all|.
-=======
     """|a - b| / |b| of each tensor, by name; of those that are but rounding, |a - b| / |all|.
->>>>>>> f5e65d6e0a12556eeb8a6130cad1dac7c5b1cbe5
 
     With the norm of the whole tensor: of its largest value, one changed ReLU would be too much.
     """
@@ -80,4 +76,4 @@ def test_comparison_of_layers_runs(device, capsys):
     result = call(capsys, compare.main, *LAYERS, *flags, "--device", device)
     assert result.code == 0, result.err
     numbers = re.findall(r"\d\.\de[-+]\d\d", result.out)
-    assert len(numbers) == 3 and all(float(number) <= 1e-8 for number in numbers)
+    assert len(numbers) == 6 and all(float(number) <= 1e-8 for number in numbers)
