@@ -693,9 +693,11 @@ def test_an_unreadable_file_met_while_streaming_is_named_in_one_line(
     test = load(root)[2]
     path = root / "test" / "dog" / "01.png"
     path.unlink() if content is None else path.write_bytes(content)
+    before = set(multiprocessing.active_children())
     with user_error(path, "cannot be read"):
         list(getattr(test, way)(2))
-    assert multiprocessing.active_children() == [], "workers wait for work that never comes"
+    after = set(multiprocessing.active_children())
+    assert after <= before, "workers wait for work that never comes"
 
 
 @pytest.mark.parametrize("free, expected", [(64, 2), (40, 1), (35, 0), (1, 0), (10_000, 3)])
