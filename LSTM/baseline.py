@@ -30,7 +30,7 @@ RECIPES = {"imdb": COMMON, "csv": COMMON, "templates": COMMON}
 
 
 def make_parser() -> cli.Parser:
-    parser = cli.Parser(__doc__)
+    parser = cli.Parser(__doc__, RECIPES)
     add, names = parser.add_argument, list(RECIPES)
     add("--dataset", choices=names, default=names[0], help="what to learn")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")

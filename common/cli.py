@@ -11,7 +11,7 @@ from pathlib import Path
 from common import folders
 from common.device import PRECISIONS
 from common.errors import UserError, printable
-from common.errors import entry as entry  # every script ends with cli.entry(main)
+from common.errors import entry as entry  # what scripts end with
 
 UNSET = object()
 REFIT = "learn the validation split too, all choices being made; the last epoch counts"

@@ -18,7 +18,7 @@ TOOLS = [  # the other scripts
     "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py", "RNN_Manual/echo.py",
     "RNN_Manual/generate.py", "Transformer_Manual/generate.py", "Transformer_Torch/generate.py",
     "Transformer_Torch/translate.py", "VAE/generate.py", "common/results/compare.py",
-    "common/results/compare_layers.py", "common/results/report.py",
+    "common/results/report.py", "common/results/runs.py", "common/results/speed.py",
 ]  # fmt: skip
 SCRIPTS = [f"{folder}/{name}.py" for folder in FOLDERS for name in ("train", "test")] + TOOLS
 
@@ -162,6 +162,7 @@ WRITTEN = {
     for name in ("--prompt", "--temperature", "--top-k", "--top-p", "--seed", "--run-dir")
 } | {"--length": "test_flags.py::test_a_text_is_as_long_as_asked_for", "--device": DEVICE}
 LAYERS = "test_rnn_manual.py::test_layers_beside_torch_are_equal_and_recorded"
+QUICK = "test_results_speed.py::test_quick_run_prints_one_table_of_all_networks"
 COMPARED = "test_twins.py::test_compare_prints_times_lines_and_differences"
 DRAWN = "test_gan.py::test_the_same_seed_draws_the_same_images"
 WALK = "test_vae.py::test_same_seed_same_images"
@@ -190,12 +191,12 @@ OF_SCRIPT = {
     },
     "RNN_Manual/echo.py": {
         "--delays": ECHO, "--steps": "test_flags.py::test_echo_is_trained_so_often_and_so_long",
-        "--hidden-size": ECHO, "--out": ECHO, "--device": DEVICE,
+        "--hidden-size": ECHO, "--output": ECHO, "--device": DEVICE,
         "--seeds": "test_flags.py::test_echo_is_trained_so_often_and_so_long",
     },
     "LSTM/predict.py": {
         "text": PREDICTED, "--run-dir": PREDICTED, "--device": DEVICE,
-        "--picture": "test_lstm.py::test_empty_texts_and_unknown_words_work",
+        "--picture": "test_lstm.py::test_unknown_words_are_counted",
     },
     "LSTM/baseline.py": {
         "--dataset": BASELINE, "--model": BASELINE, "--ngrams": BASELINE, "--record": BASELINE,
@@ -214,22 +215,24 @@ OF_SCRIPT = {
         "--device": DEVICE,
     },
     "VAE/generate.py": {
-        **dict.fromkeys(("--run-dir", "--number", "--from", "--to", "--seed", "--out"), WALK),
+        **dict.fromkeys(("--run-dir", "--count", "--from", "--to", "--seed", "--output"), WALK),
         "kind": WALK,
         "--label": "test_vae.py::test_bad_flag_of_generate_is_one_line",
         "--data-dir": "test_flags.py::test_a_data_dir_goes_before_the_runs_own",
         "--device": DEVICE,
     },
     "common/results/compare.py": {
-        "twins": COMPARED, "--batch-size": COMPARED, "--steps": COMPARED, "--device": DEVICE,
+        "pairs": COMPARED, "--batch-size": COMPARED, "--steps": COMPARED, "--device": DEVICE,
         "--record": "test_twins.py::test_comparison_of_each_network_is_recorded_and_shown",
+        **dict.fromkeys(("--window", "--input-size", "--hidden-size"), LAYERS),
     },
-    "common/results/compare_layers.py": {
-        **dict.fromkeys(
-            ("--batch-size", "--window", "--input-size", "--hidden-size", "--steps", "--record"),
-            LAYERS,
-        ),
-        "--device": DEVICE,
+    "common/results/runs.py": {
+        "folders": "test_results_runs.py::test_named_folders_alone",
+        "--csv": "test_results_runs.py::test_csv",
+        "--plot": "test_results_runs.py::test_plot_writes_and_says_so",
+    },
+    "common/results/speed.py": {
+        **dict.fromkeys(("--quick", "--json"), QUICK), "--device": DEVICE,
     },
     "common/results/report.py": {
         "--check": "test_report.py::test_check_reports_and_changes_nothing",

@@ -188,7 +188,7 @@ def test_every_class_keeps_an_example_to_learn_from(counts):
 def test_the_recorded_splits_are_what_they_were(N, classes, size, expected):
     """MNIST's, CIFAR-10's and IMDb's sizes: every recorded run was validated on such a split."""
     held_out = stratified_split(torch.arange(N) % classes, size)[1]
-    assert data.sha256(held_out.numpy().tobytes())[:16] == expected
+    assert files.sha256(held_out.numpy().tobytes())[:16] == expected
     assert stratified_split(torch.arange(30) % 3, 6)[1].tolist() == [4, 6, 8, 15, 19, 29]
 
 

@@ -119,7 +119,7 @@ def test_a_compiled_resnet_has_the_gradients_of_a_plain_one(precision):
 
     torch._dynamo.reset()
     torch.manual_seed(0)
-    images, labels = torch.randn(8, 3, 8, 8), torch.arange(8)
+    images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
     images = images.to(memory_format=torch.channels_last)
     model = FastResNet(widths=(4, 8, 8)).to(memory_format=torch.channels_last)
     gradients = []
@@ -231,13 +231,16 @@ def test_a_data_dir_goes_before_the_runs_own(tmp_path, quick):
         (["--data-dir", "elsewhere"], os.path.abspath("elsewhere")),
     ):
         args = cli.test_parser("").parse_args(["--run-dir", str(run_dir), *more])
-        _, config = evaluation.find_trained(tmp_path, args, script("MLP_Torch").RECIPES)
+        _, config = evaluation.find_trained(
+            ROOT / "MLP_Torch", args, script("MLP_Torch").make_parser()
+        )
         assert config.data_dir == str(expected)
 
 
 NEEDED = {"common/results/compare.py": ["MLP"], "VAE/generate.py": ["samples"]}
 OTHERS = [path for path in SCRIPTS if not path.endswith(("/train.py", "/test.py"))
-          and path not in ("common/results/report.py", "LSTM/baseline.py")]  # fmt: skip
+          and path not in ("common/results/report.py", "common/results/runs.py",
+                           "LSTM/baseline.py")]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", OTHERS)
@@ -249,7 +252,7 @@ def test_a_tool_takes_no_unknown_device(path, capsys):
 
 
 def test_echo_is_trained_so_often_and_so_long(tmp_path, capsys, monkeypatch):
-    argv = ["--delays", 2, "--hidden-size", 4, "--out", tmp_path / "echo.png"]
+    argv = ["--delays", 2, "--hidden-size", 4, "--output", tmp_path / "echo.png"]
     trained, fit = [], echo.fit
 
     def note(model, data, steps, window, seed):

@@ -59,7 +59,7 @@ def few_examples(monkeypatch):
 def no_pictures(monkeypatch):
     """Curves take longer to draw than these runs to train."""
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-    monkeypatch.setattr("GAN.train.draw_players", lambda path, diary, title: None)
+    monkeypatch.setattr("GAN.utils.plots.draw_players", lambda path, diary, title: None)
 
 
 def train(folder: str, run_dir, *argv) -> None:

@@ -16,6 +16,7 @@ from torchvision import datasets
 
 from common import checkpoint, cli, data
 from common.data import ROOT
+from common.history import describe
 from common.results import compare, report
 from MLP_Manual.dataset import mnist as idx
 from tests.running import (
@@ -113,7 +114,7 @@ IN_DOUBLE = [(folder, "") for folder in FOLDERS] + [
     ("LSTM", "--pooling attention --word-dropout 0.1 --embedding-dropout 0.1"),
     ("VAE", "--model cvae --network conv --channels 4"),
     ("VAE", "--model iwae --dreg --likelihood gaussian"), ("VAE", "--model ae"),
-    ("GAN", "--model wgan-gp"), ("GAN", "--model hinge"), ("GAN", "--dataset mnist"),
+    ("GAN", "--model wgan-gp"), ("GAN", "--loss hinge"), ("GAN", "--dataset mnist"),
 ]  # fmt: skip
 
 
@@ -407,7 +408,7 @@ def test_record_has_the_keys_of_the_design(folder, trained, recorder, tmp_path):
     names = ["frechet_distance"] if folder in GAMES else names
     for name in names:
         assert row["validation"][name] == pytest.approx(float(best[f"validation_{name}"]))
-        assert f"{name} {row['test'][name]:.4f}" in result.out
+        assert describe({name: row["test"][name]}) in result.out
 
 
 @pytest.mark.parametrize("folder", TESTED)
@@ -472,7 +473,7 @@ def test_unfinished_run_is_not_recorded(trained, recorder, tmp_path):
 def clone(tmp_path):
     """Another clone of the project's code, which is not the one that is installed."""
     for package in ("common", "MLP_Torch"):
-        for path in (ROOT / package).rglob("*.py"):
+        for path in [*(ROOT / package).rglob("*.py"), *(ROOT / package).glob("*.csv")]:
             if "runs" not in path.relative_to(ROOT).parts:
                 copy = tmp_path / "clone" / path.relative_to(ROOT)
                 copy.parent.mkdir(parents=True, exist_ok=True)

@@ -1039,7 +1039,7 @@ def test_writer_is_evaluated_and_writes(own_text, tmp_path, capsys, monkeypatch,
     assert (path / "samples.txt").read_text().count("====") == 4
     monkeypatch.setattr(evaluation, "CHARACTERS", 12)
     result = call(capsys, evaluation.main, "--run-dir", path)
-    assert (result.code, result.err) == (0, "") and "bits_per_character" in result.out
+    assert (result.code, result.err) == (0, "") and "bits per character" in result.out
     assert {"attention", "positions", "schedule"} <= {p.stem for p in path.glob("*.png")}
 
     def write(*argv) -> str:

@@ -291,8 +291,8 @@ def test_transformer_scripts_learn_alike(recipe, task, tmp_path, monkeypatch, do
 
 
 def test_run_of_one_twin_is_no_run_of_the_other(tmp_path, capsys):
-    """The names agree, the optimisers' states do not: said in one line."""
+    """The names agree, the optimisers' states do not: the run says whose it is."""
     path = tmp_path / "run"
     script("MLP_Manual").main([*small("MLP"), "--epochs", "1", "--run-dir", str(path)])
     argv = ["--resume", "--run-dir", path, "--epochs", 2]
-    assert_one_line(call(capsys, script("MLP_Torch").main, *argv), path, "optimiser")
+    assert_one_line(call(capsys, script("MLP_Torch").main, *argv), path, "a run of 'MLP_Manual'")
