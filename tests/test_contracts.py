@@ -28,7 +28,7 @@ TRAINING_STEPS = {
     "RNN_Manual": ("LanguageModel", "SequenceCrossEntropy", (5, 3)),
     "Transformer_Manual": ("LanguageModel", "TokenCrossEntropy", (3, 5)),
 }
-MAX_LINES = {"train.py": 166, "common": 200}  # a short read: about 150
+MAX_LINES = {"train.py": 166, "common": 210}  # a short read: about 150
 
 
 def sources(package: str) -> dict[str, str]:
@@ -505,8 +505,8 @@ def test_common_is_thin():
     lines = {path: len(source.splitlines()) for path, source in sources("common").items()}
     results = {path: n for path, n in lines.items() if path.startswith("common/results/")}
     basement = {path: n for path, n in lines.items() if n and path not in results}
-    assert len(basement) <= 16 and sum(basement.values()) <= 2_000, basement
-    assert len(results) <= 10 and sum(results.values()) <= 1_000, results
+    assert len(basement) <= 16 and sum(basement.values()) <= 2_250, basement
+    assert len(results) <= 10 and sum(results.values()) <= 1_050, results
 
 
 def floors(imported: dict[str, set[str]]) -> dict[str, int]:

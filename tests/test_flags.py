@@ -112,6 +112,7 @@ def test_a_compiled_network_learns_as_a_plain_one_does(folder, tmp_path, quick, 
     assert len(traced) == 1 and losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
+@pytest.mark.compiler  # a minute and a half each
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_compiled_resnet_has_the_gradients_of_a_plain_one(precision):
     """Really compiled: largest values had no gradient with torch 2.3.1, and NaN in bfloat16."""
