@@ -167,6 +167,7 @@ def test_a_game_s_table_has_distances_instead_of_a_loss(root):
     assert dict(zip(head, row, strict=True)) == {
         "dataset": "mnist", "test Fréchet distance": "4.0000",
         "test Fréchet distance, real to real": "2.5000",
+        "test Fréchet distance, less real to real": "1.5000",
         "test Fréchet distance / real to real": "1.60",
         "validation Fréchet distance": "3.0000", "seeds": "1", "epochs": "20", "seconds": "60",
         "parameters": "1,234,567",
@@ -275,7 +276,8 @@ def test_root_readme_lists_every_folder(root):
     ({"loss": 2.0, "exact_match": 0.05, "bleu": 39.0}, ["BLEU", "39.00"]),
     ({"loss": 0.0, "exact_match": 0.995}, ["exact match, %", "99.50"]),
     ({"loss": 100.0, "elbo": -100.0, "log_likelihood": -90.0}, ["log-likelihood, nats", "-90.00"]),
-    ({"frechet_distance": 4.0, "frechet_ratio": 1.6}, ["Fréchet distance / real to real", "1.60"]),
+    ({"frechet_distance": 4.0, "frechet_floor": 2.5, "frechet_ratio": 1.6},
+     ["Fréchet distance, less real to real", "1.5000"]),
 ])  # fmt: skip
 def test_root_readme_shows_what_counts_most(found, figure, root):
     record = make_record("mnist", [0.9])

@@ -41,7 +41,11 @@ def load_records(folder: Path) -> list[dict]:
         place = [*order, record["dataset"]].index(record["dataset"])
         return record["sample"], place, -epochs, record["config"]
 
-    return sorted((json.loads(path.read_text(encoding="utf-8")) for path in paths), key=rank)
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    for test in (run["test"] for record in records for run in record["runs"]):
+        if "frechet_floor" in test:  # a ratio has the estimate's bias above and below
+            test["frechet_excess"] = test["frechet_distance"] - test["frechet_floor"]
+    return sorted(records, key=rank)
 
 
 def columns(records: list[dict]) -> list[tuple[str, str]]:
@@ -84,7 +88,7 @@ def folder_results(folder: Path) -> str:
     metrics = [f"{split} {METRICS[name][0]}" for split, name in shown]
     rows = [[name_of(r), *(cell(r, *metric) for metric in shown), *effort(r)] for r in records]
     lines = table([["dataset", *metrics, *EFFORT], *rows])
-    note = "Mean ± standard deviation over seeds. The commands, to be repeated for each seed:"
+    note = "Mean ± standard deviation of several seeds, else the figure of one. The commands:"
     lines += ["", note, ""]
     for record in records:
         seeds = ", ".join(str(run["seed"]) for run in record["runs"])
@@ -107,11 +111,23 @@ def all_results() -> str:
     return "\n".join(table(rows)) if rows[1:] else "Nothing recorded yet."
 
 
+def superseded() -> str:
+    """Test figures of recipes that were changed afterwards, as older commits recorded them."""
+    old = pd.read_csv(Path(__file__).with_name("superseded.csv"), dtype={"commit": str})
+    rows = [["model", "record", "figure", "test", "seed", "epochs", "commit"]]
+    for r in old.itertuples():
+        name, factor, decimals = METRICS[r.metric]
+        figure = f"{factor * r.figure:.{decimals}f}"
+        rows.append([r.folder, r.config, name, figure, str(r.seed), str(r.epochs), r.commit])
+    return "\n".join(table(rows))
+
+
 def fill(readme: Path) -> str:
     """The README's text with every marked table made anew."""
     text = readme.read_text(encoding="utf-8")
     folder = readme.parent
     tables = {
+        "superseded": superseded,
         "results": lambda: all_results() if folder == ROOT else folder_results(folder),
         "compare": lambda: compare_results(folder),
         "compare_layers": lambda: compare_layer_results(folder),
