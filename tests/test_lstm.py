@@ -501,6 +501,7 @@ def test_without_data_the_default_run_learns_sentences_and_says_so(
     assert_one_line(result, "imdb is not in", imdb.ARCHIVE)
 
 
+@pytest.mark.pictures
 def test_evaluation_draws_pictures_and_prints_the_accuracy(learned, capsys):
     result = call(capsys, evaluation.main, "--run-dir", learned)
     assert (result.code, result.err) == (0, "")
@@ -571,6 +572,7 @@ def test_what_may_go_wrong_with_a_prediction_is_one_line(learned, tmp_path, caps
         assert_one_line(call(capsys, predict.main, "fine", *argv), part)
 
 
+@pytest.mark.pictures
 def test_long_texts_are_shortened_in_the_pictures_of_many():
     words, weights = [str(n) for n in range(50)], torch.arange(50.0)
     shown, shades = plots.shortened(words, weights, 10)
@@ -582,6 +584,7 @@ def test_long_texts_are_shortened_in_the_pictures_of_many():
     assert plots.strengths(torch.tensor([-10.0, 0.0, *[1.0] * 30]))[0] == -1
 
 
+@pytest.mark.pictures
 def test_pictures_of_nasty_texts(tmp_path):
     texts = [["$x^2$", "a\x00b", "\n", "电影", "w" * 300, "_", "\\frac", "😀", "{"], []]
     rows = [("$a$ caption", words, torch.randn(len(words))) for words in texts]
