@@ -396,16 +396,24 @@ def test_stopped_anywhere_and_resumed_is_as_never_stopped(how, step, tmp_path, m
     assert_ended_alike(tmp_path / "run", tmp_path / "whole")
 
 
+IN_BOTH_PRECISIONS = """
+import sys
+from LSTM import test, train
+place, *flags = sys.argv[1:]
+for precision in ("float32", "bfloat16"):
+    run_dir = ["--run-dir", f"{place}/{precision}"]
+    train.main([*flags, "--precision", precision, *run_dir])
+    test.main(run_dir)
+"""
+
+
 def test_bfloat16_trains_and_tests_on_a_cpu_without_avx512(tmp_path):
     """Where oneDNN has no cells in it: the recurrence is in float32."""
-    old, losses = {"ONEDNN_MAX_CPU_ISA": "AVX2"}, []
-    for precision in ("float32", "bfloat16"):
-        place = ["--run-dir", tmp_path / precision]
-        argv = [*small("LSTM"), "--precision", precision, "--epochs", 1, *place]
-        for command in (["LSTM/train.py", *argv], ["LSTM/test.py", *place]):
-            result = finish(start(*command, more=old))
-            assert (result.code, result.err) == (0, "")
-        losses.append(float(history(tmp_path / precision)[0]["train_loss"]))
+    command, old = ["-c", IN_BOTH_PRECISIONS, tmp_path], {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    result = finish(start(*command, *small("LSTM"), "--epochs", 1, more=old))
+    assert (result.code, result.err) == (0, "")
+    rows = [history(tmp_path / precision)[0] for precision in ("float32", "bfloat16")]
+    losses = [float(row["train_loss"]) for row in rows]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.02)
 
 

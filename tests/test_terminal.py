@@ -179,8 +179,8 @@ def test_entry_hears_ctrl_c_again():
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no-such"])
 def test_a_backend_that_is_not_there_is_not_needed(backend, tmp_path):
     env, place = {"MPLBACKEND": backend}, ["--run-dir", tmp_path / "run"]
-    for command in (["train.py", *small("CNN"), "--epochs", 1], ["test.py"]):
-        result = run(f"CNN_Manual/{command[0]}", *command[1:], *place, env=env)
+    for command in (["train.py", *small("MLP"), "--epochs", 1], ["test.py"]):
+        result = run(f"MLP_Manual/{command[0]}", *command[1:], *place, env=env)
         assert (result.returncode, result.stderr) == (0, b"")
     assert (tmp_path / "run" / "curves.png").is_file()
 
