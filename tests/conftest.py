@@ -23,6 +23,13 @@ def no_waiting_for_the_disk(monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
+@pytest.fixture(autouse=True)
+def empty_pictures(request, monkeypatch):
+    """Where a test does not say that it looks at them: one takes longer than a small run."""
+    if request.node.get_closest_marker("pictures") is None:
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *to, **how: None)
+
+
 @contextmanager
 def user_error(*parts, kind=UserError):
     """The block raises a UserError of one line that holds all of `parts`; gives what it raised."""

@@ -252,6 +252,7 @@ def test_a_tool_takes_no_unknown_device(path, capsys):
     assert_one_line(result, "tpu", "cuda")
 
 
+@pytest.mark.pictures
 def test_echo_is_trained_so_often_and_so_long(tmp_path, capsys, monkeypatch):
     argv = ["--delays", 2, "--hidden-size", 4, "--output", tmp_path / "echo.png"]
     trained, fit = [], echo.fit

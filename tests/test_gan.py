@@ -590,6 +590,7 @@ def test_interpolation_goes_from_one_latent_to_another_at_even_pace():
     assert interpolations(generator, 2, 3, 0, label=2)[1].tolist() == [2] * 6
 
 
+@pytest.mark.pictures
 def test_best_epoch_of_a_game_has_the_lowest_frechet_distance(tmp_path):
     rows = [
         {"epoch": n + 1, "dataset": "ring", "train_loss": 1.0, "validation_frechet_distance": d}
@@ -737,6 +738,7 @@ def test_the_floor_is_the_mean_over_halvings(monkeypatch):
 # ---- learning ----
 
 
+@pytest.mark.pictures
 def test_on_the_ring_it_learns_where_the_modes_are(tmp_path, monkeypatch, capsys):
     few_shapes(monkeypatch)
     monkeypatch.setitem(ring.SIZES_SEEDS, "train", (4_096, 1))
@@ -849,6 +851,7 @@ def test_a_generator_alone_that_diverges_is_noticed_in_its_own_step(quick, tmp_p
 # ---- test.py and generate.py ----
 
 
+@pytest.mark.pictures
 def test_a_record_names_the_classifier_and_the_floor(whole, digits, tmp_path, capsys, monkeypatch):
     moved = tmp_path / "GAN"
     (moved / "results").mkdir(parents=True)
@@ -883,6 +886,7 @@ def files_of(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+@pytest.mark.pictures
 def test_the_same_seed_draws_the_same_images(digits, quick, tmp_path, capsys):
     """Of a run that is long enough for running statistics to leave what they start with; its last
     epoch, whatever is nearest to such data."""
@@ -924,6 +928,7 @@ def points(tmp_path_factory):
     return path
 
 
+@pytest.mark.pictures
 def test_points_are_drawn_as_a_map(points, tmp_path, capsys):
     argv = ["--run-dir", points, "--output", tmp_path / "out"]
     assert call(capsys, drawing.main, *argv).code == 0

@@ -396,16 +396,24 @@ def test_stopped_anywhere_and_resumed_is_as_never_stopped(how, step, tmp_path, m
     assert_ended_alike(tmp_path / "run", tmp_path / "whole")
 
 
+IN_BOTH_PRECISIONS = """
+import sys
+from LSTM import test, train
+place, *flags = sys.argv[1:]
+for precision in ("float32", "bfloat16"):
+    run_dir = ["--run-dir", f"{place}/{precision}"]
+    train.main([*flags, "--precision", precision, *run_dir])
+    test.main(run_dir)
+"""
+
+
 def test_bfloat16_trains_and_tests_on_a_cpu_without_avx512(tmp_path):
     """Where oneDNN has no cells in it: the recurrence is in float32."""
-    old, losses = {"ONEDNN_MAX_CPU_ISA": "AVX2"}, []
-    for precision in ("float32", "bfloat16"):
-        place = ["--run-dir", tmp_path / precision]
-        argv = [*small("LSTM"), "--precision", precision, "--epochs", 1, *place]
-        for command in (["LSTM/train.py", *argv], ["LSTM/test.py", *place]):
-            result = finish(start(*command, more=old))
-            assert (result.code, result.err) == (0, "")
-        losses.append(float(history(tmp_path / precision)[0]["train_loss"]))
+    command, old = ["-c", IN_BOTH_PRECISIONS, tmp_path], {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    result = finish(start(*command, *small("LSTM"), "--epochs", 1, more=old))
+    assert (result.code, result.err) == (0, "")
+    rows = [history(tmp_path / precision)[0] for precision in ("float32", "bfloat16")]
+    losses = [float(row["train_loss"]) for row in rows]
     assert losses[0] != losses[1] == pytest.approx(losses[0], rel=0.02)
 
 
@@ -501,6 +509,7 @@ def test_without_data_the_default_run_learns_sentences_and_says_so(
     assert_one_line(result, "imdb is not in", imdb.ARCHIVE)
 
 
+@pytest.mark.pictures
 def test_evaluation_draws_pictures_and_prints_the_accuracy(learned, capsys):
     result = call(capsys, evaluation.main, "--run-dir", learned)
     assert (result.code, result.err) == (0, "")
@@ -571,6 +580,7 @@ def test_what_may_go_wrong_with_a_prediction_is_one_line(learned, tmp_path, caps
         assert_one_line(call(capsys, predict.main, "fine", *argv), part)
 
 
+@pytest.mark.pictures
 def test_long_texts_are_shortened_in_the_pictures_of_many():
     words, weights = [str(n) for n in range(50)], torch.arange(50.0)
     shown, shades = plots.shortened(words, weights, 10)
@@ -582,6 +592,7 @@ def test_long_texts_are_shortened_in_the_pictures_of_many():
     assert plots.strengths(torch.tensor([-10.0, 0.0, *[1.0] * 30]))[0] == -1
 
 
+@pytest.mark.pictures
 def test_pictures_of_nasty_texts(tmp_path):
     texts = [["$x^2$", "a\x00b", "\n", "电影", "w" * 300, "_", "\\frac", "😀", "{"], []]
     rows = [("$a$ caption", words, torch.randn(len(words))) for words in texts]

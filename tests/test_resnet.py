@@ -475,6 +475,7 @@ def test_the_average_of_the_weights_follows_its_closed_form(quick, tmp_path, mon
         torch.testing.assert_close(average, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.pictures
 def test_the_average_is_what_is_validated_and_tested(quick, no_pictures, tmp_path, capsys):
     train(tmp_path / "run", "--ema", 0.8, "--epochs", 1)
     state = checkpoint.load(tmp_path / "run" / "best.safetensors")
@@ -542,6 +543,7 @@ def learned_shapes(tmp_path_factory):
     return run
 
 
+@pytest.mark.pictures
 def test_what_was_learned_on_shapes_serves_on_a_folder_of_other_classes(
     quick, learned_shapes, tmp_path, capsys
 ):
@@ -589,6 +591,7 @@ def test_torchvisions_weights_are_a_start(quick, tmp_path):
         assert torch.equal(state[name], theirs[name])
 
 
+@pytest.mark.pictures
 @pytest.mark.smoke
 def test_evaluation_of_grey_images_draws_every_picture(tmp_path, capsys, quick):
     place, path = make_digits(tmp_path / "data", sizes=(60, 40)), tmp_path / "run"

@@ -14,6 +14,8 @@ from common.data import ROOT
 from common.results import runs
 from tests.running import FOLDERS, assert_one_line, call, environment, script, small
 
+pytestmark = pytest.mark.pictures
+
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):

@@ -591,6 +591,7 @@ def test_gradient_over_distance_is_that_of_autograd():
     torch.testing.assert_close(found, norms / norms[0])
 
 
+@pytest.mark.pictures
 def test_echo_study_draws_its_picture(tmp_path, capsys):
     argv = ["--delays", 2, 3, "--steps", 3, "--hidden-size", 4, "--output", tmp_path / "echo.png"]
     result = call(capsys, echo.main, *argv)
@@ -663,6 +664,7 @@ def test_best_epoch_is_the_one_with_the_lowest_loss(finished):
     assert best == 1 + losses.index(min(losses))
 
 
+@pytest.mark.pictures
 def test_test_split_gives_nats_perplexity_and_bits(finished, tmp_path, capsys, monkeypatch):
     (tmp_path / "RNN_Manual").mkdir()
     monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "RNN_Manual")
@@ -678,6 +680,7 @@ def test_test_split_gives_nats_perplexity_and_bits(finished, tmp_path, capsys, m
     assert f"loss {loss:.4f}" in result.out and list(run["validation"]) == ["loss"]
 
 
+@pytest.mark.pictures
 def test_refit_learns_the_validation_split_and_keeps_the_last_epoch(
     tmp_path, own_text, capsys, monkeypatch
 ):
@@ -710,6 +713,7 @@ def test_refit_that_makes_no_sense_is_one_line(flags, part, capsys):
     assert_one_line(call(capsys, train.main, "--refit", *flags), "--refit", part)
 
 
+@pytest.mark.pictures
 def test_pictures_of_a_network_without_gates(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluation, "draw_neurons", lambda *args: None)
     argv = [*small("RNN"), "--epochs", 1, "--cell", "rnn", "--run-dir", tmp_path / "run"]

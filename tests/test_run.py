@@ -73,6 +73,7 @@ def resume(folder: str, run_dir, *argv) -> None:
 # ---- what a run leaves behind ----
 
 
+@pytest.mark.pictures
 @pytest.mark.smoke
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_run_leaves_its_files(folder, tmp_path, capsys):

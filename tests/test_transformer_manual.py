@@ -1003,6 +1003,7 @@ def test_stopped_amid_an_epoch_goes_on_as_never_stopped(
     assert_ended_alike(tmp_path / "run", tmp_path / "whole")
 
 
+@pytest.mark.pictures
 def test_translator_is_evaluated_recorded_and_drawn(tmp_path, capsys, monkeypatch, no_curves):
     (tmp_path / "Transformer_Manual").mkdir()
     monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "Transformer_Manual")
@@ -1033,6 +1034,7 @@ def test_translator_is_evaluated_recorded_and_drawn(tmp_path, capsys, monkeypatc
     assert_one_line(result, "train.py --task lm")
 
 
+@pytest.mark.pictures
 def test_writer_is_evaluated_and_writes(own_text, tmp_path, capsys, monkeypatch, no_curves):
     path = tmp_path / "run"
     train.main([*own_text, "--run-dir", str(path)])

@@ -184,6 +184,7 @@ def test_inverse_root_schedule_is_the_papers():
     assert max(rates) == pytest.approx(lr)
 
 
+@pytest.mark.pictures
 def test_picture_shows_the_rates_that_the_run_had(tmp_path):
     run(train.main, *small("Transformer"), "--epochs", 2, "--warmup", 3, "--schedule",
         "inverse-sqrt", "--run-dir", tmp_path / "run")  # fmt: skip
@@ -351,6 +352,7 @@ def test_best_epoch_is_the_one_with_the_lowest_loss(translator):
     assert rows[best - 1] == min(rows) and "validation_exact_match" not in history(translator)[0]
 
 
+@pytest.mark.pictures
 def test_translations_are_scored_drawn_and_recorded(translator, tmp_path, capsys, monkeypatch):
     (tmp_path / "Transformer_Torch").mkdir()
     monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "Transformer_Torch")
@@ -376,6 +378,7 @@ def test_translations_are_scored_drawn_and_recorded(translator, tmp_path, capsys
     assert shown == written["data"]["examples"]["test"]
 
 
+@pytest.mark.pictures
 def test_text_has_nats_perplexity_and_bits(writer, tmp_path, capsys, monkeypatch):
     (tmp_path / "Transformer_Torch").mkdir()
     monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "Transformer_Torch")

@@ -731,6 +731,7 @@ def name_of(metric: str) -> str:
     return shown(metric)[0].partition(",")[0]
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize(
     "flags, more, names",
     [
@@ -847,6 +848,7 @@ def size(path) -> tuple[int, int]:
         return picture.size
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("model", ["ae", "vae", "cvae"])
 @pytest.mark.parametrize(
     "kind", ["samples", "interpolation", "walk --from red --to blue", "walk --from disc --to cross"]
@@ -864,6 +866,7 @@ def test_same_seed_same_images(model, kind, quick, trained, tmp_path, capsys):
     assert size(path) == (2 * (34 * columns - 2), 2 * (34 * rows - 2))
 
 
+@pytest.mark.pictures
 def test_images_go_below_the_run_where_no_record_takes_them(quick, trained, capsys):
     path = trained("cvae")
     argv = ["--run-dir", path, "--label", "yellow cross", "--count", 3]
@@ -872,6 +875,7 @@ def test_images_go_below_the_run_where_no_record_takes_them(quick, trained, caps
     assert not list(path.glob("samples*.png"))
 
 
+@pytest.mark.pictures
 def test_walk_of_a_code_goes_from_one_class_mean_to_the_other(quick, trained, capsys):
     """The first column is the image's own code; the last is moved by the difference of means."""
     path = trained("vae")

@@ -610,6 +610,7 @@ def make_goods(root, size=16, number=6):
     return root
 
 
+@pytest.mark.pictures
 def test_what_was_learned_on_shapes_serves_on_smaller_images_of_other_classes(
     quick, tmp_path, capsys
 ):
@@ -634,6 +635,7 @@ def test_what_was_learned_on_shapes_serves_on_smaller_images_of_other_classes(
     assert sorted(file.name for file in path.glob("*.png")) == PICTURES
 
 
+@pytest.mark.pictures
 def test_evaluation_of_grey_images_draws_every_picture(tmp_path, capsys, quick):
     place, path = make_digits(tmp_path / "data", sizes=(60, 40)), tmp_path / "run"
     flags = ["--dataset", "mnist", "--data-dir", place, "--epochs", 1, "--batch-size", 16]

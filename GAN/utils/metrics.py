@@ -39,10 +39,10 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
 def radii(features: Tensor, k: int) -> Tensor:
     """The distance from each row to its k-th nearest other row: (n, D) -> (n,)."""
     found = [
-        torch.cdist(rows, features).kthvalue(k + 1, dim=1).values  # the nearest is the row itself
+        torch.cdist(rows, features).topk(k + 1, largest=False).values  # the nearest: the row itself
         for rows in features.split(CHUNK)
     ]
-    return torch.cat(found)
+    return torch.cat(found)[:, k]
 
 
 def share_within(features: Tensor, centres: Tensor, radius: Tensor) -> float:
