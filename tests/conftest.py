@@ -1,4 +1,4 @@
-"""What every test shares: no data folder from the environment, and the form of a user's error."""
+"""What every test shares: no data folder from the environment, no GPU, the form of an error."""
 
 from contextlib import contextmanager
 
@@ -11,6 +11,14 @@ from common.errors import UserError
 @pytest.fixture(autouse=True)
 def no_data_from_the_environment(monkeypatch):
     monkeypatch.delenv("PLAYGROUND_DATA", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_gpu_but_where_it_is_tested(request, monkeypatch):
+    """A GPU of this machine is for tests/gpu: the others expect the numbers of a CPU."""
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of processes that a test starts
 
 
 @pytest.fixture(scope="module")
