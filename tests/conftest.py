@@ -1,4 +1,4 @@
-"""What every test shares: one thread, no data folder from the environment, a user error's form."""
+"""What every test shares: one thread, no data folder from the environment, no GPU, an error's form."""
 
 import os
 from contextlib import contextmanager
@@ -28,6 +28,14 @@ def empty_pictures(request, monkeypatch):
     """Where a test does not say that it looks at them: one takes longer than a small run."""
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *to, **how: None)
+
+
+@pytest.fixture(autouse=True)
+def no_gpu_but_where_it_is_tested(request, monkeypatch):
+    """A GPU of this machine is for tests/gpu: the others expect the numbers of a CPU."""
+    if request.node.get_closest_marker("gpu") is None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of processes that a test starts
 
 
 @contextmanager
