@@ -1,4 +1,4 @@
-"""What every test shares: one thread, no data folder from the environment, no GPU, an error's form."""
+"""What every test shares: one thread, no GPU, no data of the environment, empty pictures."""
 
 import os
 from contextlib import contextmanager
@@ -9,7 +9,9 @@ import pytest
 # processes that tests start
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # torch reads them at its import
 
-from common.errors import UserError
+import torch  # noqa: E402
+
+from common.errors import UserError  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
