@@ -206,7 +206,8 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "--hidden-size 9; --num-layers 2; --weight-dropout 0.5",
     "Transformer": "--optimizer adamw --weight-decay 0.3; --beta2 0.5; --embed-dim 6; "
     "--num-heads 1; --num-layers 2; --feedforward-dim 9; --dropout 0.3; --activation gelu; "
-    "--no-norm-first; --positions learned; --tokenizer word --warmup 0; --vocabulary-size 20; "
+    "--no-norm-first; --positions learned; --dataset dates --tokenizer word --warmup 0; "
+    "--vocabulary-size 20; "
     "--max-length 10; --schedule inverse-sqrt; --dataset copy; --ema 0.5",
     "VAE": "--model ae; --model iwae; --model iwae --samples 3; --model iwae --samples 3 --dreg; "
     "--model cvae; --beta 3; --beta-warmup 1; --samples 2; --latent-dim 3; --likelihood grey; "
@@ -261,7 +262,7 @@ def test_early_stopping(folder, tmp_path, capsys, no_pictures):
 
 
 @pytest.mark.parametrize("folder", [f for f in FOLDERS if f not in AUTOENCODERS + GAMES])
-def test_every_folder_stops_when_its_patience_ends(folder, tmp_path, monkeypatch, quick):
+def test_every_folder_stops_when_its_patience_ends(folder, tmp_path, monkeypatch, no_pictures):
     asked = []
 
     def stop(self, patience):
