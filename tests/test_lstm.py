@@ -548,6 +548,7 @@ def test_a_text_without_a_word_is_one_line(text, learned, tmp_path, capsys):
     assert result.out == "" and not picture.exists()
 
 
+@pytest.mark.pictures
 def test_unknown_words_are_counted(learned, tmp_path, capsys):
     picture = tmp_path / "words.png"
     argv = ["--run-dir", learned, "--picture", picture, "--", "qwerty zxcvb 电影"]
