@@ -62,8 +62,7 @@ def test_folder_learns_evaluates_and_says_on_which_gpu(
     assert result.code == 0, result.err
     record = tmp_path / folder / "results" / "small.json"
     (row,) = json.loads(record.read_text())["runs"]
-    for name, value in row["test"].items():
-        assert math.isfinite(value) and f"{name} {value:.4f}" in result.out
+    assert row["test"] and all(map(math.isfinite, row["test"].values()))
     assert facts(run_dir / "config.json") == facts(record) == {"device": device.type, "gpu": gpu}
 
 
@@ -117,6 +116,7 @@ OTHER_SCRIPTS = [  # folder, task, script, flags
 ]
 
 
+@pytest.mark.pictures
 @pytest.mark.parametrize("folder, task, name, flags", OTHER_SCRIPTS)
 def test_other_scripts_use_the_gpu(folder, task, name, flags, trained, device, tmp_path, capsys):
     where = ["--run-dir", trained(folder, task), "--device", device]
@@ -126,10 +126,11 @@ def test_other_scripts_use_the_gpu(folder, task, name, flags, trained, device, t
     assert result.out.strip()
 
 
+@pytest.mark.pictures
 def test_echo_study_uses_the_gpu(device, tmp_path, capsys):
     seed_everything(0)
     flags = ["--delays", 5, "--steps", 3, "--hidden-size", 8, "--seeds", 1]
-    where = ["--device", device, "--out", tmp_path / "echo.png"]
+    where = ["--device", device, "--output", tmp_path / "echo.png"]
     result = call(capsys, script("RNN_Manual", "echo").main, *flags, *where)
     assert result.code == 0, result.err
     assert (tmp_path / "echo.png").is_file()

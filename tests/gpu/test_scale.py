@@ -118,8 +118,7 @@ def test_torchrun_with_synchronised_batch_norm(device, tmp_path, monkeypatch):
     assert len(found) == 2 and all(map(math.isfinite, found))
 
 
-def test_speed_is_measured_on_the_gpu(device, gpu, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "find_dataset", lambda folder: "shapes")
+def test_speed_is_measured_on_the_gpu(device, gpu, tmp_path, capsys):
     flags = ["--quick", "--device", device, "--json", tmp_path / "speed.json"]
     result = call(capsys, speed.main, *flags)
     assert result.code == 0, result.err
