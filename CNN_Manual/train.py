@@ -1,13 +1,10 @@
 """Train the hand-written CNN: `python CNN_Manual/train.py` learns MNIST in two minutes."""
 
-import signal
-import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+if not __package__:  # started by its path
+    import start  # noqa: F401
 
 from CNN_Manual.dataset import load_training, mnist
 from CNN_Manual.model import CNN

@@ -1,13 +1,10 @@
 """Train the PyTorch CNN: `python CNN_Torch/train.py` learns MNIST in about a minute."""
 
-import signal
-import sys
 from argparse import BooleanOptionalAction
 from pathlib import Path
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+if not __package__:  # started by its path
+    import start  # noqa: F401
 
 import torch
 from torch import Tensor, nn

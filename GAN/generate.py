@@ -1,12 +1,9 @@
 """Draw with a trained generator: `python GAN/generate.py --count 100`, or `--interpolate 6`."""
 
-import signal
-import sys
 from pathlib import Path
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+if not __package__:  # started by its path
+    import start  # noqa: F401
 
 import torch
 

@@ -4,14 +4,11 @@ Trains each cell on the echo task with growing delays, from several seeds, and d
 echoes that are right and, at the longest delay, the norm of the gradient over the distance in time.
 """
 
-import signal
-import sys
 from itertools import count
 from pathlib import Path
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+if not __package__:  # started by its path
+    import start  # noqa: F401
 
 import torch
 

@@ -1,12 +1,9 @@
 """Evaluate a run of the hand-written network on the test split, and draw what its units do."""
 
-import signal
-import sys
 from pathlib import Path
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+if not __package__:  # started by its path
+    import start  # noqa: F401
 
 from common import checkpoint, cli
 from common.console import print_metrics

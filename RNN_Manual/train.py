@@ -1,13 +1,10 @@
 """Train a hand-written recurrent network: `python RNN_Manual/train.py` learns Shakespeare."""
 
 import math
-import signal
-import sys
 from pathlib import Path
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+if not __package__:  # started by its path
+    import start  # noqa: F401
 
 from common import cli
 from common.device import seed_everything, select_device

@@ -1,14 +1,11 @@
 """Evaluate a run of a Transformer on the test split, and draw where its heads look."""
 
-import signal
-import sys
 import time
 from argparse import Namespace
 from pathlib import Path
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+if not __package__:  # started by its path
+    import start  # noqa: F401
 
 from common import checkpoint, cli
 from common.console import print_metrics

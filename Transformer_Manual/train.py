@@ -1,13 +1,10 @@
 """Train a Transformer: to translate German, or with `--task lm` to write like Shakespeare."""
 
-import signal
-import sys
 from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+if not __package__:  # started by its path
+    import start  # noqa: F401
 
 from common import cli
 from common.device import autocast, seed_everything, select_device

@@ -2,15 +2,13 @@
 line by line from standard input (or a file, --input) to standard output."""
 
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+if not __package__:  # started by its path
+    import start  # noqa: F401
 
 from common import checkpoint, cli
 from common.device import select_device

@@ -1,13 +1,10 @@
 """Train a Vision Transformer: `python ViT/train.py` learns CIFAR-10 in about ten minutes."""
 
-import signal
-import sys
 from argparse import BooleanOptionalAction, Namespace
 from pathlib import Path
 
-if not __package__:  # started by its path: it runs this clone, whichever is installed
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until cli.entry: the imports have no traceback
+if not __package__:  # started by its path
+    import start  # noqa: F401
 
 import torch
 from torch import nn
