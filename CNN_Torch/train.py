@@ -15,14 +15,7 @@ from CNN_Torch.utils.augment import random_affine, random_flip
 from CNN_Torch.utils.optim import OPTIMIZERS
 from common import cli
 from common.data import Split
-from common.device import (
-    PRECISIONS,
-    autocast,
-    compiled,
-    grad_scaler,
-    seed_everything,
-    select_device,
-)
+from common.device import autocast, compiled, grad_scaler, seed_everything, select_device
 from common.errors import UserError
 from common.metrics import metrics_of
 from common.run import Run
@@ -64,7 +57,7 @@ def make_parser() -> cli.Parser:
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
     add("--flip-test", action="store_true", help="evaluate with mirrored images as well")
-    add("--precision", choices=PRECISIONS, default="float32", help="of the forward pass (AMP)")
+    add("--precision", choices=cli.PRECISIONS, default="float32", help="of the forward pass (AMP)")
     add("--channels-last", action=BooleanOptionalAction, default=True, help="memory layout: NHWC")
     add("--compile", action="store_true", help="compile the model (torch.compile)")
     return parser

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from common import cli, distributed
-from common.device import PRECISIONS, autocast, grad_scaler, seed_everything, select_device
+from common.device import autocast, grad_scaler, seed_everything, select_device
 from common.metrics import metrics_of
 from common.run import Run
 from common.schedules import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, moving_average
@@ -60,7 +60,7 @@ def make_parser() -> cli.Parser:
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
-    add("--precision", choices=PRECISIONS, default="float32", help="of the forward pass (AMP)")
+    add("--precision", choices=cli.PRECISIONS, default="float32", help="of the forward pass (AMP)")
     return parser
 
 

@@ -10,14 +10,7 @@ import torch
 from torch import nn
 
 from common import cli, distributed
-from common.device import (
-    PRECISIONS,
-    autocast,
-    compiled,
-    grad_scaler,
-    seed_everything,
-    select_device,
-)
+from common.device import autocast, compiled, grad_scaler, seed_everything, select_device
 from common.errors import UserError
 from common.run import Run
 from common.schedules import TRANSFORMER_SCHEDULES, make_schedule, moving_average
@@ -81,7 +74,7 @@ def make_parser() -> cli.Parser:
     add("--refit", action="store_true", help="lm: " + cli.REFIT)
     add("--sample-length", type=cli.natural, help="lm: characters written after each epoch")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
-    add("--precision", choices=PRECISIONS, default="float32", help="of the forward pass (AMP)")
+    add("--precision", choices=cli.PRECISIONS, default="float32", help="of the forward pass (AMP)")
     add("--compile", action="store_true", help="compile the model (torch.compile)")
     add("--accumulate", type=cli.positive_int, default=1, help="parts that a batch is computed in")
     return parser

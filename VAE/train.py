@@ -115,7 +115,7 @@ def main(argv=None):
     if args.batch_norm:
         cli.check_batch_norm(min(args.batch_size, len(train)))
     num_batches = train.num_batches(args.batch_size)
-    total_steps = cli.total_steps(args, num_batches)
+    steps = cli.total_steps(args, num_batches)
 
     seed_everything(args.seed)
     model = build_model(args, train).to(device=device)
@@ -127,9 +127,7 @@ def main(argv=None):
         return args.beta * min(1.0, (step + 1) / max(1, args.beta_warmup * num_batches))
 
     with Run(FOLDER, args, model, optimizer, train, average=average) as run:
-        schedule = make_schedule(
-            args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
-        )
+        schedule = make_schedule(args.schedule, optimizer, args.lr, steps, args.warmup, run.step)
         run.announce(train, validation)
         for _ in range(run.epoch, args.epochs):
             model.train()
