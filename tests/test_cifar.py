@@ -13,6 +13,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torchvision import datasets
 
 from common import data
@@ -48,7 +49,7 @@ def make_batch(dataset, seed):
 
 def make_files(place, dataset, first=0):
     """The dataset's folder below `place`, made to pass for the real one: name -> content."""
-    official = cifar.SETS[dataset]
+    official = cifar.official_set(dataset)
     folder, contents = place / official.base_folder, {}
     folder.mkdir(parents=True)
     names = [name for name, _ in official.train_list + official.test_list]
@@ -65,7 +66,7 @@ def make_files(place, dataset, first=0):
 
 def pack(place, dataset):
     """The archive of the dataset's folder, in that folder's place."""
-    official = cifar.SETS[dataset]
+    official = cifar.official_set(dataset)
     with tarfile.open(place / official.filename, "w:gz") as archive:
         archive.add(place / official.base_folder, official.base_folder)
     shutil.rmtree(place / official.base_folder)
@@ -86,7 +87,7 @@ def known(tmp_path, monkeypatch):
     """A function: the checksums that torchvision knows are those of these files from now on."""
 
     def make_known(dataset, contents, archive=None):
-        official = cifar.SETS[dataset]
+        official = cifar.official_set(dataset)
         for name in ("train_list", "test_list"):
             files = [[n, md5(contents[n])] for n, _ in getattr(official, name)]
             monkeypatch.setattr(official, name, files)
@@ -120,7 +121,7 @@ def files(dataset, folder, known, no_network):
     """Small files of the dataset in the model's own dataset folder."""
     contents = make_files(folder / "dataset", dataset)
     known(dataset, contents)
-    return folder / "dataset" / cifar.SETS[dataset].base_folder
+    return folder / "dataset" / cifar.official_set(dataset).base_folder
 
 
 def expected(dataset, seeds):
@@ -136,7 +137,7 @@ def expected(dataset, seeds):
 @pytest.mark.smoke
 def test_pixels_and_labels_are_those_of_the_files_in_order(files, dataset, folder):
     """Each row holds 1,024 red, then green, then blue values, row by row of the image."""
-    last = len(cifar.SETS[dataset].train_list)
+    last = len(cifar.official_set(dataset).train_list)
     for train, seeds in ((True, range(last)), (False, [last])):
         split = cifar.load(dataset, train, folder, None)
         images, labels = expected(dataset, seeds)
@@ -147,7 +148,7 @@ def test_pixels_and_labels_are_those_of_the_files_in_order(files, dataset, folde
 
 def test_images_are_torchvisions(files, dataset, folder):
     split = cifar.load(dataset, True, folder, None)
-    theirs = cifar.SETS[dataset](files.parent, train=True)
+    theirs = cifar.official_set(dataset)(files.parent, train=True)
     for n in (0, 7, len(theirs) - 1):
         image, label = theirs[n]
         assert np.array_equal(split.inputs[n].permute(1, 2, 0).numpy(), np.asarray(image))
@@ -164,7 +165,7 @@ def test_the_validation_split_is_stratified_and_out_of_the_training_files(
         return
     monkeypatch.setattr(cifar, "VALIDATION_SIZE", 10)
     train, validation = cifar.load_training(dataset, folder, None)
-    images, labels = expected(dataset, range(len(cifar.SETS[dataset].train_list)))
+    images, labels = expected(dataset, range(len(cifar.official_set(dataset).train_list)))
     rows, held_out = stratified_split(labels, 10)
     for part, chosen in ((train, rows), (validation, held_out)):
         assert torch.equal(part.inputs, images[chosen])
@@ -179,7 +180,7 @@ def test_of_the_real_50000_images_5000_are_held_out():
 
 
 def test_checksums_are_those_of_the_files_read(files, dataset, folder):
-    official = cifar.SETS[dataset]
+    official = cifar.official_set(dataset)
     for train, listed in ((True, official.train_list), (False, official.test_list)):
         names = [name for name, _ in listed]
         sums = {name: hashlib.sha256((files / name).read_bytes()).hexdigest() for name in names}
@@ -220,7 +221,7 @@ def test_a_data_dir_that_is_no_folder_is_refused(files, dataset, folder, tmp_pat
 
 
 def test_missing_data_without_a_network_says_where_it_looked(dataset, folder, no_network):
-    official = cifar.SETS[dataset]
+    official = cifar.official_set(dataset)
     parts = [dataset, folder / "dataset", no_network, official.base_folder, "--data-dir"]
     with user_error(*parts, kind=DataMissing):
         cifar.load_training(dataset, folder, None)
@@ -231,7 +232,7 @@ def test_missing_data_without_a_network_says_where_it_looked(dataset, folder, no
 
 
 def test_an_archive_in_the_folder_is_unpacked(files, dataset, folder, known):
-    official = cifar.SETS[dataset]
+    official = cifar.official_set(dataset)
     contents = {path.name: path.read_bytes() for path in files.iterdir()}
     archive = pack(files.parent, dataset)
     known(dataset, contents, archive)
@@ -247,7 +248,7 @@ def test_what_an_interrupted_unpacking_left_is_mended(files, dataset, folder, kn
     archive = pack(files.parent, dataset)
     known(dataset, contents, archive)
     files.mkdir()
-    name = cifar.SETS[dataset].train_list[0][0]
+    name = cifar.official_set(dataset).train_list[0][0]
     (files / name).write_bytes(contents[name][:100])
     cifar.load(dataset, True, folder, None)
     assert {path.name: path.read_bytes() for path in files.iterdir()} == contents
@@ -259,16 +260,16 @@ def test_two_processes_may_unpack_at_the_same_time(files, dataset, folder, known
     contents = {path.name: path.read_bytes() for path in files.iterdir()}
     archive = pack(files.parent, dataset)
     known(dataset, contents, archive)
-    extract, depth = cifar.extract_archive, []
+    extract, depth = torchvision.datasets.utils.extract_archive, []
 
     def slow(*args):
         extract(*args)
         if not depth:
             depth.append(1)
-            cifar.unpack(cifar.SETS[dataset], archive, files)
+            cifar.unpack(cifar.official_set(dataset), archive, files)
             depth.append(files.stat().st_ino)
 
-    monkeypatch.setattr(cifar, "extract_archive", slow)
+    monkeypatch.setattr("torchvision.datasets.utils.extract_archive", slow)
     cifar.load(dataset, True, folder, None)
     assert files.stat().st_ino == depth[1]
     assert sorted(os.listdir(files.parent)) == sorted([files.name, archive.name])
@@ -301,7 +302,7 @@ DAMAGE = {
 @pytest.mark.parametrize("change", DAMAGE.values(), ids=DAMAGE)
 @pytest.mark.parametrize("which", ["train", "test", "meta"])
 def test_a_damaged_file_is_named_in_one_line(files, dataset, folder, which, change):
-    official = cifar.SETS[dataset]
+    official = cifar.official_set(dataset)
     name = {
         "train": official.train_list[-1][0],
         "test": official.test_list[0][0],
@@ -322,7 +323,7 @@ def test_a_pickle_with_code_is_refused_unread(which, files, dataset, folder, tmp
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "it ran"),)
 
-    official = cifar.SETS[dataset]
+    official = cifar.official_set(dataset)
     names = {"train": official.train_list[0][0], "test": official.test_list[0][0]}
     name = names.get(which, official.meta["filename"])
     (files / name).write_bytes(pickle.dumps(Code()))

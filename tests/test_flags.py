@@ -115,7 +115,11 @@ def test_a_compiled_network_learns_as_a_plain_one_does(folder, tmp_path, quick, 
 @pytest.mark.compiler  # a minute and a half each
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_compiled_resnet_has_the_gradients_of_a_plain_one(precision):
-    """Really compiled: largest values had no gradient with torch 2.3.1, and NaN in bfloat16."""
+    """Really compiled: largest values had no gradient with torch 2.3.1, and NaN in bfloat16.
+
+    In bfloat16 both round, each in its own places: compiled gradients have to be as near to those
+    of float32 as plain ones are.
+    """
     from ResNet.model import FastResNet
 
     torch._dynamo.reset()
@@ -123,18 +127,19 @@ def test_a_compiled_resnet_has_the_gradients_of_a_plain_one(precision):
     images, labels = torch.randn(8, 3, 32, 32), torch.arange(8)
     images = images.to(memory_format=torch.channels_last)
     model = FastResNet(widths=(4, 8, 8)).to(memory_format=torch.channels_last)
-    gradients = []
-    for network in (model, torch.compile(model, backend="inductor")):
+
+    def gradient(network, dtype):
         model.zero_grad()
-        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             loss = nn.functional.cross_entropy(network(images), labels)
         loss.backward()
-        gradients.append(
-            torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
-        )
-    tolerance = 1e-4 if precision == torch.float32 else 0.1
-    distance = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
-    assert distance <= tolerance, "and NaN is not"
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+
+    exact = gradient(model, torch.float32)
+    compiled = gradient(torch.compile(model, backend="inductor"), precision)
+    distance = (compiled - exact).norm() / exact.norm()
+    plain = (gradient(model, precision) - exact).norm() / exact.norm()
+    assert distance <= 1.5 * plain + 1e-4, "and NaN is not"
 
 
 @pytest.mark.parametrize("layout", ["--channels-last", "--no-channels-last"])

@@ -101,6 +101,20 @@ def test_help_of_the_tools_reads(main, capsys):
     assert result.code == 0 and result.out.startswith("usage: ") and result.err == ""
 
 
+IMPORTS = """
+import importlib, sys
+for folder in sys.argv[1:]:
+    importlib.import_module(f"{folder}.train").make_parser()
+slow = {"kornia", "matplotlib", "mlxtend", "pandas", "scipy", "sklearn", "torchvision"}
+print(*sorted(slow & sys.modules.keys()))
+"""
+
+
+def test_a_script_imports_what_is_slow_when_it_needs_it():
+    """So --help comes at once, and a wrong flag is said at once."""
+    assert finish(start("-c", IMPORTS, *FOLDERS)) == (0, "\n", "")
+
+
 @pytest.fixture
 def double_precision():
     torch.set_default_dtype(torch.float64)

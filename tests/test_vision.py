@@ -88,7 +88,7 @@ def test_the_default_is_replaced_by_shapes_and_says_so(folder, capsys):
         assert str(part) in err
 
 
-@pytest.mark.parametrize("dataset", cifar.SETS)
+@pytest.mark.parametrize("dataset", cifar.NAMES)
 def test_a_named_dataset_is_never_replaced(folder, dataset):
     with user_error(f"{dataset} is not in", folder / "dataset", kind=DataMissing):
         images_of.or_shapes(dataset, True, None)

@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms.functional import pil_to_tensor
 
 from common.errors import UserError
 
@@ -94,6 +92,8 @@ def middle(image: Image.Image, width: int, height: int) -> Image.Image:
 
 def fit(path: Path, size: int, content: bytes | None = None) -> Tensor:
     """Scale the shorter side to `size` and cut out the middle -> (3, size, size) uint8."""
+    from torchvision.transforms.functional import pil_to_tensor  # slow to import
+
     image = read_image(path, content)
     longest = LONGEST * min(image.size)
     image = middle(image, longest, longest)
@@ -111,5 +111,8 @@ def random_crop(path: Path, size: int) -> Tensor:
 
     For training on large images, as Inception and ResNet were (Szegedy et al., 2014, section 6).
     """
+    from torchvision.transforms import RandomResizedCrop  # slow to import
+    from torchvision.transforms.functional import pil_to_tensor
+
     image = RandomResizedCrop(size, scale=(0.35, 1), antialias=True)(read_image(path))
     return pil_to_tensor(image)

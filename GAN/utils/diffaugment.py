@@ -1,7 +1,6 @@
 """Changes that the discriminator sees everything through, so that few images last longer (Zhao et
 al., 2020, arXiv:2006.10738, section 3.2). By kornia."""
 
-import kornia.augmentation as K
 from torch import Tensor
 
 from common.errors import UserError
@@ -19,6 +18,8 @@ class Augmentation:
     """
 
     def __init__(self, names: list[str], shape: tuple[int, ...]):
+        import kornia.augmentation as K  # slow to import
+
         if names and len(shape) != 3:
             raise UserError("--augment changes images; the ring has points")
         side = shape[-1]

@@ -13,7 +13,7 @@ FOLDER = Path(__file__).resolve().parent.parent
 
 def or_shapes(dataset: str, named: bool, data_dir: str | None) -> str:
     """`dataset` if it can be had; else, unless the user named it, "shapes", said loudly."""
-    if dataset not in cifar.SETS:
+    if dataset not in cifar.NAMES:
         return dataset
     notice = (
         "So this run learns MADE-UP coloured shapes instead.\n"
@@ -27,7 +27,7 @@ def load_training(args: Namespace) -> tuple[Split, Split]:
     """The training and validation splits: uint8 images (N, C, H, W), labels (N,)."""
     image_folder.check_size_flag(args)
     dataset, data_dir = args.dataset, args.data_dir
-    if dataset in cifar.SETS:
+    if dataset in cifar.NAMES:
         return cifar.load_training(dataset, FOLDER, data_dir)
     if dataset in mnist.FOLDERS:
         return mnist.load_training(dataset, FOLDER, data_dir)
@@ -39,7 +39,7 @@ def load_training(args: Namespace) -> tuple[Split, Split]:
 def load_test(args: Namespace) -> Split:
     """The test split, for test.py alone."""
     dataset, data_dir = args.dataset, args.data_dir
-    if dataset in cifar.SETS:
+    if dataset in cifar.NAMES:
         return cifar.load(dataset, False, FOLDER, data_dir)
     if dataset in mnist.FOLDERS:
         return mnist.load_test(dataset, FOLDER, data_dir)

@@ -4,7 +4,6 @@ import argparse
 import warnings
 from argparse import BooleanOptionalAction
 
-import kornia.augmentation as K
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,6 +36,8 @@ class Augmentation:
     """
 
     def __init__(self, args: argparse.Namespace, image_size: int, num_classes: int):
+        import kornia.augmentation as K  # slow to import
+
         if args.mixup + args.cutmix > 1:
             raise UserError("--mixup and --cutmix are shares of the batches: together at most 1")
         if args.crop >= image_size:

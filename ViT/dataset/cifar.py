@@ -8,15 +8,20 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torchvision import datasets
-from torchvision.datasets.utils import check_integrity, extract_archive
 
 from common.data import Split, find, stratified_split
 from common.errors import UserError
 from common.files import sha256
 
 VALIDATION_SIZE = 5_000
-SETS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+NAMES = ("cifar10", "cifar100")
+
+
+def official_set(dataset: str) -> type:
+    """torchvision's class, which knows the files, their md5 and where to fetch them."""
+    from torchvision import datasets  # slow to import
+
+    return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
 
 
 def find_root(dataset: str, folder: Path, data_dir: str | None) -> Path:
@@ -24,7 +29,7 @@ def find_root(dataset: str, folder: Path, data_dir: str | None) -> Path:
 
     Raises DataMissing when there is neither a copy nor a network.
     """
-    official = SETS[dataset]
+    official = official_set(dataset)
 
     def holds(place: Path) -> bool:
         return os.path.isdir(place / official.base_folder) or os.path.isfile(
@@ -41,7 +46,7 @@ def load(dataset: str, train: bool, folder: Path, data_dir: str | None) -> Split
     torchvision checks every file's md5. Raises UserError for files that are damaged.
     """
     root = find_root(dataset, folder, data_dir)
-    official = SETS[dataset]
+    official = official_set(dataset)
     names = [name for name, _ in (official.train_list if train else official.test_list)]
     place, archive = root / official.base_folder, root / official.filename
     try:
@@ -62,6 +67,8 @@ def load(dataset: str, train: bool, folder: Path, data_dir: str | None) -> Split
 
 def damaged(official: type, place: Path) -> list[str]:
     """The files of the folder `place` that are not there, or not as they should be."""
+    from torchvision.datasets.utils import check_integrity
+
     files = [*official.train_list, *official.test_list]
     files.append((official.meta["filename"], official.meta["md5"]))
     return [name for name, md5 in files if not check_integrity(str(place / name), md5)]
@@ -70,6 +77,8 @@ def damaged(official: type, place: Path) -> list[str]:
 def unpack(official: type, archive: Path, place: Path) -> None:
     """Put the archive's folder to `place`, whole or not at all, also where other processes do the
     same. Raises UserError for an archive that is damaged."""
+    from torchvision.datasets.utils import check_integrity, extract_archive
+
     if not check_integrity(str(archive), official.tgz_md5):
         raise UserError(f"{archive} is damaged: delete it and download again")
     temporary = Path(tempfile.mkdtemp(prefix=".unpack-", dir=archive.parent))
