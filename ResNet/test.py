@@ -13,12 +13,13 @@ from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.folders import dataset_name
 from common.metrics import confusion_matrix, metrics_of
-from common.plots import draw_confusion_matrix, draw_overlays, draw_worst_mistakes
+from common.plots import draw_confusion_matrix, draw_worst_mistakes
 from common.results.records import write_record
 from ResNet.dataset import load_test, load_training
 from ResNet.dataset.normalize import Normalize, to_float
 from ResNet.train import build_model, make_parser
 from ResNet.utils.gradcam import grad_cam
+from ResNet.utils.overlays import draw_overlays
 from ResNet.utils.plots import draw_filters
 from ResNet.utils.predict import predict_all
 

@@ -13,7 +13,6 @@ from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.metrics import bits_per_character, perplexity
 from common.results.records import write_record
-from common.schedules import learning_rates
 from Transformer_Torch.dataset import load_test, load_training, restore_tokenizer
 from Transformer_Torch.train import build_model
 from Transformer_Torch.train import make_parser as train_parser
@@ -21,6 +20,7 @@ from Transformer_Torch.utils import bleu
 from Transformer_Torch.utils.attention import over_text, over_translation
 from Transformer_Torch.utils.attention_plots import draw_attention, draw_positions, draw_schedule
 from Transformer_Torch.utils.evaluation import ONE_ANSWER, mean_loss, shortened, translate
+from Transformer_Torch.utils.optim import learning_rates
 
 FOLDER = Path(__file__).resolve().parent
 CHARACTERS = 32  # of a text in the picture of the attention

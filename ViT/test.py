@@ -13,12 +13,13 @@ from common.device import select_device
 from common.evaluation import find_trained, load_best
 from common.folders import dataset_name
 from common.metrics import confusion_matrix, metrics_of
-from common.plots import draw_confusion_matrix, draw_overlays, draw_worst_mistakes
+from common.plots import draw_confusion_matrix, draw_worst_mistakes
 from common.results.records import write_record
 from ViT.dataset import load_test, load_training
 from ViT.dataset.normalize import Normalize, to_float
 from ViT.train import make_parser
 from ViT.utils.build import build_model
+from ViT.utils.overlays import draw_overlays
 from ViT.utils.plots import draw_filters, draw_positions
 from ViT.utils.predict import predict_all
 from ViT.utils.rollout import relevance

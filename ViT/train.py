@@ -58,7 +58,10 @@ def make_parser() -> cli.Parser:
     add("--flip-test", action=BooleanOptionalAction, help="evaluate with mirrored images as well")
     augmentation.add_flags(parser)
     pretrained.add_flags(parser)
-    cli.add_scale_flags(parser)
+    add("--precision", choices=cli.PRECISIONS, default="float32", help="of the forward pass (AMP)")
+    add("--compile", action="store_true", help="compile the model (torch.compile)")
+    add("--accumulate", type=cli.positive_int, default=1, help="parts that a batch is computed in")
+    add("--sync-batch-norm", action="store_true", help="torchrun on GPUs: statistics of all")
     return parser
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import folders
-from common.device import PRECISIONS
+from common.device import PRECISIONS as PRECISIONS  # choices of a flag
 from common.errors import UserError, printable
 from common.errors import entry as entry  # what scripts end with
 
@@ -26,10 +26,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line and which takes no abbreviated flags.
-
-    `recipes` holds the defaults of each --dataset, `models` what each --model brings along.
-    """
+    """An ArgumentParser whose errors are one line and which takes no abbreviated flags. `recipes`
+    holds the defaults of each --dataset, `models` what each --model brings along."""
 
     def __init__(self, description: str, recipes: dict | None = None, models: dict | None = None):
         width = min(100, shutil.get_terminal_size().columns - 2)
@@ -46,8 +44,7 @@ class Parser(argparse.ArgumentParser):
             asked = {k: v for k, v in vars(few.parse_known_args(words)[0]).items() if v}
             dataset = default_dataset(self.recipes, asked)
             dataset = dataset if dataset in self.recipes else next(iter(self.recipes))
-            recipe = with_model(self.recipes[dataset], asked.get("model"), self.models)
-            self.set_defaults(**{**recipe, **asked, "dataset": dataset})
+            self.set_defaults(**{**self.defaults(dataset, asked.get("model")), **asked})
             self.epilog = f"The defaults are {dataset}'s; --dataset NAME --help shows NAME's."
         return super().parse_args(args, namespace)
 
@@ -98,12 +95,9 @@ def train_parser(
     description: str, recipes: dict[str, dict], models: dict | None = None,
     batch: str = "examples per step", subset: str = "train on this many examples only",
 ) -> Parser:  # fmt: skip
-    """The shared flags. `recipes` holds each dataset's defaults; its first dataset is the default.
-    `models` holds what a --model that is not the recipe's own brings along; `batch` and `subset`
-    say what those flags count.
-
-    The folder's train.py adds its own flags, and each recipe may name those too.
-    """
+    """The shared flags, to which the folder's train.py adds its own. `recipes` holds each dataset's
+    defaults, of the first dataset to begin with; `models` what a --model brings along that is not
+    the recipe's own; `batch` and `subset` say what those flags count."""
     parser, names = Parser(description, recipes, models), list(recipes)
     add = parser.add_argument
     add("--dataset", choices=names, default=names[0], help="what to learn")
@@ -132,21 +126,11 @@ def test_parser(description: str) -> Parser:
     return parser
 
 
-def add_scale_flags(parser: Parser) -> None:
-    """The flags of folders that train on one or several GPUs."""
-    add = parser.add_argument
-    add("--precision", choices=PRECISIONS, default="float32", help="of the forward pass (AMP)")
-    add("--compile", action="store_true", help="compile the model (torch.compile)")
-    add("--accumulate", type=positive_int, default=1, help="parts that a batch is computed in")
-    add("--sync-batch-norm", action="store_true", help="torchrun on GPUs: statistics of all")
-
-
 def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=None):
     """Parse the flags: those given, then the dataset's recipe, or the resumed run's config.json.
 
     `args.given` holds the names of the flags on the command line. On --resume, `args.run_dir` is
-    the run to continue; only --epochs, --device and --data-dir may differ from its config. Where
-    a folder has tasks, each recipe names its own, and --task alone stands for its first dataset.
+    the run to continue; only --epochs, --device and --data-dir may differ from its config.
     """
     blank = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
     given = {k: v for k, v in vars(parser.parse_args(argv, blank)).items() if v is not UNSET}
@@ -159,10 +143,9 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
         config = folders.read_flags(run_dir, "last.safetensors", runs.parent, parser)
         for name in sorted((given.keys() & config.keys()) - folders.FREE):
             if given[name] != config[name]:
-                raise UserError(
-                    f"--{name.replace('_', '-')} {given[name]} contradicts the run in {run_dir}, "
-                    f"which has {config[name]}: leave it out, or start without --resume"
-                )
+                flag = f"--{name.replace('_', '-')} {given[name]}"
+                why = f"contradicts the run in {run_dir}, which has {config[name]}"
+                raise UserError(f"{flag} {why}: leave it out, or start without --resume")
         args = argparse.Namespace(**{**config, **given, "run_dir": str(run_dir)})
     args.given = sorted(set(given) | set(getattr(args, "given", [])))
     if getattr(args, "refit", False) and getattr(args, "patience", 0):
@@ -171,7 +154,7 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
 
 
 def default_dataset(recipes: dict[str, dict], given: dict) -> str:
-    """The --dataset that is given, or else the first one of the --task."""
+    """The --dataset that is given, or else the first one of the --task that its recipe names."""
     of_task = [name for name, recipe in recipes.items() if recipe.get("task") == given.get("task")]
     return given.get("dataset", (of_task or list(recipes))[0])
 
@@ -181,9 +164,7 @@ def with_model(recipe: dict, model: str | None, models: dict[str, dict]) -> dict
     return recipe if model in (None, recipe.get("model")) else {**recipe, **models.get(model, {})}
 
 
-def switch_dataset(
-    args: argparse.Namespace, recipes: dict[str, dict], dataset: str, models: dict | None = None
-) -> None:
+def switch_dataset(args, recipes: dict[str, dict], dataset: str, models: dict | None = None):
     """Go over to another dataset (a sample of the one asked for), with its recipe."""
     if dataset != args.dataset:
         model = args.model if "model" in args.given else None

@@ -80,28 +80,24 @@ def number(path: Path) -> int:
 
 def find_run(runs: Path, run_dir: str | None, needed: str, **wanted) -> Path:
     """The folder `run_dir`, or the latest run below `runs` with the flags `wanted`, that holds the
-    file `needed`. Says so when it has to step over a later one.
-
-    Raises UserError when there is none.
-    """
+    file `needed`. Says so when it steps over a later one. Raises UserError when there is none."""
     if run_dir is not None:
         if not os.path.isfile(named(run_dir) / needed):
             young = os.path.isfile(Path(run_dir) / "config.json")
-            why = f": the run has not come so far as to have a {needed}" if young else ""
-            raise UserError(f"no run to use in {run_dir}{why or f': it has no {needed}'}")
+            why = "the run has not come so far as to have a" if young else "it has no"
+            raise UserError(f"no run to use in {run_dir}: {why} {needed}")
         return Path(run_dir)
-    young = []
+    young = None
     for path in sorted(numbered(runs), key=number, reverse=True):
         if not (path / needed).is_file():
-            young.append(path)
+            young = young or path
         elif not wanted or wanted.items() <= read_config(path).items():
             if young:
-                print(f"{young[0]} has no {needed} yet: taking {path}", file=sys.stderr)
+                print(f"{young} has no {needed} yet: taking {path}", file=sys.stderr)
             return path
-    flags = " ".join(f"--{name} {value}" for name, value in wanted.items())
+    again = [f"python {runs.parent.name}/train.py", *(f"--{k} {v}" for k, v in wanted.items())]
     raise UserError(
-        f"no run with a {needed} in {runs}: name a --run-dir, or train one with "
-        f"`{' '.join(['python', f'{runs.parent.name}/train.py', flags]).strip()}`"
+        f"no run with a {needed} in {runs}: name a --run-dir, or train one with `{' '.join(again)}`"
     )
 
 
@@ -130,8 +126,7 @@ def shaping(flags: dict) -> dict:
 
 
 def read_flags(run_dir: Path, needed: str, folder: Path, parser) -> dict:
-    """What a run of `folder` was trained with, by its config.json; flags that are younger than the
-    run have their defaults.
+    """What a run of `folder` was trained with, by its config.json; younger flags have defaults.
 
     Raises UserError for a run that another folder made, for a value that train.py's `parser` would
     not take, and for one that contradicts the checkpoint `needed`.

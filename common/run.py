@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.history import best_row, to_csv
 from common.metrics import RunningMean, parameter_count
 
+PROGRESS = ("epoch", "step", "batch", "lr", "history")  # where a run stands
 CHECKPOINT_SECONDS = 120  # within an epoch; every epoch ends with a checkpoint in any case
 
 
@@ -23,15 +24,15 @@ class Run:
     """Keeps what a training loop leaves behind, and lets it go on where it stopped.
 
     Used as a context: inside it, Ctrl-C waits for the step to end, saves, and says how to resume.
-    `epoch`, `step` (of the whole run) and `batch` (of the epoch) say where the run stands.
-    `data` is the split it learns, which a resumed run has to find as it was.
-    `parts` are what else a run needs to go on, by name: everything with a state_dict().
+    `epoch`, `step` (of the whole run) and `batch` (of the epoch) say where the run stands. `data`
+    is the split it learns, which a resumed run has to find as it was; `parts` are what else it
+    needs to go on, by name: everything with a state_dict().
     """
 
     def __init__(self, folder: Path, args, model, optimizer, data, **parts):
         self.folder, self.args, self.model, self.optimizer = folder, args, model, optimizer
         self.dataset, self.flags = folders.dataset_name(vars(args)), folders.shaping(vars(args))
-        self.data = data
+        self.data = facts(data)
         self.parts = {name: part for name, part in parts.items() if part is not None}
         self.epoch, self.step, self.batch, self.lr = 0, 0, 0, 0.0
         self.train_loss, self.history, self.ctrl_c = RunningMean(), [], console.CtrlC()
@@ -148,17 +149,13 @@ class Run:
         """All that a checkpoint holds."""
         return {
             "dataset": self.dataset,
-            "data": facts(self.data),
+            "data": self.data,
             "flags": self.flags,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **{name: part.state_dict() for name, part in self.parts.items()},
-            "epoch": self.epoch,
-            "step": self.step,
-            "batch": self.batch,
-            "lr": self.lr,
+            **{name: getattr(self, name) for name in PROGRESS},
             "train_loss": [float(self.train_loss.total), self.train_loss.count],
-            "history": self.history,
             "seconds": self.seconds + time.monotonic() - self.started,
             "random": device.random_state(),
         }
@@ -166,25 +163,22 @@ class Run:
     def save(self) -> None:
         """Write last.safetensors and the history, each whole or not at all."""
         self.last_save = time.monotonic()
-        if not distributed.is_first():
-            return
-        checkpoint.save(self.path / "last.safetensors", self.state())
-        if self.history:
-            csv = to_csv(self.history)
-            checkpoint.write_atomically(self.path / "history.csv", csv.encode())
+        if distributed.is_first():
+            checkpoint.save(self.path / "last.safetensors", self.state())
+        if distributed.is_first() and self.history:
+            checkpoint.write_atomically(self.path / "history.csv", to_csv(self.history).encode())
 
     def load(self) -> None:
         """Take everything back from last.safetensors."""
         path = self.path / "last.safetensors"
         state = checkpoint.load(path, "model", "optimizer", *self.parts)
         if "data" in state:  # older runs do not say
-            checkpoint.check_same(path, state["data"], facts(self.data))
+            checkpoint.check_same(path, state["data"], self.data)
         checkpoint.restore(self.model, state["model"], path, "network")
         checkpoint.restore(self.optimizer, state["optimizer"], path, "optimiser")
         for name, part in self.parts.items():
             checkpoint.restore(part, state[name], path, name)
-        self.epoch, self.step, self.batch = state["epoch"], state["step"], state["batch"]
-        self.lr, self.history, self.seconds = state["lr"], state["history"], state["seconds"]
+        vars(self).update({name: state[name] for name in (*PROGRESS, "seconds")})
         self.train_loss = RunningMean(*state["train_loss"])
         device.set_random_state(state["random"])
 

@@ -3,7 +3,6 @@
 import warnings
 from functools import partial
 
-import torch
 from torch import nn, optim
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -79,16 +78,6 @@ def make_schedule(name: str, optimizer, lr: float, total: int, warmup: int = 0, 
     for _ in range(start):
         schedule.step()
     return schedule
-
-
-def learning_rates(name: str, lr: float, total: int, warmup: int = 0) -> list[float]:
-    """The rate of every step, for a picture."""
-    nothing = torch.optim.SGD([torch.zeros(1)], lr)
-    schedule, rates = make_schedule(name, nothing, lr, total, warmup), []
-    for _ in range(total):
-        rates.append(schedule.get_last_lr()[0])
-        schedule.step()
-    return rates
 
 
 def moving_average(model: nn.Module, decay: float, warmup: bool = False) -> AveragedModel | None:

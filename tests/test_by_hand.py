@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from common import schedules
+from Transformer_Torch.utils.optim import learning_rates
 
 INF, NAN = math.inf, math.nan
 FOLDERS = ["MLP_Manual", "CNN_Manual", "RNN_Manual", "Transformer_Manual"]
@@ -171,6 +172,6 @@ def test_short_schedules_are_those_of_pytorch(folder, warmup):
     for name in schedules.SCHEDULES:
         for total in range(1, 8):
             ours = optim.make_schedule(name, 0.1, warmup + total, warmup)
-            theirs = schedules.learning_rates(name, 0.1, warmup + total, warmup)
+            theirs = learning_rates(name, 0.1, warmup + total, warmup)
             rates = [ours(step) for step in range(warmup + total)]
             assert rates == pytest.approx(theirs, rel=1e-6, abs=1e-9), (name, total)

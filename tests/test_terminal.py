@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from common import checkpoint, cli, console, history, plots
 from common.data import ROOT
 from MLP_Manual.train import evaluate
+from ResNet.utils.overlays import draw_overlays
 from tests.conftest import user_error
 from tests.running import (
     FOLDERS,
@@ -229,7 +230,7 @@ def test_names_with_dollars_and_bytes_can_be_drawn(tmp_path):
     plots.draw_confusion_matrix(tmp_path / "confusion.png", torch.eye(3).long(), classes, ODD)
     plots.draw_images(tmp_path / "images.png", torch.rand(3, 4, 4), classes, ODD)
     maps = torch.rand(3, 4, 4)
-    plots.draw_overlays(tmp_path / "overlays.png", maps, maps, classes, ODD, "jet")
+    draw_overlays(tmp_path / "overlays.png", maps, maps, classes, ODD, "jet")
     for name in ("curves", "confusion", "images", "overlays"):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
@@ -269,6 +270,7 @@ def figures(monkeypatch):
         drawn.append(figure)
 
     monkeypatch.setattr(plots, "save", keep)
+    monkeypatch.setattr("ResNet.utils.overlays.save", keep)
     return drawn
 
 
@@ -324,7 +326,7 @@ def test_no_mistakes_are_no_picture_of_one(figures, tmp_path):
 def test_colours_have_a_key(figures, tmp_path):
     plots.draw_confusion_matrix(tmp_path, torch.eye(2).long(), ["a", "b"], "x")
     maps = torch.rand(2, 4, 4)
-    plots.draw_overlays(tmp_path, maps, maps, ["a", "b"], "x", "jet")
+    draw_overlays(tmp_path, maps, maps, ["a", "b"], "x", "jet")
     assert figures[0].axes[-1].get_ylabel() == "share of the true class"
     assert figures[1].axes[-1].get_ylabel() == "of the largest value"
 

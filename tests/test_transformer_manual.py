@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from common import checkpoint
 from common.data import ROOT
 from common.metrics import parameter_count
-from common.schedules import learning_rates, moving_average
+from common.schedules import moving_average
 from tests.conftest import user_error
 from tests.gradients import assert_close, check_layer, fixed_seed
 from tests.running import (
@@ -60,6 +60,7 @@ from Transformer_Torch import model as native_model
 from Transformer_Torch.utils import attention as native_attention
 from Transformer_Torch.utils import sampling as native_sampling
 from Transformer_Torch.utils import search as native_search
+from Transformer_Torch.utils.optim import learning_rates
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")  # nn.Transformer's own
 STYLES = list(itertools.product([True, False], ["relu", "gelu"]))  # norm_first, activation

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from common import checkpoint, cli, data
-from common.schedules import learning_rates
 from tests.conftest import user_error
 from tests.running import (
     TRANSFORMERS,
@@ -36,6 +35,7 @@ from Transformer_Torch.dataset.tokenizers import Words
 from Transformer_Torch.model import PAD, Transformer
 from Transformer_Torch.utils import evaluation as measures
 from Transformer_Torch.utils.evaluation import shortened
+from Transformer_Torch.utils.optim import learning_rates
 
 TINY = ["--embed-dim", 8, "--num-heads", 2, "--num-layers", 1, "--feedforward-dim", 8]
 WORDS = {"ein": "one", "zwei": "two", "rote": "red", "hunde": "dogs", "schlafen": "sleep"}

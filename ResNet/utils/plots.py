@@ -4,7 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from common.plots import draw_images, kernel_pictures
+from common.plots import draw_images
+from ResNet.utils.overlays import kernel_pictures
 
 
 def draw_filters(path: Path, weight: Tensor, title: str, most: int = 64) -> None:

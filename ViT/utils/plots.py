@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.plots import draw_images, kernel_pictures, new_figure, save
+from common.plots import draw_images, new_figure, save
+from ViT.utils.overlays import kernel_pictures
 
 
 def draw_positions(path: Path, positions: Tensor, side: int, title: str, most: int = 14) -> None:
