@@ -85,6 +85,8 @@ def test_bad_flag_is_one_line_and_exit_code_2_in_a_process_too():
 def test_help_reads(path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [path, "--help"])
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.syspath_prepend(str((ROOT / path).parent))  # as python does, and runpy does not
+    monkeypatch.delitem(sys.modules, "start", raising=False)
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(ROOT / path), run_name="__main__")
     assert not stopped.value.code
