@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import textwrap
 import time
 import zlib
 from contextlib import suppress
@@ -56,13 +57,6 @@ def load(path: Path, *parts: str) -> dict:
     if lacking:
         raise UserError(f"{path} is of another folder's network: it has no {', '.join(lacking)}")
     return state
-
-
-def is_ours(path: Path) -> bool:
-    """Whether a safetensors file was written by `save`. Raises ValueError when it is none."""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    return isinstance(header, dict) and "crc32" in header.get("__metadata__", {})
 
 
 def restore(part, state: dict, path: Path, what: str) -> None:
@@ -163,12 +157,9 @@ def check_classes(path: Path, known: list[str] | None, classes: list[str] | None
     """Raises UserError for classes that are not those of a run, in its order. None is unknown."""
     if known is None or classes is None or list(known) == list(classes):
         return
-    same = [a == b for a, b in zip(known, classes, strict=False)]
-    first = max(0, [*same, False].index(False) - 1)  # what stands before the first that differs
-    first = first if max(len(known), len(classes)) > 10 else 0
+    first = len(os.path.commonprefix([known, classes])) if max(len(known), len(classes)) > 10 else 0
     there, here = (
-        f"{len(names)}: {'… ' if first else ''}{', '.join(names[first : first + 10])}"
-        + (" …" if len(names) > first + 10 else "")
+        f"{len(names)}: {'… ' if first else ''}{textwrap.shorten(', '.join(names[first:]), 80)}"
         for names in (known, classes)
     )
     raise UserError(f"{path} knows other classes, {there}; those of the data are {here}")

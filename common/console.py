@@ -4,6 +4,7 @@ import math
 import os
 import shlex
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -26,10 +27,8 @@ class CtrlC:
                 raise KeyboardInterrupt("stopped without saving")
             self.pressed = True
 
-        try:
+        with suppress(ValueError):  # not in the main thread: Ctrl-C stays as it is
             self.previous = signal.signal(signal.SIGINT, handle)
-        except ValueError:  # not in the main thread: Ctrl-C stays as it is
-            self.previous = None
 
     def remove(self) -> None:
         if self.previous is not None:
@@ -57,9 +56,8 @@ def announce(run, parameters: int, train, validation) -> None:
         "run folder": run.path,
     }
     if run.epoch >= args.epochs:
-        facts["resumed"] = (
-            f"complete after {counted(run.epoch, 'epoch')}; a larger --epochs goes on"
-        )
+        done = counted(run.epoch, "epoch")
+        facts["resumed"] = f"complete after {done}; a larger --epochs goes on"
     elif run.step:
         facts["resumed"] = f"in epoch {run.epoch + 1}, after {counted(run.step, 'step')}"
     if validation is not None:
@@ -88,19 +86,15 @@ def print_metrics(metrics: dict[str, float]) -> None:
 
 def print_end(run) -> None:
     """What was reached, and what to do next."""
-    reached = describe(validation_metrics(run.best))
+    reached, best = describe(validation_metrics(run.best)), run.best["epoch"]
     if reached:
-        print(
-            f"\nbest epoch {run.best['epoch']} on the validation split of {run.dataset}: {reached}"
-        )
+        print(f"\nbest epoch {best} on the validation split of {run.dataset}: {reached}")
     else:
         epochs = counted(run.epoch, "epoch")
         print(f"\n{epochs} on the training and validation splits of {run.dataset}")
     if run.step < FEW_STEPS:
-        print(
-            f"(only {run.step} steps of learning: a network needs hundreds, "
-            "with more --epochs or a smaller --batch-size)"
-        )
+        advice = "with more --epochs or a smaller --batch-size"
+        print(f"(only {run.step} steps of learning: a network needs hundreds, {advice})")
     if run.dataset.endswith("-sample"):
         print("(a small sample of the dataset: not comparable with results on all of it)")
     print(f"now try:  {command(run.folder / 'test.py', run.path)}")

@@ -116,12 +116,10 @@ def compiled(model: torch.nn.Module, wanted: bool):
 
     Raises UserError where this torch cannot compile: on this Python, or without a C++ compiler.
     """
-    if not wanted:
-        return model
-    device = next(model.parameters()).device
     try:
-        torch.compile(lambda x: x.sin() + 1)(torch.ones(2, device=device))  # it is lazy: try it
-        return torch.compile(model)
+        if wanted:  # torch.compile is lazy: try it with something small
+            torch.compile(torch.sin)(torch.ones(2, device=next(model.parameters()).device))
+        return torch.compile(model) if wanted else model
     except Exception as error:  # whatever a compiler may raise
         raise not_compiled(error) from None
 
@@ -152,10 +150,8 @@ def git_commit() -> str | None:
     here = str(Path(__file__).parent)
     command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        return (
-            subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
-            or None
-        )
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        return found.stdout.strip() or None
     except (OSError, subprocess.TimeoutExpired):
         return None
 

@@ -25,7 +25,7 @@ def download(urls: list[str], path: Path, md5: str, timeout: float = 15) -> None
     It arrives under a temporary name and is moved to `path` once its md5 is right, so that a
     download cut short leaves nothing behind. Raises DataMissing when every url fails.
     """
-    from torchvision.datasets.utils import check_md5, download_url  # slow to import
+    from torchvision.datasets.utils import download_url  # slow to import
 
     made = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,16 +35,11 @@ def download(urls: list[str], path: Path, md5: str, timeout: float = 15) -> None
         socket.setdefaulttimeout(timeout)
         for url in urls:
             try:
-                download_url(url, str(temporary), path.name)
-            except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
-                failures.append(f"{url}: {' '.join(str(error).split())}")
-                (temporary / path.name).unlink(missing_ok=True)  # a part would pass for the file
-                continue
-            if check_md5(str(temporary / path.name), md5):
+                download_url(url, str(temporary), path.name, md5)
                 os.replace(temporary / path.name, path)
                 return
-            failures.append(f"{url}: wrong checksum")
-            (temporary / path.name).unlink()
+            except (OSError, RuntimeError, ValueError, http.client.HTTPException) as error:
+                failures.append(f"{url}: {' '.join(str(error).split())}")
     finally:
         socket.setdefaulttimeout(before)
         shutil.rmtree(temporary, ignore_errors=True)

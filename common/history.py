@@ -69,20 +69,3 @@ def to_csv(history: list[dict]) -> str:
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue()
-
-
-def read_csv(path: Path):
-    """The epochs, seconds and validation metrics of a history.csv, as a pandas table of numbers.
-
-    Raises KeyError, OSError or ValueError where it is damaged or cut off: a run writes all of it,
-    with a line feed at the end.
-    """
-    import pandas as pd  # slow to import
-
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    table = pd.read_csv(io.StringIO(text), dtype=str)
-    table = table.filter(regex="^(epoch|seconds|validation_.*)$").astype(float)
-    is_whole = text.endswith("\n") and (table.abs() < float("inf")).all(axis=None)
-    if not is_whole or list(table["epoch"]) != list(range(1, len(table) + 1)):
-        raise ValueError("not a row for every epoch")
-    return table

@@ -1,8 +1,6 @@
 """The numbers that runs report: counts and sums over examples, divided once at the end; sizes."""
 
-import ast
 import math
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -89,16 +87,3 @@ def parameter_count(model) -> int:
     parameters = model.parameters()
     tensors = parameters.values() if isinstance(parameters, dict) else parameters
     return sum(tensor.numel() for tensor in tensors)
-
-
-def lines_of_code(folder: Path) -> int:
-    """Lines of a folder's modules that hold code: no blank lines, comments or docstrings."""
-    total = 0
-    for path in folder.rglob("*.py"):
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-        lines = {node.lineno for node in nodes if isinstance(node, (ast.stmt, ast.expr))}
-        for node in nodes:
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                lines -= set(range(node.lineno, node.end_lineno + 1))
-        total += len(lines)
-    return total

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from common import cli
-from common.metrics import lines_of_code
 from common.results import compare
 from common.results.tables import compare_results
 from tests.running import (
@@ -164,7 +163,7 @@ def test_lines_of_code_leave_out_comments_and_docstrings(tmp_path):
     function = 'def f():\n    """Doc."""\n    return (\n        x\n    )\n'
     (tmp_path / "folder" / "a.py").write_text(source + function)
     (tmp_path / "folder" / "utils" / "b.py").write_text("import os\n")
-    assert lines_of_code(tmp_path / "folder") == 1 + 3 + 1
+    assert compare.lines_of_code(tmp_path / "folder") == 1 + 3 + 1
 
 
 # ---- the same run by both scripts ----

@@ -30,10 +30,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix != ".safetensors":
             state = read_pth(path)
-        elif checkpoint.is_ours(path):
-            state = best_weights(checkpoint.load(path))
         else:
-            state = safetensors.torch.load_file(path)
+            with safetensors.safe_open(path, "pt") as file:
+                is_ours = "crc32" in (file.metadata() or {})
+            load = checkpoint.load if is_ours else safetensors.torch.load_file
+            state = best_weights(load(path)) if is_ours else load(path)
     except OSError as error:
         raise UserError(f"--pretrained {path} cannot be read ({error.strerror})") from None
     except UserError:

@@ -13,7 +13,7 @@ import pandas as pd
 from common import checkpoint, cli, folders
 from common.data import ROOT
 from common.errors import UserError, printable
-from common.history import METRICS, read_csv
+from common.history import METRICS
 
 BEST = {"accuracy": max, "loss": min, "bleu": max, "frechet_distance": min}  # of a run, the first
 OF_LOSS = ["model", "likelihood", "beta", "samples", "tokenizer", "vocabulary-size"]  # nats of what
@@ -30,6 +30,21 @@ def words(value) -> str:
     return printable(f"{value:.12g}" if isinstance(value, float) else value)
 
 
+def read_history(path: Path):
+    """The epochs, seconds and validation metrics of a history.csv, as a pandas table of numbers.
+
+    Raises KeyError, OSError or ValueError where it is damaged or cut off: a run writes all of it,
+    with a line feed at the end.
+    """
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    table = pd.read_csv(io.StringIO(text), dtype=str)
+    table = table.filter(regex="^(epoch|seconds|validation_.*)$").astype(float)
+    is_whole = text.endswith("\n") and (table.abs() < float("inf")).all(axis=None)
+    if not is_whole or list(table["epoch"]) != list(range(1, len(table) + 1)):
+        raise ValueError("not a row for every epoch")
+    return table
+
+
 def read_run(folder: Path, path: Path) -> dict:
     """A run's cells. `shown`: its best validation, or what it lacks; `kind`: what that measures."""
     run = {"folder": folder.name, "run": printable(path.relative_to(folder / "runs")), **NOTHING}
@@ -44,7 +59,7 @@ def read_run(folder: Path, path: Path) -> dict:
             run |= {"dataset": dataset, "shown": "no epoch yet"}
         if "--dataset" in run and os.path.lexists(path / "history.csv"):
             run["shown"] = "history.csv unreadable"
-            history = read_csv(path / "history.csv")
+            history = read_history(path / "history.csv")
             run |= {"seconds": history["seconds"].max(), "done": len(history), "history": history}
             run["shown"] = "no validation" if len(history) else "no epoch yet"
     metric = next((m for m in BEST if run["done"] and f"validation_{m}" in run["history"]), None)

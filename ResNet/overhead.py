@@ -1,6 +1,6 @@
-"""How much of a step is not the network: `python -m common.results.overhead ResNet [flags]`.
+"""How much of a step is not the network: this script takes train.py's flags.
 
-Runs the folder's train.py with the flags given, in a folder that is thrown away, and prints the
+It runs train.py with them, in a run folder that is thrown away, and prints the
 share of its steps that went into batches, augmentation, normalisation and logging; the rest is
 forward, backward and optimiser. Evaluation and checkpoints between epochs are left out.
 """
@@ -14,12 +14,14 @@ from pathlib import Path
 from time import perf_counter
 from unittest.mock import patch
 
+if not __package__:  # started by its path
+    import start  # noqa: F401
+
 from common import cli
 from common.data import Split
-from common.errors import UserError
 from common.run import Run
 
-FOLDERS = ("ResNet", "ViT")
+FOLDER = Path(__file__).resolve().parent
 PARTS = ("batches", "augmentation", "normalisation", "logging")
 
 
@@ -54,9 +56,9 @@ class Clock:
         return timed
 
 
-def measure(folder: str, flags: list[str]) -> Clock:
-    """Run the folder's training with everything timed that is not the network."""
-    train, clock = importlib.import_module(f"{folder}.train"), Clock()
+def measure(flags: list) -> Clock:
+    """Run this folder's training with everything timed that is not the network."""
+    train, clock = importlib.import_module(f"{FOLDER.name}.train"), Clock()
 
     def timed(holder, function: str, name: str):
         return patch.object(holder, function, clock.time(name)(getattr(holder, function)))
@@ -68,15 +70,12 @@ def measure(folder: str, flags: list[str]) -> Clock:
         timed(Run, "log_step", "logging"),
         patch.object(Split, "batches", clock.wrap_batches(Split.batches)),
     ):
-        train.main([*flags, "--run-dir", str(Path(place) / "run")])
+        train.main([*map(str, flags), "--run-dir", f"{place}/run"])
     return clock
 
 
 def main(argv=None):
-    argv = sys.argv[1:] if argv is None else list(map(str, argv))
-    if not argv or argv[0] not in FOLDERS:
-        raise UserError(f"name one of {', '.join(FOLDERS)}, then its train.py's own flags")
-    clock = measure(argv[0], argv[1:])
+    clock = measure(sys.argv[1:] if argv is None else argv)
     print(f"\n{clock.steps} steps, {1000 * clock.total / clock.steps:.1f} ms each, of which")
     for name in PARTS:
         seconds = clock.seconds[name]
