@@ -55,6 +55,7 @@ class CNN(Layer):
             head += [Linear(D, hidden_size), ReLU(), Dropout(dropout)]
             D = hidden_size
         self.classifier = Sequential(*head, Linear(D, num_classes))
+        self.not_hidden = ("features.0.", f"classifier.{len(head)}.")  # Muon leaves them to AdamW
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
         features = self.features.forward(images)  # (N, 128, 3, 3) for 28 x 28 images

@@ -44,6 +44,7 @@ class CNN(nn.Module):
             head += [nn.Linear(D, hidden_size), nn.ReLU(), nn.Dropout(dropout)]
             D = hidden_size
         self.classifier = nn.Sequential(*head, nn.Linear(D, num_classes))
+        self.not_hidden = ("features.0.", f"classifier.{len(head)}.")  # Muon leaves them to AdamW
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
         features = self.features(images)  # (N, 128, 3, 3) for 28 x 28 images

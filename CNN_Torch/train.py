@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from CNN_Torch.dataset import load_training, mnist
 from CNN_Torch.model import CNN
 from CNN_Torch.utils.augment import random_affine, random_flip
-from CNN_Torch.utils.optim import OPTIMIZERS
+from CNN_Torch.utils.optim import OPTIMIZERS, make_optimizer
 from common import cli
 from common.data import Split
 from common.device import autocast, compiled, grad_scaler, seed_everything, select_device
@@ -50,7 +50,7 @@ def make_parser() -> cli.Parser:
     add("--zoom", type=cli.fraction, help="augmentation: share, at most, either way")
     add("--flip", action=BooleanOptionalAction, help="augmentation: mirror half of the images")
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
-    add("--optimizer", choices=OPTIMIZERS, help="all from torch.optim")
+    add("--optimizer", choices=OPTIMIZERS, help="muon is ours, the others torch.optim's")
     add("--weight-decay", type=cli.non_negative, help="λ of the optimiser")
     add("--schedule", choices=SCHEDULES, help="how the learning rate moves")
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
@@ -114,9 +114,7 @@ def main(argv=None):
         model.to(memory_format=torch.channels_last)
     fast_model = compiled(model, args.compile)
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
-    optimizer = OPTIMIZERS[args.optimizer](
-        model.parameters(), lr=args.lr, weight_decay=args.weight_decay
-    )
+    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
     scaler = grad_scaler(device, args.precision)
 
     with Run(FOLDER, args, model, optimizer, train, scaler=scaler) as run:

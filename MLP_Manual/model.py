@@ -50,6 +50,7 @@ class MLP(Layer):
             size = hidden_size
         layers.append(Linear(size, num_classes, needs_grad_input=bool(layers)))
         self.layers = Sequential(*layers)
+        self.not_hidden = ("layers.0.", f"layers.{len(layers) - 1}.")  # Muon leaves them to AdamW
 
     def forward(self, x: Tensor) -> Tensor:  # (N, D) -> (N, K)
         return self.layers.forward(self.input_dropout.forward(x))

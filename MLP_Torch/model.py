@@ -39,6 +39,7 @@ class MLP(nn.Module):
             size = hidden_size
         layers.append(nn.Linear(size, num_classes))
         self.layers = nn.Sequential(*layers)
+        self.not_hidden = ("layers.0.", f"layers.{len(layers) - 1}.")  # Muon leaves them to AdamW
 
     def forward(self, x: Tensor) -> Tensor:  # (N, D) -> (N, K)
         return self.layers(self.input_dropout(x))

@@ -19,7 +19,7 @@ from common.schedules import SCHEDULES, make_schedule
 from MLP_Torch.dataset import load_training, mnist
 from MLP_Torch.model import ACTIVATIONS, MLP
 from MLP_Torch.utils.losses import OneHotMSELoss
-from MLP_Torch.utils.optim import OPTIMIZERS
+from MLP_Torch.utils.optim import OPTIMIZERS, make_optimizer
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -50,7 +50,7 @@ def make_parser() -> cli.Parser:
     add("--input-dropout", type=cli.fraction, help="share of inputs dropped")
     add("--loss", choices=["cross-entropy", "mse"], help="mse is against one-hot targets")
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
-    add("--optimizer", choices=OPTIMIZERS, help="all from torch.optim")
+    add("--optimizer", choices=OPTIMIZERS, help="muon is ours, the others torch.optim's")
     add("--weight-decay", type=cli.non_negative, help="λ of the optimiser")
     add("--schedule", choices=SCHEDULES, help="how the learning rate moves")
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
@@ -113,9 +113,7 @@ def main(argv=None):
         criterion = OneHotMSELoss()
     else:
         criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
-    optimizer = OPTIMIZERS[args.optimizer](
-        model.parameters(), lr=args.lr, weight_decay=args.weight_decay
-    )
+    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
 
     with Run(FOLDER, args, model, optimizer, train) as run:
         schedule = make_schedule(

@@ -17,6 +17,8 @@ class LanguageModel(Layer):
     Without arguments, the network of the README's result with an LSTM on tiny-shakespeare.
     """
 
+    not_hidden = ("embedding.", "linear.")  # Muon leaves them to AdamW
+
     def __init__(
         self,
         vocab_size: int = 65,

@@ -105,6 +105,8 @@ class ResNet(nn.Module):
     images. Shortcuts that change the shape are "projection" (1x1 and norm) or "padding".
     """
 
+    not_hidden = ("conv1.", "fc.")  # Muon leaves them to AdamW
+
     def __init__(
         self,
         block: type[nn.Module] = BasicBlock,
@@ -196,6 +198,8 @@ class FastResNet(nn.Module):
     The first convolution's kernels are not learned: `whiten` sets them to the directions in which
     2x2 patches of the training images vary, each scaled to unit variance, and their negatives.
     """
+
+    not_hidden = ("conv1.", "fc.")  # Muon leaves them to AdamW
 
     def __init__(
         self,

@@ -21,6 +21,8 @@ class Tokens(Layer):
     x = dropout(√D W[token] + position)    logits = x Wᵀ
     """
 
+    not_hidden = ("embedding.", "positions.")  # Muon leaves them to AdamW
+
     def __init__(
         self, vocab_size: int, embed_dim: int, num_heads: int, dropout: float, positions: str,
         max_length: int,

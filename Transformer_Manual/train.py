@@ -67,7 +67,7 @@ def make_parser() -> cli.Parser:
     add("--norm-first", action=BooleanOptionalAction, help="normalise before each part, not after")
     add("--positions", choices=POSITIONS, help="how a token knows where it stands")
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all tokens")
-    add("--optimizer", choices=OPTIMIZERS, help="both written in utils/optim.py")
+    add("--optimizer", choices=OPTIMIZERS, help="all written in utils/optim.py")
     add("--beta2", type=cli.fraction, help="decay of Adam's mean of squares")
     add("--weight-decay", type=cli.non_negative, help="λ of the optimiser")
     add("--schedule", choices=TRANSFORMER_SCHEDULES, help="how the learning rate moves")

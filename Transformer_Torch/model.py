@@ -39,6 +39,8 @@ class Tokens(nn.Module):
     (section 3.4; Press & Wolf, 2017, arXiv:1608.05859).
     """
 
+    not_hidden = ("embedding.", "positions.")  # Muon leaves them to AdamW
+
     def __init__(
         self, vocab_size: int, embed_dim: int, num_heads: int, dropout: float, activation: str,
         positions: str, max_length: int,

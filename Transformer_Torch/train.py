@@ -17,7 +17,7 @@ from common.schedules import TRANSFORMER_SCHEDULES, make_schedule, moving_averag
 from Transformer_Torch.dataset import DATASETS, load_training, or_offline, translation
 from Transformer_Torch.model import ACTIVATIONS, POSITIONS, LanguageModel, Transformer
 from Transformer_Torch.utils.evaluation import evaluate
-from Transformer_Torch.utils.optim import OPTIMIZERS
+from Transformer_Torch.utils.optim import OPTIMIZERS, make_optimizer
 from Transformer_Torch.utils.parts import count, in_parts
 from Transformer_Torch.utils.sampling import write_sample
 
@@ -64,7 +64,7 @@ def make_parser() -> cli.Parser:
     add("--norm-first", action=BooleanOptionalAction, help="normalise before each part, not after")
     add("--positions", choices=POSITIONS, help="how a token knows where it stands")
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all tokens")
-    add("--optimizer", choices=OPTIMIZERS, help="all from torch.optim")
+    add("--optimizer", choices=OPTIMIZERS, help="muon is ours, the others torch.optim's")
     add("--beta2", type=cli.fraction, help="decay of Adam's mean of squares")
     add("--weight-decay", type=cli.non_negative, help="λ of the optimiser")
     add("--schedule", choices=TRANSFORMER_SCHEDULES, help="how the learning rate moves")
@@ -108,9 +108,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     fast_model = distributed.parallel(compiled(model, args.compile))
     average = moving_average(model, args.ema)
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing, reduction="sum")
-    optimizer = OPTIMIZERS[args.optimizer](
-        model.parameters(), args.lr, betas=(0.9, args.beta2), weight_decay=args.weight_decay
-    )
+    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay, args.beta2)
     scaler = grad_scaler(device, args.precision)
 
     parts = dict(tokenizer=train.tokenizer, scaler=scaler, average=average)

@@ -172,6 +172,7 @@ class ViT(nn.Module):
     """
 
     not_decayed = ("class_token", "position_embedding")  # as in DeiT (arXiv:2012.12877)
+    not_hidden = (*not_decayed, "stem.", "head.")  # Muon leaves them to AdamW
 
     def __init__(
         self,

@@ -235,6 +235,7 @@ RECIPES = [
     "--schedule constant --warmup 1 --optimizer adagrad --no-batch-norm --activation relu",
     "--schedule one-cycle --warmup 9 --optimizer momentum --loss mse --activation gelu",
     "--schedule cosine --optimizer adam --label-smoothing 0.1 --activation sigmoid",
+    "--schedule cosine --optimizer muon --hidden-sizes 8 6 8 --weight-decay 0.1 --clip 0.5",
 ]
 
 
@@ -255,10 +256,12 @@ def test_mlp_scripts_learn_images_alike(dataset, schedule, tmp_path):
     assert_alike(*histories(MLPS, tmp_path, *argv), tolerance=1e-4)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 @pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
-def test_cnn_scripts_learn_the_shapes_alike(schedule, tmp_path, double_precision):
+def test_cnn_scripts_learn_the_shapes_alike(schedule, optimizer, tmp_path, double_precision):
     argv = [
-        *small("CNN"), "--epochs", 2, "--schedule", schedule, "--warmup", 2, "--clip", 1,
+        *small("CNN"), "--channels", 4, 4, "--optimizer", optimizer,
+        "--epochs", 2, "--schedule", schedule, "--warmup", 2, "--clip", 1,
         "--dropout", 0.2, "--shift", 0, "--rotation", 0, "--zoom", 0, "--no-flip",
     ]  # fmt: skip
     assert_alike(*histories(CNNS, tmp_path, *argv), tolerance=1e-6)
@@ -268,6 +271,7 @@ TRANSFORMER_RECIPES = [  # --dataset reverse, and of texts
     "--schedule inverse-sqrt --dropout 0.2 --label-smoothing 0.1 --ema 0.7 --clip 0.5",
     "--schedule cosine --optimizer adamw --weight-decay 0.1 --no-norm-first --activation gelu "
     "--positions learned --beta2 0.9",
+    "--schedule cosine --optimizer muon --weight-decay 0.1 --positions learned --beta2 0.9",
 ]
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from common.errors import UserError
+
 
 class Optimizer:
     """What optimisers share: the loop over parameters, and their averages ("buffers")."""
@@ -154,9 +156,115 @@ class AdamW(Adam):
         self.adapt(parameter, gradient, mean, square_average)
 
 
+def orthogonalise(X: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Nearly U Vᵀ for X = U S Vᵀ, its singular value decomposition, without computing that: five
+    steps of a Newton–Schulz iteration (Jordan et al., 2024). X is (…, rows, columns).
+
+        X ← X / ‖X‖,  then five times  X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X
+
+    It changes the singular values alone. UᵀU = VᵀV = 1, so X Xᵀ = U S² Uᵀ, (X Xᵀ) X = U S³ Vᵀ and
+    (X Xᵀ)² X = U S⁵ Vᵀ: a step gives U p(S) Vᵀ with p(s) = a s + b s³ + c s⁵. Only odd powers keep
+    U on the left and Vᵀ on the right; an even one, such as X Xᵀ, has lost V.
+
+    It drives them towards 1. The classic p(s) = (3 s − s³)/2 gets there exactly, but takes many
+    steps, since it multiplies a small s by 1.5 only. These a, b, c make the slope at 0, which is a,
+    as large as they can without leaving the neighbourhood of 1: what is at least 0.002 after the
+    division ends between 0.68 and 1.21. (From p(0.55) = 1.20, its largest value up to 1, and
+    p(1.05) = 0.68, its least one beyond 0.68. 1 itself is no fixed point: p(1) = 0.70.) About the
+    right length in every direction serves a step as well as the exact one.
+
+    The division makes all of them 1 or less, for beyond 1.26 they would run away: ‖X‖² = Σ sᵢ²
+    (Frobenius) is at least the largest sᵢ², and U Vᵀ does not depend on X's length. A tall X is
+    transposed, and back at the end: Xᵀ = V S Uᵀ, and X Xᵀ is then the smaller of the two products.
+
+    `dtype` is that of the products. In bfloat16, as Jordan et al. have it, they are faster where
+    the processor knows it, and still good enough. Raises ValueError for what is no matrix.
+    """
+    if X.dim() < 2:
+        raise ValueError(f"a tensor of {X.dim()} dimensions is no matrix to orthogonalise")
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = X.shape[-2] > X.shape[-1]
+    Y = (X.mT if tall else X).to(dtype or X.dtype)
+    Y = Y / (Y * Y).sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-7)  # of zeros, zeros
+    for _ in range(5):
+        A = Y @ Y.mT
+        Y = a * Y + (b * A + c * (A @ A)) @ Y
+    return (Y.mT if tall else Y).to(X.dtype)
+
+
+class Muon(AdamW):
+    """v ← μ v + g,  O = U Vᵀ of g + μ v,  θ ← θ − η λ θ − η r O  (Jordan et al., 2024), of hidden
+    layers; AdamW of all others
+
+    Nesterov's direction, with all singular values made 1. A gradient is often large along a few
+    directions and tiny along the others; here each counts alike. O is the step that lowers the
+    loss most, to first order, among those that lengthen no vector by more than 1 (Bernstein &
+    Newhouse, 2024, arXiv:2409.20325).
+
+    What is hidden is the model's to say, in names: a matrix is Muon's unless its name begins with
+    one of the model's `not_hidden`, which are the layers that read the input (an embedding, a first
+    layer) and the last one. Those, norms and biases are AdamW's, with the same η and λ.
+
+    A kernel counts as a matrix (out, in · kh · kw). Its U Vᵀ is not an orthogonal convolution, for
+    patches of an image overlap. What is stored as one matrix is made orthogonal as one, also the
+    gates of a cell, and Q, K, V of an attention.
+
+    r, the scale, is by default 0.2 √max(rows, columns) ("match_rms_adamw", Liu et al., 2025,
+    arXiv:2502.16982, section 2.2): the root mean square of U Vᵀ is 1/√max(rows, columns), and 0.2
+    is about that of Adam's steps, so that one learning rate is right for both. Jordan's own is
+    √max(1, rows/columns) ("original"), which wants an η of its own.
+    """
+
+    buffer_names = ("velocity", "mean", "square_average")
+
+    def __init__(self, model, lr: float, weight_decay: float = 0.0, momentum: float = 0.95,
+                 betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
+                 adjust: str = "match_rms_adamw", dtype: torch.dtype | None = None):  # fmt: skip
+        super().__init__(model, lr, weight_decay, betas, eps)
+        if adjust not in ("match_rms_adamw", "original"):
+            raise ValueError(f"adjust={adjust!r} is neither match_rms_adamw nor original")
+        self.momentum, self.adjust, self.dtype = momentum, adjust, dtype
+        self.hidden = [
+            name
+            for name, parameter in model.parameters().items()
+            if parameter.dim() >= 2 and not name.startswith(getattr(model, "not_hidden", ()))
+        ]
+        if not self.hidden:
+            raise UserError("muon is for hidden layers, and there is none: take adamw")
+        for buffer, tensors in self.buffers.items():  # a velocity there, the averages elsewhere
+            needed = [n for n in tensors if (n in self.hidden) == (buffer == "velocity")]
+            self.buffers[buffer] = {name: tensors[name] for name in needed}
+
+    def step(self) -> None:
+        self.t += 1
+        parameters, gradients = self.model.parameters(), self.model.gradients()
+        alike: dict[torch.Size, list[str]] = {}  # of one shape: iterated together
+        for name, parameter in parameters.items():
+            if name in self.hidden:
+                alike.setdefault(parameter.flatten(1).shape, []).append(name)
+            else:
+                own = (self.buffers[buffer][name] for buffer in ("mean", "square_average"))
+                self.update(parameter, gradients[name], *own)
+        for shape, names in alike.items():
+            ahead = [self.look_ahead(gradients[n], self.buffers["velocity"][n]) for n in names]
+            steps = orthogonalise(torch.stack([d.reshape(shape) for d in ahead]), self.dtype)
+            for name, step in zip(names, steps, strict=True):
+                parameter = parameters[name].mul_(1 - self.lr * self.weight_decay)
+                parameter.add_(step.view_as(parameter), alpha=-self.lr * self.scale(*shape))
+
+    def look_ahead(self, gradient: Tensor, velocity: Tensor) -> Tensor:
+        """v ← μ v + g; gives g + μ v."""
+        return gradient.add(velocity.mul_(self.momentum).add_(gradient), alpha=self.momentum)
+
+    def scale(self, rows: int, columns: int) -> float:
+        if self.adjust == "match_rms_adamw":
+            return 0.2 * math.sqrt(max(rows, columns))
+        return math.sqrt(max(1, rows / columns))
+
+
 OPTIMIZERS = {
     "sgd": SGD, "momentum": Momentum, "nesterov": Nesterov, "adagrad": AdaGrad,
-    "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW,
+    "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW, "muon": Muon,
 }  # fmt: skip
 
 
