@@ -8,11 +8,19 @@ from torch import Tensor
 
 from Transformer_Manual.utils.attention import causal_mask, padding_mask
 from Transformer_Manual.utils.blocks import Encoder, EncoderDecoder, EncoderLayer, start_matrices
-from Transformer_Manual.utils.embedding import LearnedPositions, SinusoidalPositions, TiedEmbedding
+from Transformer_Manual.utils.embedding import (
+    LearnedPositions,
+    NoPositions,
+    SinusoidalPositions,
+    TiedEmbedding,
+)
 from Transformer_Manual.utils.layers import Dropout, Layer
+from Transformer_Manual.utils.modern import ModernEncoder, ModernLayer
 
 PAD = 0  # the number of padding
-POSITIONS = {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
+POSITIONS = {  # rotary ones are in the attention
+    "sinusoidal": SinusoidalPositions, "learned": LearnedPositions, "rotary": NoPositions,
+}  # fmt: skip
 
 
 class Tokens(Layer):
@@ -77,6 +85,8 @@ class Transformer(Tokens):
         positions: str = "sinusoidal",
         max_length: int = 256,
     ):
+        if positions == "rotary":
+            raise ValueError("rotary positions are for the LanguageModel")
         super().__init__(vocab_size, embed_dim, num_heads, dropout, positions, max_length)
         self.target_dropout = Dropout(dropout)
         self.transformer = EncoderDecoder(
@@ -118,8 +128,10 @@ class LanguageModel(Tokens):
     """A Transformer that reads and writes one text: tokens (N, T) -> logits (N, T, V) of the next.
 
     Without a source there is no cross-attention, so its layers are called those of an encoder, as
-    in PyTorch; with the causal mask they are a decoder's (Radford et al., 2018: GPT). Without
-    arguments, the twin's larger network for tiny-shakespeare.
+    in PyTorch; with the causal mask they are a decoder's (Radford et al., 2018: GPT). With any of
+    rotary positions, SwiGLU, RMSNorm (`norm`), fewer heads of keys and values than of queries
+    (`kv_heads`), no biases or norms of queries and keys (`qk_norm`), layers are `ModernLayer`s.
+    Without arguments, the twin's larger network for tiny-shakespeare.
     """
 
     def __init__(
@@ -134,10 +146,20 @@ class LanguageModel(Tokens):
         norm_first: bool = True,
         positions: str = "sinusoidal",
         max_length: int = 128,
+        norm: str = "layer",
+        kv_heads: int | None = None,
+        bias: bool = True,
+        qk_norm: bool = False,
     ):
         super().__init__(vocab_size, embed_dim, num_heads, dropout, positions, max_length)
         sizes = (embed_dim, num_heads, feedforward_dim, dropout, activation, norm_first)
-        self.encoder = Encoder(EncoderLayer(*sizes), num_layers, embed_dim)
+        rotary, self.kv_heads = positions == "rotary", kv_heads or num_heads
+        original = norm == "layer" and self.kv_heads == num_heads and bias and not qk_norm
+        if original and not rotary and activation != "swiglu":
+            self.encoder = Encoder(EncoderLayer(*sizes), num_layers, embed_dim)
+        else:
+            layer = ModernLayer(*sizes, rotary, max_length, norm, self.kv_heads, bias, qk_norm)
+            self.encoder = ModernEncoder(layer, num_layers, embed_dim, norm, bias)
         start_matrices(self.encoder)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -87,8 +87,9 @@ def main(argv=None):
 
     for name, (title, *weights) in looks.items():
         draw_attention(run_dir / f"{name}.png", *weights, f"{config.dataset}: {title}")
-    title = f"{config.dataset}: {config.positions} positions"
-    draw_positions(run_dir / "positions.png", model.positions.weight, title)
+    if config.positions != "rotary":  # of which nothing is added to the tokens
+        title = f"{config.dataset}: {config.positions} positions"
+        draw_positions(run_dir / "positions.png", model.positions.weight, title)
     steps = best["step"] // best["epoch"] * config.epochs
     schedule = learning_rate(config.schedule, config.lr, steps, config.warmup)
     rates = [schedule(step) for step in range(steps)]

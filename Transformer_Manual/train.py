@@ -1,6 +1,6 @@
 """Train a Transformer: to translate German, or with `--task lm` to write like Shakespeare."""
 
-from argparse import BooleanOptionalAction, Namespace
+from argparse import Namespace
 from pathlib import Path
 
 if not __package__:  # started by its path
@@ -8,11 +8,10 @@ if not __package__:  # started by its path
 
 from common import cli
 from common.device import autocast, seed_everything, select_device
-from common.errors import UserError
 from common.run import Run
 from Transformer_Manual.dataset import DATASETS, load_training, or_offline, translation
-from Transformer_Manual.model import POSITIONS, LanguageModel, Transformer
-from Transformer_Manual.utils.blocks import ACTIVATIONS
+from Transformer_Manual.model import LanguageModel, Transformer
+from Transformer_Manual.utils import architecture
 from Transformer_Manual.utils.evaluation import evaluate
 from Transformer_Manual.utils.losses import TokenCrossEntropy, count
 from Transformer_Manual.utils.optim import (
@@ -58,14 +57,7 @@ def make_parser() -> cli.Parser:
     add = parser.add_argument
     add("--task", choices=DATASETS, help="translate, or write a text (language model)")
     translation.add_flags(parser)
-    add("--embed-dim", type=cli.positive_int, help="width of a token's vector")
-    add("--num-heads", type=cli.positive_int, help="attentions side by side")
-    add("--num-layers", type=cli.positive_int, help="layers of the encoder, and of the decoder")
-    add("--feedforward-dim", type=cli.positive_int, help="hidden units between attentions")
-    add("--dropout", type=cli.fraction, help="share of features and of attention dropped")
-    add("--activation", choices=ACTIVATIONS, help="of the hidden units")
-    add("--norm-first", action=BooleanOptionalAction, help="normalise before each part, not after")
-    add("--positions", choices=POSITIONS, help="how a token knows where it stands")
+    architecture.add_flags(parser)
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all tokens")
     add("--optimizer", choices=OPTIMIZERS, help="all written in utils/optim.py")
     add("--beta2", type=cli.fraction, help="decay of Adam's mean of squares")
@@ -83,18 +75,21 @@ def make_parser() -> cli.Parser:
 
 def build_model(args: Namespace, tokenizer) -> Transformer | LanguageModel:
     """The network that the flags describe, for these tokens."""
-    if args.embed_dim % args.num_heads:
-        raise UserError(f"--num-heads {args.num_heads} does not divide the width, {args.embed_dim}")
-    return (Transformer if args.task == "translate" else LanguageModel)(
+    architecture.check(args)
+    sizes = (
         len(tokenizer), args.embed_dim, args.num_heads, args.num_layers, args.feedforward_dim,
         args.dropout, args.activation, args.norm_first, args.positions, args.max_length,
     )  # fmt: skip
+    if args.task == "translate":
+        return Transformer(*sizes)
+    return LanguageModel(*sizes, args.norm, args.kv_heads, args.bias, args.qk_norm)
 
 
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     device = select_device(args.device)
     cli.switch_dataset(args, RECIPES, or_offline(args))
+    architecture.resolve(args)
     train, validation = load_training(args)
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     num_batches = train.num_batches(args.batch_size)

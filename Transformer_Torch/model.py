@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from Transformer_Torch.utils.modern import ACTIVATIONS, NORMS, ModernEncoder, ModernLayer
+
 PAD = 0  # the number of padding
-ACTIVATIONS = ("relu", "gelu")
-POSITIONS = ("sinusoidal", "learned")
+POSITIONS = ("sinusoidal", "learned", "rotary")  # rotary ones are in the attention
 
 
 def sinusoids(length: int, D: int) -> Tensor:
@@ -59,8 +60,10 @@ class Tokens(nn.Module):
             self.positions = nn.Embedding(max_length, embed_dim)
             with torch.no_grad():  # from N(0, ½), as large as the sinusoids beside the input
                 self.positions.weight *= 0.5**0.5
-        else:
+        elif positions == "sinusoidal":
             self.positions = SinusoidalPositions(max_length, embed_dim)
+        else:
+            self.positions = None
         self.dropout = nn.Dropout(dropout)
 
     def embed(self, tokens: Tensor, start: int = 0) -> Tensor:
@@ -69,7 +72,9 @@ class Tokens(nn.Module):
         if end > self.max_length:
             raise ValueError(f"{end} tokens are more than the max_length of {self.max_length}")
         x = self.embedding(tokens) * self.embedding.embedding_dim**0.5
-        return self.dropout(x + self.positions.weight[start:end])
+        if self.positions is not None:
+            x = x + self.positions.weight[start:end]
+        return self.dropout(x)
 
     def logits(self, x: Tensor) -> Tensor:  # (N, T, D) -> (N, T, V)
         return F.linear(x, self.embedding.weight)
@@ -107,6 +112,8 @@ class Transformer(Tokens):
         positions: str = "sinusoidal",
         max_length: int = 256,
     ):
+        if positions == "rotary" or activation == "swiglu":
+            raise ValueError("rotary positions and swiglu are for the LanguageModel")
         super().__init__(
             vocab_size, embed_dim, num_heads, dropout, activation, positions, max_length
         )
@@ -147,8 +154,10 @@ class LanguageModel(Tokens):
     """A Transformer that reads and writes one text: tokens (N, T) -> logits (N, T, V) of the next.
 
     Without a source there is no cross-attention, so PyTorch calls its layers those of an encoder;
-    with the causal mask they are a decoder's (Radford et al., 2018: GPT). Without arguments, the
-    README's larger network for tiny-shakespeare.
+    with the causal mask they are a decoder's (Radford et al., 2018: GPT). With any of rotary
+    positions, SwiGLU, RMSNorm (`norm`), fewer heads of keys and values than of queries
+    (`kv_heads`), no biases or norms of queries and keys (`qk_norm`), layers are `ModernLayer`s.
+    Without arguments, the README's larger network for tiny-shakespeare.
     """
 
     def __init__(
@@ -163,19 +172,35 @@ class LanguageModel(Tokens):
         norm_first: bool = True,
         positions: str = "sinusoidal",
         max_length: int = 128,
+        norm: str = "layer",
+        kv_heads: int | None = None,
+        bias: bool = True,
+        qk_norm: bool = False,
     ):
         super().__init__(
             vocab_size, embed_dim, num_heads, dropout, activation, positions, max_length
         )
+        if norm not in NORMS:
+            raise ValueError(f"{norm!r} is none of {', '.join(NORMS)}")
         sizes = (embed_dim, num_heads, feedforward_dim, dropout, activation)
-        layer = nn.TransformerEncoderLayer(*sizes, batch_first=True, norm_first=norm_first)
-        self.encoder = nn.TransformerEncoder(
-            layer, num_layers, nn.LayerNorm(embed_dim), enable_nested_tensor=False
-        )
+        rotary, kv_heads = positions == "rotary", kv_heads or num_heads
+        original = norm == "layer" and kv_heads == num_heads and bias and not qk_norm
+        if original and not rotary and activation != "swiglu":
+            layer = nn.TransformerEncoderLayer(*sizes, batch_first=True, norm_first=norm_first)
+            self.encoder = nn.TransformerEncoder(
+                layer, num_layers, nn.LayerNorm(embed_dim), enable_nested_tensor=False
+            )
+        else:
+            layer = ModernLayer(
+                *sizes, norm_first, rotary, max_length, norm, kv_heads, bias, qk_norm
+            )
+            self.encoder = ModernEncoder(layer, num_layers, embed_dim, norm, bias)
         for parameter in self.encoder.parameters():  # its layers are copies, alike so far;
             if parameter.dim() > 1:  # nn.Transformer does this by itself
                 nn.init.xavier_uniform_(parameter)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.embed(tokens)
+        if isinstance(self.encoder, ModernEncoder):  # it looks back alone
+            return self.logits(self.encoder(x))
         return self.logits(self.encoder(x, mask=causal_mask(x), is_causal=True))

@@ -101,6 +101,7 @@ TRAINING = {  # of every train.py
     "--compile": "test_flags.py::test_a_compiled_network_learns_as_a_plain_one_does",
     "--sync-batch-norm": "test_flags.py::test_batch_norm_of_several_processes_is_passed_on",
 }
+PARTS = "test_modern_transformer.py::test_every_part_has_an_effect_and_modern_is_all_of_them"
 OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is not all of it
     "CNN": {
         "--flip-test": "test_cnn_torch.py::test_the_flag_reaches_both_validation_and_test",
@@ -136,6 +137,7 @@ OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is
         "--sample-length": "test_flags.py::test_a_sample_is_as_long_as_asked_for",
         "--precision": "test_transformer_scripts.py::test_half_the_bits_learn_nearly_the_same",
         "--accumulate": "test_transformer_scripts.py::test_a_batch_in_parts_is_the_batch",
+        **dict.fromkeys(("--block", "--norm", "--kv-heads", "--bias", "--qk-norm"), PARTS),
     },
     "VAE": {
         "--channels": "test_flags.py::test_channels_are_those_of_the_network",

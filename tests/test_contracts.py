@@ -361,6 +361,7 @@ OWN = {
     "utils/evaluation.py": "by hand, and by PyTorch",
     "utils/layers.py": "by hand: those that the network has",
     "utils/losses.py": "those that the network has",
+    "utils/modern.py": "by hand, and by scaled_dot_product_attention",
     "utils/optim.py": "by hand, and the names of torch.optim's",
     "utils/plots.py": "what there is to see",
     "utils/sampling.py": "of networks with a state, with a cache by hand, and with PyTorch's",

@@ -110,8 +110,11 @@ class MultiheadAttention(Layer):
         """x (N, T, D), a mask that broadcasts to (N·h, T, T) -> (N, T, D)."""
         return self.attend(*self.project(x), mask)
 
-    def project(self, x: Tensor) -> Tensor:
-        """Queries, keys and values of all heads: x (N, T, D) -> (3, N·h, T, d)."""
+    def project(self, x: Tensor, start: int = 0) -> Tensor:
+        """Queries, keys and values of all heads: x (N, T, D) -> (3, N·h, T, d).
+
+        The position of the first token, `start`, is no matter here; it is to rotary attention.
+        """
         self.x = x.flatten(0, 1)
         qkv = torch.addmm(self.in_proj_bias, self.x, self.in_proj_weight.T)  # (N·T, 3D)
         return self.split(qkv, len(x))

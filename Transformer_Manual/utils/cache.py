@@ -11,6 +11,7 @@ from torch import Tensor
 from Transformer_Manual.model import LanguageModel, Transformer
 from Transformer_Manual.utils.attention import MultiheadAttention, causal_mask
 from Transformer_Manual.utils.blocks import DecoderLayer, EncoderLayer
+from Transformer_Manual.utils.modern import GroupedAttention
 
 
 def take(heads: Tensor, rows: Tensor, num_heads: int) -> Tensor:
@@ -22,12 +23,12 @@ class Past:
     """Keys and values (n·h, T, d) of one layer's self-attention, of all tokens so far."""
 
     def __init__(self, num_heads: int):
-        self.num_heads = num_heads
+        self.num_heads = num_heads  # of keys and values
         self.keys = self.values = None
 
-    def attend(self, attention: MultiheadAttention, x: Tensor) -> Tensor:
+    def attend(self, attention: MultiheadAttention | GroupedAttention, x: Tensor) -> Tensor:
         """x (n, T, D), the first tokens or one more -> (n, T, D)."""
-        q, k, v = attention.project(x)
+        q, k, v = attention.project(x, 0 if self.keys is None else self.keys.shape[1])
         if self.keys is not None:
             k, v = torch.cat([self.keys, k], dim=1), torch.cat([self.values, v], dim=1)
         self.keys, self.values = k, v
@@ -103,7 +104,7 @@ class CachedReader:
 
     def __init__(self, model: LanguageModel):
         self.model, self.length = model, 0
-        self.pasts = [Past(model.num_heads) for _ in model.encoder.layers]
+        self.pasts = [Past(model.kv_heads) for _ in model.encoder.layers]
 
     def read(self, tokens: Tensor) -> Tensor:
         """tokens (n, T), the first ones or one more -> logits (n, V) of the token after the last.

@@ -73,6 +73,19 @@ class SinusoidalPositions(Layer):
         """Nothing to learn."""
 
 
+class NoPositions(Layer):
+    """y = x: rotary positions are no part of the tokens, attention turns its queries and keys."""
+
+    def __init__(self, max_length: int, embed_dim: int):
+        """As the others, with nothing to keep."""
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        return x
+
+    def backward(self, *grad_outputs: Tensor) -> None:
+        """Nothing to learn."""
+
+
 class LearnedPositions(SinusoidalPositions):
     """y_t = x_t + P[t] with a learned P (max_length, D) (Gehring et al., 2017, Section 3.1).
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from Transformer_Torch.dataset.characters import Vocabulary
 from Transformer_Torch.dataset.tokenizers import BEGIN, END, Tokenizer
+from Transformer_Torch.utils.modern import GroupedAttention
 
 KINDS = {".encoder.": "encoder", "self_attn": "decoder", "multihead_attn": "cross"}  # in a name
 
@@ -28,7 +29,8 @@ def attention_weights(model: nn.Module, *inputs: Tensor) -> dict[str, list[Tenso
     encoder; a language model has the first. The model is in evaluation mode.
 
     The fused kernels never store these weights. Hooks ask every nn.MultiheadAttention for them, and
-    PyTorch's inference path, which would step over the attention modules, is off in the meantime.
+    PyTorch's inference path, which would step over the attention modules, is off in the meantime;
+    GroupedAttention computes them from its inputs.
     """
     weights, hooks = {}, []
 
@@ -39,6 +41,9 @@ def attention_weights(model: nn.Module, *inputs: Tensor) -> dict[str, list[Tenso
         kind = next(kind for part, kind in KINDS.items() if part in f".{name}")
         return lambda module, args, outputs: weights.setdefault(kind, []).append(outputs[1])
 
+    def compute(module, args):
+        weights.setdefault("encoder", []).append(module.weights(args[0]))
+
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)
@@ -46,6 +51,8 @@ def attention_weights(model: nn.Module, *inputs: Tensor) -> dict[str, list[Tenso
             if isinstance(module, nn.MultiheadAttention):
                 hooks.append(module.register_forward_pre_hook(ask, with_kwargs=True))
                 hooks.append(module.register_forward_hook(keep(name)))
+            if isinstance(module, GroupedAttention):
+                hooks.append(module.register_forward_pre_hook(compute))
         model(*inputs)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

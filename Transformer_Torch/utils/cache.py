@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from Transformer_Torch.model import LanguageModel, Transformer
+from Transformer_Torch.utils.modern import ModernLayer
 
 QUERY, KEY_VALUE, ALL = slice(0, 1), slice(1, 3), slice(0, 3)  # in thirds of in_proj_weight's rows
 
@@ -38,13 +39,22 @@ class Past:
     def __init__(self):
         self.keys = self.values = None
 
+    @property
+    def length(self) -> int:
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of all tokens, these last ones too."""
+        if self.keys is not None:
+            keys = torch.cat([self.keys, keys], dim=2)
+            values = torch.cat([self.values, values], dim=2)
+        self.keys, self.values = keys, values
+        return keys, values
+
     def attend(self, attention: nn.MultiheadAttention, x: Tensor) -> Tensor:
         """x (n, T, D), the first tokens or one more -> (n, T, D)."""
         q, k, v = project(attention, x, ALL)
-        if self.keys is not None:
-            k, v = torch.cat([self.keys, k], dim=2), torch.cat([self.values, v], dim=2)
-        self.keys, self.values = k, v
-        return attend(attention, q, k, v, is_causal=x.shape[1] > 1)
+        return attend(attention, q, *self.append(k, v), is_causal=x.shape[1] > 1)
 
     def select(self, rows: Tensor) -> None:
         """Go on with these texts: (m,) numbers of some of the n, also the same ones again."""
@@ -59,8 +69,10 @@ def feed_forward(layer, x: Tensor) -> Tensor:
     return layer.linear2(layer.activation(layer.linear1(x)))
 
 
-def encoder_step(layer: nn.TransformerEncoderLayer, x: Tensor, past: Past) -> Tensor:
+def encoder_step(layer: nn.TransformerEncoderLayer | ModernLayer, x: Tensor, past: Past) -> Tensor:
     """x (n, T, D) -> (n, T, D)"""
+    if isinstance(layer, ModernLayer):
+        return layer(x, past)
     x = residual(x, layer.norm1, layer.norm_first, lambda y: past.attend(layer.self_attn, y))
     return residual(x, layer.norm2, layer.norm_first, lambda y: feed_forward(layer, y))
 
