@@ -41,6 +41,9 @@ class TokenCrossEntropy:
             nats -= s * logits.mean(1, keepdim=True)
         return nats[self.counted].mean()
 
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.forward(*inputs)
+
     def backward(self) -> Tensor:  # -> (N, T, V)
         if self.exp is None:
             raise RuntimeError("backward writes over what forward kept: call forward again first")
