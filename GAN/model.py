@@ -33,8 +33,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Data (N, *shape), labels (N,) -> logits (N,): large for what looks real.
 
-    With φ = `layers` and the head's w and b, the logit is wᵀφ(x) + b, plus v_yᵀφ(x) of a
-    conditional one, v_y a learned vector of the class: log p(x)/q(x) + log p(y|x)/q(y|x) has this
+    With φ = `layers` and the head's w and b, the logit is wᵀφ(x) + b, plus v_cᵀφ(x) of a
+    conditional one, v_c a learned vector of class c: log p(x)/q(x) + log p(c|x)/q(c|x) has this
     form where both class posteriors are softmaxes of φ (Miyato & Koyama, section 3).
     """
 

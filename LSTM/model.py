@@ -51,7 +51,7 @@ class Pooling(nn.Module):
 
     last       where a reader ends: the last word forwards, the first one backwards
     mean, max  over the words, feature by feature
-    attention  Σₜ aₜ yₜ with a = softmax over the words of vᵀ tanh(W yₜ + b) (Yang et al., 2016)
+    attention  Σₜ wₜ yₜ with w = softmax over the words of vᵀ tanh(W yₜ + b) (Yang et al., 2016)
     """
 
     def __init__(self, kind: str, dim: int, bidirectional: bool):

@@ -1,7 +1,7 @@
 """A recurrent language model by hand: it reads a text token by token and predicts the next.
 
 T is time, N the batch (streams of text), V the vocabulary, D the width of the embedding, H the
-hidden units, L the recurrent layers.
+hidden units.
 """
 
 from torch import Tensor
@@ -37,8 +37,8 @@ class LanguageModel(Layer):
     def forward(self, tokens: Tensor, state=None) -> Tensor:
         """tokens (T, N) -> logits (T, N, V) of the token after each.
 
-        `state` is what an earlier window left in `self.state`, (L, N, H) or for the LSTM two of
-        them; None starts from zeros.
+        `state` is what an earlier window left in `self.state`, (num_layers, N, H) or for the LSTM
+        two of them; None starts from zeros.
         """
         T, N = tokens.shape
         x = self.embedding.forward(tokens)  # (T, N, D)

@@ -1,6 +1,6 @@
 """An autoencoder, and the variational autoencoder (Kingma & Welling, 2013, arXiv:1312.6114).
 
-N images of D = C·H·W pixels, L latent numbers, k codes of each image, K classes.
+N images of D = C·H·W pixels, J latent numbers, k codes of each image, K classes.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ class Terms(NamedTuple):
     """What every bound is made of. For the plain autoencoder, mu is the code and logvar is None."""
 
     log_p_x: Tensor  # (N, k), nats
-    z: Tensor  # (N, k, L)
-    mu: Tensor  # (N, L)
-    logvar: Tensor | None  # (N, L)
+    z: Tensor  # (N, k, J)
+    mu: Tensor  # (N, J)
+    logvar: Tensor | None  # (N, J)
 
 
 class Autoencoder(nn.Module):
-    """x -> encoder -> code z (N, L) -> decoder -> x (Hinton & Salakhutdinov, 2006).
+    """x -> encoder -> code z (N, J) -> decoder -> x (Hinton & Salakhutdinov, 2006).
 
     With `num_classes`, both halves are told the class (Sohn, Lee & Yan, 2015).
     Without arguments, the network of the README's MNIST results.
@@ -64,15 +64,15 @@ class Autoencoder(nn.Module):
         return F.one_hot(labels, self.num_classes).float() if labels.dim() == 1 else labels
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """(N, D) -> code (N, L), and None"""
+        """(N, D) -> code (N, J), and None"""
         return self.encoder(x, self.context(labels)).to(x.dtype), None
 
     def sample(self, mu: Tensor, logvar: Tensor | None, k: int, generator=None) -> Tensor:
-        """k codes of each image: (N, L) -> (N, k, L). Here they are all the same."""
+        """k codes of each image: (N, J) -> (N, k, J). Here they are all the same."""
         return mu[:, None].expand(-1, k, -1)
 
     def decode(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The outputs that the likelihood reads: (N, k, L) -> (N, k, D)"""
+        """The outputs that the likelihood reads: (N, k, J) -> (N, k, D)"""
         N, k, _ = z.shape
         context = self.context(labels)
         if context is not None:
@@ -88,7 +88,7 @@ class Autoencoder(nn.Module):
         return Terms(self.likelihood.log_prob(self.decode(z, labels), x), z, mu, logvar)
 
     def pictures(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """What codes look like: (N, L) -> (N, C, H, W) in [0, 1]"""
+        """What codes look like: (N, J) -> (N, C, H, W) in [0, 1]"""
         return self.likelihood.mean(self.decode(z[:, None], labels)).view(-1, *self.shape)
 
 
@@ -98,7 +98,7 @@ class VAE(Autoencoder):
     statistics = 2
 
     def encode(self, x: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(N, D) -> mu and log σ² (N, L)"""
+        """(N, D) -> mu and log σ² (N, J)"""
         mu, logvar = self.encoder(x, self.context(labels)).to(x.dtype).chunk(2, dim=1)
         return mu, logvar.clamp(max=MAX_LOGVAR)
 

@@ -152,8 +152,9 @@ class ConvolutionStem(nn.Module):
 
 
 def sincos_positions(side: int, D: int) -> Tensor:
-    """Fixed positions (side², D): a quarter of the channels each for sin(ωₖx), cos(ωₖx), sin(ωₖy)
-    and cos(ωₖy), with ωₖ = 10000^(−4k/D), as in MoCo v3 (Chen et al., 2021, arXiv:2104.02057)."""
+    """Fixed positions (side², D): a quarter of the channels each for sin(ωᵢx), cos(ωᵢx), sin(ωᵢy)
+    and cos(ωᵢy) at column x and row y, with ωᵢ = 10000^(−4i/D), as in MoCo v3 (Chen et al., 2021,
+    arXiv:2104.02057)."""
     if D % 4:
         raise ValueError(f"sin-cos positions need a width that 4 divides, not {D}")
     omega = 10_000 ** (-4 * torch.arange(D // 4) / D)

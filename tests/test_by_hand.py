@@ -3,6 +3,7 @@ changes between forward and backward, everything dropped, infinities and NaN."""
 
 import importlib
 import math
+import re
 
 import pytest
 import torch
@@ -175,3 +176,81 @@ def test_short_schedules_are_those_of_pytorch(folder, warmup):
             theirs = learning_rates(name, 0.1, warmup + total, warmup)
             rates = [ours(step) for step in range(warmup + total)]
             assert rates == pytest.approx(theirs, rel=1e-6, abs=1e-9), (name, total)
+
+
+# ---- in a Python shell: called, and shown ----
+
+NETWORKS = {
+    "MLP": ("MLP_Manual.model", {"hidden_sizes": (6, 5), "in_features": 4}, [(3, 4)]),
+    "CNN": ("CNN_Manual.model", {"channels": (2, 3), "hidden_size": 4}, [(2, 1, 28, 28)]),
+    "LSTM": ("RNN_Manual.model", {"hidden_size": 5, "vocab_size": 7}, [(4, 3)]),
+    "GPT": ("Transformer_Manual.model", {"embed_dim": 8, "positions": "learned"}, [(3, 4)]),
+    "Transformer": ("Transformer_Manual.model", {"embed_dim": 8, "num_layers": 2}, [(3, 4)] * 2),
+}
+
+
+def network(name: str):
+    """A small network in evaluation mode, and inputs for it."""
+    module, sizes, shapes = NETWORKS[name]
+    torch.manual_seed(0)
+    kind = {"LSTM": "LanguageModel", "GPT": "LanguageModel"}.get(name, name)
+    model = getattr(importlib.import_module(module), kind)(**sizes).eval()
+    numbers = name in ("MLP", "CNN")
+    return model, [torch.randn(s) if numbers else torch.randint(7, s) for s in shapes]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_can_be_called_as_a_module_of_nn(name):
+    model, inputs = network(name)
+    logits = model(*inputs)
+    assert torch.equal(logits, model.forward(*inputs))
+    model.backward(torch.ones_like(logits))
+    assert all(gradient.isfinite().all() for gradient in model.gradients().values())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_printed_network_lists_every_layer_with_the_shapes_of_its_parameters(name):
+    model, inputs = network(name)
+    printed = str(model)
+    found, path = {"": type(model).__name__}, []  # layer -> class
+    shapes = {}  # parameter -> shape
+    for line in printed.splitlines()[1:]:
+        text, depth = line.strip(), (len(line) - len(line.lstrip())) // 2
+        path = path[: depth - 1]
+        below = re.match(r"\((?P<layer>.+?)\): (?P<kind>\w+)", text)
+        if below:
+            path.append(below["layer"])
+            found[".".join(path)] = below["kind"]
+        for parameter, shape in re.findall(r"(\w+) \(([\d, ]+)\)", text):
+            shapes[".".join([*path, parameter])] = [int(n) for n in re.findall(r"\d+", shape)]
+    assert found == {p.rstrip("."): type(layer).__name__ for p, layer in model.modules()}
+    assert shapes == {n: list(tensor.shape) for n, tensor in model.parameters().items()}
+    model(*inputs)
+    assert str(model) == printed  # what forward keeps is no part of it
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_a_printed_layer_has_its_settings():
+    linear, pool = layers("Linear")[1].values[0], layers("MaxPool2d")[0].values[0]
+    dropout, lstm = layers("Dropout")[0].values[0], layers("LSTM")[0].values[0]
+    assert str(linear(4, 3)) == "Linear(weight (3, 4), bias (3,))"
+    assert str(pool(3, 2, 1)) == "MaxPool2d(kernel_size=3, stride=2, padding=1)"
+    assert str(dropout(0.3)) == "Dropout(p=0.3)"
+    assert "\n  hidden_size=5\n  num_layers=2\n" in str(lstm(3, 5, 2))
+
+
+@pytest.mark.parametrize(
+    "folder, name, shape",
+    [
+        ("MLP_Manual", "CrossEntropy", (4,)),
+        ("MLP_Manual", "MeanSquaredError", (4,)),
+        ("CNN_Manual", "CrossEntropy", (4,)),
+        ("RNN_Manual", "SequenceCrossEntropy", (4, 3)),
+        ("Transformer_Manual", "TokenCrossEntropy", (4, 3)),
+    ],
+)
+def test_a_loss_can_be_called(folder, name, shape):
+    prediction, target = torch.randn(*shape, 5), torch.randint(5, shape)
+    loss, again = part(folder, "utils.losses", name), part(folder, "utils.losses", name)
+    assert loss(prediction, target) == again.forward(prediction, target)
+    assert torch.equal(loss.backward(), again.backward())

@@ -10,6 +10,7 @@ import torch
 from common import cli
 from common.data import ROOT
 from common.device import environment
+from common.metrics import lines_of_code
 from common.results import report
 from common.results.records import write as write_record
 from MLP_Manual.dataset import mnist as idx
@@ -67,7 +68,6 @@ COMPARISON = {
     "twins": {"manual": "MLP", "torch": "MLP_Torch"},
     "batch_size": 128, "steps": 20, "step_milliseconds": {"manual": 12.5, "torch": 10.0},
     "step_ratio": 1.25, "largest_difference": {"loss": 1e-15, "gradient": 2e-13},
-    "lines": {"manual": 400, "torch": 200},
     "environment": ENVIRONMENT,
 }  # fmt: skip
 TEXT = "# Title\n\n<!-- results -->\nold\n<!-- /results -->\n\nBetween\n<!-- compare -->\n\n"
@@ -292,7 +292,18 @@ def test_comparison_stands_in_both_twins(folder, root):
     (root / "MLP" / "results" / "compare.json").write_text(json.dumps(COMPARISON))
     text = report.fill(root / folder / "README.md")
     assert [row[0] for row in rows(text)[2:]] == ["MLP", "MLP_Torch"]
-    assert "| MLP | 12.5 | 400 |" in text and "**1.25**" in text and "2.0e-13" in text
+    assert "| MLP | 12.5 | 0 |" in text and "**1.25**" in text and "2.0e-13" in text
+
+
+def test_lines_of_code_are_those_of_today(root, capsys):
+    (root / "MLP" / "results" / "compare.json").write_text(json.dumps(COMPARISON))
+    assert call(capsys, report.main).code == 0
+    (root / "MLP" / "model.py").write_text('"""What it is."""\n\nx = 1\ny = 2  # and why\n')
+    outcome = call(capsys, report.main, "--check")
+    assert_one_line(outcome, "MLP/README.md", "MLP_Torch/README.md")
+    assert call(capsys, report.main).code == 0
+    assert "| MLP | 12.5 | 2 |" in (root / "MLP_Torch" / "README.md").read_text()
+    assert call(capsys, report.main, "--check").code == 0
 
 
 @pytest.mark.smoke
@@ -445,4 +456,4 @@ def test_comparison_is_consistent(path):
     milliseconds = result["step_milliseconds"]
     ratio = milliseconds["manual"] / milliseconds["torch"]
     assert result["step_ratio"] == pytest.approx(ratio, rel=0.02)
-    assert result["lines"]["torch"] < result["lines"]["manual"]
+    assert lines_of_code(ROOT / result["twins"]["torch"]) < lines_of_code(path.parent.parent)

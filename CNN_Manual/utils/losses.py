@@ -24,5 +24,8 @@ class CrossEntropy:
         nats = self.targets * self.log_probs
         return -nats.masked_fill(self.targets == 0, 0).sum() / N  # log 0 counts where q is not 0
 
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.forward(*inputs)
+
     def backward(self) -> Tensor:  # -> (N, K)
         return (self.log_probs.exp() - self.targets) / len(self.targets)

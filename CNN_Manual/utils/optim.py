@@ -1,7 +1,7 @@
 """Optimisers, gradient clipping and learning-rate schedules.
 
 Each optimiser reads `model.parameters()` and `model.gradients()` (dicts with the same names) and
-moves the parameters in place. θ is a parameter, g its gradient, η the learning rate `lr`, λ the
+moves the parameters in place. θ is a parameter, ∇ its gradient, η the learning rate `lr`, λ the
 weight decay, t the number of the step.
 """
 
@@ -39,7 +39,7 @@ class Optimizer:
         raise NotImplementedError
 
     def with_decay(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """g + λθ: weight decay as the gradient of λ/2 ‖θ‖²."""
+        """∇ + λθ: weight decay as the gradient of λ/2 ‖θ‖²."""
         return gradient.add(parameter, alpha=self.weight_decay) if self.weight_decay else gradient
 
     def state_dict(self) -> dict:
@@ -61,14 +61,14 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    """θ ← θ − η g"""
+    """θ ← θ − η ∇"""
 
     def update(self, parameter, gradient):
         parameter.add_(self.with_decay(parameter, gradient), alpha=-self.lr)
 
 
 class Momentum(Optimizer):
-    """v ← μ v + g,  θ ← θ − η v  (Polyak, 1964)"""
+    """u ← ρ u + ∇,  θ ← θ − η u, with the momentum ρ  (Polyak, 1964)"""
 
     buffer_names = ("velocity",)
 
@@ -82,7 +82,7 @@ class Momentum(Optimizer):
 
 
 class Nesterov(Momentum):
-    """v ← μ v + g,  θ ← θ − η (g + μ v): the gradient as if taken one step ahead (Sutskever et
+    """u ← ρ u + ∇,  θ ← θ − η (∇ + ρ u): the gradient as if taken one step ahead (Sutskever et
     al., 2013, Section 2, in the form that PyTorch uses)"""
 
     def update(self, parameter, gradient, velocity):
@@ -92,7 +92,7 @@ class Nesterov(Momentum):
 
 
 class AdaGrad(Optimizer):
-    """s ← s + g²,  θ ← θ − η g / (√s + ε)  (Duchi et al., 2011)"""
+    """s ← s + ∇²,  θ ← θ − η ∇ / (√s + ε)  (Duchi et al., 2011)"""
 
     buffer_names = ("square_sum",)
 
@@ -107,7 +107,7 @@ class AdaGrad(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """s ← α s + (1 − α) g²,  θ ← θ − η g / (√s + ε)  (Hinton, 2012, lecture 6e)"""
+    """s ← α s + (1 − α) ∇²,  θ ← θ − η ∇ / (√s + ε)  (Hinton, 2012, lecture 6e)"""
 
     buffer_names = ("square_average",)
 
@@ -123,7 +123,7 @@ class RMSprop(Optimizer):
 
 
 class Adam(Optimizer):
-    """m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,  θ ← θ − η m̂ / (√v̂ + ε)
+    """m ← β₁ m + (1 − β₁) ∇,  v ← β₂ v + (1 − β₂) ∇²,  θ ← θ − η m̂ / (√v̂ + ε)
 
     m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) undo the start at zero (Kingma & Ba, 2015, Algorithm 1)
     """

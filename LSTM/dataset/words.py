@@ -1,6 +1,6 @@
 """Words of texts and their numbers: torchtext's where it loads, the same behaviour elsewhere.
 
-This is the only module that imports torchtext, whose last release goes with torch 2.3. The
+This module and its copies alone import torchtext, whose last release goes with torch 2.3. The
 vocabulary is torchtext's own where it loads, and `Vocab` below elsewhere. The tokenizer is ours in
 either case: the same tokens as by torchtext's chain of regular expressions, several times faster.
 """

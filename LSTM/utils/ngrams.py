@@ -60,13 +60,13 @@ class NBSVM:
     """NB-SVM (Wang & Manning, 2012, section 2.3): a support vector machine on the log-count ratios
     of naive Bayes.
 
-    With f the n-grams that occur in a text (1 or 0), p = α + Σ f over the texts of a class and
-    q = α + Σ f over all others:
+    With m the n-grams that occur in a text (1 or 0), p = α + Σ m over the texts of a class and
+    q = α + Σ m over all others:
 
-        r = log(p / |p|₁) - log(q / |q|₁),   x = r ∘ f,   w' = (1 - β) w̄ + β w
+        ρ = log(p / |p|₁) - log(q / |q|₁),   x = ρ ∘ m,   w ← (1 - β) w̄ + β w
 
-    where w is the SVM's weight vector and w̄ the mean of |w|. One such machine per class; of two
-    classes, one for the second.
+    where w is the weight vector that the SVM learns from x, and w̄ the mean of |w|. One such machine
+    per class; of two classes, one for the second.
     """
 
     def __init__(self, C: float, seed: int, alpha: float = 1.0, beta: float = 0.25):
@@ -74,22 +74,24 @@ class NBSVM:
         self.scale = 1.0
 
     def fit(self, counts: sparse.csr_matrix, labels: Tensor) -> "NBSVM":
-        f, labels = self.binary(counts), labels.numpy()
+        marks, labels = self.binary(counts), labels.numpy()
         K = labels.max() + 1
-        machines = [self.fit_one(f, labels == k) for k in (range(K) if K > 2 else [1])]
+        machines = [self.fit_one(marks, labels == k) for k in (range(K) if K > 2 else [1])]
         self.weights = numpy.stack([weights for weights, _ in machines], axis=1)  # (V, K or 1)
         self.bias = numpy.array([bias for _, bias in machines])
         return self
 
-    def fit_one(self, f: sparse.csr_matrix, of_class: numpy.ndarray) -> tuple[numpy.ndarray, float]:
-        p = self.alpha + numpy.asarray(f[of_class].sum(0)).ravel()
-        q = self.alpha + numpy.asarray(f[~of_class].sum(0)).ravel()
-        r = numpy.log(p / p.sum()) - numpy.log(q / q.sum())
+    def fit_one(
+        self, marks: sparse.csr_matrix, of_class: numpy.ndarray
+    ) -> tuple[numpy.ndarray, float]:
+        p = self.alpha + numpy.asarray(marks[of_class].sum(0)).ravel()
+        q = self.alpha + numpy.asarray(marks[~of_class].sum(0)).ravel()
+        rho = numpy.log(p / p.sum()) - numpy.log(q / q.sum())
         machine = LinearSVC(C=self.C, random_state=self.seed, max_iter=5_000)
-        machine.fit(f.multiply(r).tocsr(), of_class)
+        machine.fit(marks.multiply(rho).tocsr(), of_class)
         w = machine.coef_[0]
         w = (1 - self.beta) * numpy.abs(w).mean() + self.beta * w
-        return r * w, float(machine.intercept_[0]) * self.beta
+        return rho * w, float(machine.intercept_[0]) * self.beta
 
     @staticmethod
     def binary(counts: sparse.csr_matrix) -> sparse.csr_matrix:

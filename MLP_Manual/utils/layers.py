@@ -5,6 +5,7 @@ gradients of the layer's own parameters (`weight` -> `grad_weight`), and returns
 rule, one layer at a time. In the formulas g = ∂L/∂y. N is the batch, D the features.
 """
 
+import inspect
 import math
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 
 class Layer:
-    """What layers share: naming, moving and switching everything below them.
+    """What layers share: naming, showing, moving and switching everything below them.
 
     A subclass lists its learned tensors in `parameter_names` and those that are only kept in
     `buffer_names`; layers among its attributes are found by walking them. Names are dotted paths,
@@ -22,6 +23,22 @@ class Layer:
     parameter_names: tuple[str, ...] = ()
     buffer_names: tuple[str, ...] = ()
     training = True
+
+    def __call__(self, *inputs, **options):
+        """model(x) is model.forward(x), as of an nn.Module."""
+        return self.forward(*inputs, **options)
+
+    def __repr__(self) -> str:
+        """The tree of layers: the shapes of each one's parameters, its settings, those below."""
+        parts = [f"{n} {tuple(getattr(self, n).shape)}" for n in self.parameter_names]
+        of_init = inspect.signature(type(self)).parameters
+        settings = {n: v for n, v in vars(self).items() if n in of_init}
+        parts += [f"{n}={v}" for n, v in settings.items() if type(v) in (int, float)]
+        if not self.children():
+            return f"{type(self).__name__}({', '.join(parts)})"
+        parts += [f"({name}): {child}" for name, child in self.children().items()]
+        indented = "".join(f"\n{part}" for part in parts).replace("\n", "\n  ")
+        return f"{type(self).__name__}({indented}\n)"
 
     def children(self) -> dict[str, "Layer"]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}

@@ -24,6 +24,9 @@ class CrossEntropy:
         nats = self.targets * self.log_probs
         return -nats.masked_fill(self.targets == 0, 0).sum() / N  # log 0 counts where q is not 0
 
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.forward(*inputs)
+
     def backward(self) -> Tensor:  # -> (N, K)
         return (self.log_probs.exp() - self.targets) / len(self.targets)
 
@@ -41,6 +44,9 @@ class MeanSquaredError:
             target = one_hot
         self.difference = prediction - target
         return (self.difference**2).mean()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.forward(*inputs)
 
     def backward(self) -> Tensor:  # -> (N, K)
         return 2 * self.difference / self.difference.numel()

@@ -3,15 +3,17 @@
 A layer's `forward(x)` keeps what `backward` needs. `backward(grad_output)` takes ∂L/∂y, stores the
 gradients of the layer's own parameters (`weight` -> `grad_weight`), and returns ∂L/∂x: the chain
 rule, one layer at a time. In the formulas g = ∂L/∂y. T is time, N the batch, V the vocabulary, D
-the features, H the hidden units, L the recurrent layers on top of each other.
+the features, H the hidden units.
 """
+
+import inspect
 
 import torch
 from torch import Tensor
 
 
 class Layer:
-    """What layers share: naming, moving and switching everything below them.
+    """What layers share: naming, showing, moving and switching everything below them.
 
     A subclass lists its learned tensors in `parameter_names` and those that are only kept in
     `buffer_names`; layers among its attributes are found by walking them. Names are dotted paths,
@@ -21,6 +23,22 @@ class Layer:
     parameter_names: tuple[str, ...] = ()
     buffer_names: tuple[str, ...] = ()
     training = True
+
+    def __call__(self, *inputs, **options):
+        """model(x) is model.forward(x), as of an nn.Module."""
+        return self.forward(*inputs, **options)
+
+    def __repr__(self) -> str:
+        """The tree of layers: the shapes of each one's parameters, its settings, those below."""
+        parts = [f"{n} {tuple(getattr(self, n).shape)}" for n in self.parameter_names]
+        of_init = inspect.signature(type(self)).parameters
+        settings = {n: v for n, v in vars(self).items() if n in of_init}
+        parts += [f"{n}={v}" for n, v in settings.items() if type(v) in (int, float)]
+        if not self.children():
+            return f"{type(self).__name__}({', '.join(parts)})"
+        parts += [f"({name}): {child}" for name, child in self.children().items()]
+        indented = "".join(f"\n{part}" for part in parts).replace("\n", "\n  ")
+        return f"{type(self).__name__}({indented}\n)"
 
     def children(self) -> dict[str, "Layer"]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
@@ -215,7 +233,8 @@ class Recurrent(Layer):
     def forward(self, x: Tensor, state=None) -> tuple:
         """(T, N, D) -> the last layer's (T, N, H), and the state after the last step.
 
-        A state has the shape (L, N, H); an LSTM's is a pair (h, c) of them. None stands for zeros.
+        A state has the shape (num_layers, N, H); an LSTM's is a pair (h, c) of them. None stands
+        for zeros.
         """
         if state is None:
             state = x.new_zeros(self.num_states, self.num_layers, x.shape[1], self.hidden_size)
@@ -316,7 +335,7 @@ class RNN(Recurrent):
 
     ∂L/∂a_t = δ_t (1 − h_t²)    δ_{t-1} = g_{t-1} + ∂L/∂a_t W_hh
 
-    So over k steps, δ is multiplied k times by W_hh and by factors of at most 1. Where the largest
+    So from step to step, δ is multiplied by W_hh and by factors of at most 1. Where the largest
     singular value of W_hh is below 1, it vanishes exponentially; it can explode only where that
     value is above 1 (Pascanu et al., 2013, Section 2).
     """
@@ -346,17 +365,17 @@ class GRU(Recurrent):
     """A gate z decides how much of h stays, a gate r what the new content sees of it (Cho et al.,
     2014, Section 2.3, in PyTorch's form, where r stands outside the product):
 
-    r = σ(W_ir x + b_ir + W_hr h' + b_hr)    z = σ(W_iz x + b_iz + W_hz h' + b_hz)
-    q = W_hn h' + b_hn    n = tanh(W_in x + b_in + r q)    h = (1 − z) n + z h'
+    r = σ(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)    z = σ(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
+    q = W_hn h_{t-1} + b_hn    n = tanh(W_in x_t + b_in + r q)    h_t = (1 − z) n + z h_{t-1}
 
-    where h' = h_{t-1}. The rows of the weights hold r, z, n in this order. With δ = ∂L/∂h and a the
-    argument of each σ or tanh:
+    The rows of the weights hold r, z, n in this order. With δ_t = ∂L/∂h_t and a the argument of
+    each σ or tanh:
 
-    ∂L/∂a_n = δ (1 − z) (1 − n²)    ∂L/∂a_z = δ (h' − n) z (1 − z)
-    ∂L/∂q = ∂L/∂a_n r               ∂L/∂a_r = ∂L/∂a_n q r (1 − r)
+    ∂L/∂a_n = δ_t (1 − z) (1 − n²)    ∂L/∂a_z = δ_t (h_{t-1} − n) z (1 − z)
+    ∂L/∂q = ∂L/∂a_n r                 ∂L/∂a_r = ∂L/∂a_n q r (1 − r)
 
-    δ_{t-1} = g_{t-1} + δ z + (∂L/∂a_r, ∂L/∂a_z, ∂L/∂q) W_hh: where z is near 1, the gradient passes
-    as it is.
+    δ_{t-1} = g_{t-1} + δ_t z + (∂L/∂a_r, ∂L/∂a_z, ∂L/∂q) W_hh: where z is near 1, the gradient
+    passes as it is.
     """
 
     num_gates = 3
@@ -371,7 +390,7 @@ class GRU(Recurrent):
     def run(self, layer, a, h):
         T, N, H = *a.shape[:2], self.hidden_size
         weight, bias = self.recurrent_weights[layer].T, self.parameter("bias_hh", layer)
-        b = self.keep(f"b{layer}", (T, N, 3 * H), a)  # W_hh h' + b_hh
+        b = self.keep(f"b{layer}", (T, N, 3 * H), a)  # W_hh h_{t-1} + b_hh
         hidden = a.new_empty(T + 1, N, H)
         hidden[0] = h
         for t in range(T):
@@ -379,7 +398,7 @@ class GRU(Recurrent):
             r, _, n = a[t].chunk(3, dim=1)
             a[t, :, : 2 * H].add_(b[t, :, : 2 * H]).sigmoid_()  # r and z
             n.addcmul_(r, b[t, :, 2 * H :]).tanh_()
-            torch.lerp(n, hidden[t], a[t, :, H : 2 * H], out=hidden[t + 1])  # n + z (h' − n)
+            torch.lerp(n, hidden[t], a[t, :, H : 2 * H], out=hidden[t + 1])  # n + z (h_{t-1} − n)
         return hidden[1:], (hidden[T],), (a, b, hidden)
 
     def run_back(self, layer, grad_output, grad_h):
@@ -404,22 +423,23 @@ class LSTM(Recurrent):
     """A cell c that is changed by adding, behind three gates (Hochreiter & Schmidhuber, 1997; with
     the forget gate of Gers et al., 2000):
 
-    i = σ(a_i)    f = σ(a_f)    g = tanh(a_g)    o = σ(a_o)    a = W_ih x + b_ih + W_hh h' + b_hh
-    c = f c' + i g    h = o tanh(c)
+    i = σ(a_i)    f = σ(a_f)    n = tanh(a_n)    o = σ(a_o)
+    c_t = f c_{t-1} + i n    h_t = o tanh(c_t),   with a = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh
 
-    where h' = h_{t-1}, c' = c_{t-1}. The rows of the weights hold i, f, g, o in this order. With
-    δ = ∂L/∂h and ε = ∂L/∂c, to which h's part is added, ε ← ε + δ o (1 − tanh²(c)):
+    The rows of the weights hold i, f, n, o in this order (n, the new content, is PyTorch's g). With
+    δ_t = ∂L/∂h_t and ε_t = ∂L/∂c_t, to which h_t's part is added,
+    ε_t ← ε_t + δ_t o (1 − tanh²(c_t)):
 
-    ∂L/∂a_i = ε g i (1 − i)    ∂L/∂a_f = ε c' f (1 − f)    ∂L/∂a_g = ε i (1 − g²)
-    ∂L/∂a_o = δ tanh(c) o (1 − o)
+    ∂L/∂a_i = ε_t n i (1 − i)    ∂L/∂a_f = ε_t c_{t-1} f (1 − f)    ∂L/∂a_n = ε_t i (1 − n²)
+    ∂L/∂a_o = δ_t tanh(c_t) o (1 − o)
 
-    δ_{t-1} = g_{t-1} + ∂L/∂a W_hh    ε_{t-1} = ε f: over k steps, ε is multiplied by k forget gates
-    and by no matrix. Where they are open (f near 1), the gradient stays.
+    δ_{t-1} = g_{t-1} + ∂L/∂a W_hh    ε_{t-1} = ε_t f: from step to step, ε is multiplied by a
+    forget gate and by no matrix. Where they are open (f near 1), the gradient stays.
     """
 
     num_gates = 4
     num_states = 2
-    gate_names = ("input i", "forget f", "content g", "output o")
+    gate_names = ("input i", "forget f", "content n", "output o")
 
     def run(self, layer, a, h, c):
         T, N, H = *a.shape[:2], self.hidden_size
@@ -433,8 +453,8 @@ class LSTM(Recurrent):
             gates[:, : 2 * H].sigmoid_()
             gates[:, 2 * H : 3 * H].tanh_()
             gates[:, 3 * H :].sigmoid_()
-            i, f, g, o = gates.chunk(4, dim=1)
-            torch.mul(f, cells[t], out=cells[t + 1]).addcmul_(i, g)
+            i, f, n, o = gates.chunk(4, dim=1)
+            torch.mul(f, cells[t], out=cells[t + 1]).addcmul_(i, n)
             torch.tanh(cells[t + 1], out=tanh_cells[t])
             torch.mul(o, tanh_cells[t], out=hidden[t + 1])
         return hidden[1:], (hidden[T], cells[T].clone()), (a, hidden, cells, tanh_cells)
@@ -443,19 +463,19 @@ class LSTM(Recurrent):
         a, hidden, cells, tanh_cells = self.saved[layer]
         weight = self.recurrent_weights[layer]
         for t in reversed(range(len(a))):
-            i, f, g, o = a[t].chunk(4, dim=1)
+            i, f, n, o = a[t].chunk(4, dim=1)
             tanh_c = tanh_cells[t]
             grad_h.add_(grad_output[t]).mul_(o)  # δ o
             grad_c.add_(grad_h).addcmul_(grad_h * tanh_c, tanh_c, value=-1)  # + δ o (1 − tanh²(c))
             grad_o = grad_h.mul_(tanh_c)
             passed_on = grad_c * f
             grad_f = passed_on * cells[t]
-            grad_g = grad_c.mul_(i)
-            grad_i = grad_g * g
+            grad_n = grad_c.mul_(i)
+            grad_i = grad_n * n
             # each gate's gradient takes the gate's place; y (1 − y) = y − y y, 1 − y² likewise
             torch.addcmul(grad_i, grad_i, i, value=-1, out=i)
             torch.addcmul(grad_f, grad_f, f, value=-1, out=f)
-            torch.addcmul(grad_g, grad_g * g, g, value=-1, out=g)
+            torch.addcmul(grad_n, grad_n * n, n, value=-1, out=n)
             torch.addcmul(grad_o, grad_o, o, value=-1, out=o)
             grad_c = passed_on
             torch.mm(a[t], weight, out=grad_h)

@@ -24,6 +24,9 @@ class CrossEntropy:
         nats = self.targets * self.log_probs
         return -nats.masked_fill(self.targets == 0, 0).sum() / N  # log 0 counts where q is not 0
 
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.forward(*inputs)
+
     def backward(self) -> Tensor:  # -> (N, K)
         return (self.log_probs.exp() - self.targets) / len(self.targets)
 
@@ -41,6 +44,9 @@ class SequenceCrossEntropy:
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:  # (T, N, V), (T, N) -> ()
         self.shape = logits.shape
         return self.criterion.forward(logits.flatten(0, 1), labels.flatten())
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.forward(*inputs)
 
     def backward(self) -> Tensor:  # -> (T, N, V)
         return self.criterion.backward().view(self.shape)

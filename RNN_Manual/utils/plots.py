@@ -47,7 +47,7 @@ def draw_neurons(path: Path, text: str, hidden: Tensor, title: str, units: int =
 def draw_gates(path: Path, gates: list[dict[str, Tensor]], title: str) -> None:
     """Each unit of each gate as a point: how often it is nearly shut, how often nearly open.
 
-    `gates` holds a dict per layer, name -> values (T, N, H), in [0, 1] or (g, n and h) in [-1, 1].
+    `gates` holds a dict per layer, name -> values (T, N, H), in [0, 1] or (n and h) in [-1, 1].
     (Karpathy et al., 2015, Figure 3)
     """
     names = list(gates[0])
@@ -55,7 +55,7 @@ def draw_gates(path: Path, gates: list[dict[str, Tensor]], title: str) -> None:
     for axis, name in zip(axes[0], names, strict=True):
         for layer, values in enumerate(gates):
             y = values[name].cpu().float()
-            low = -1 if name[-1] in "gnh" else 0
+            low = -1 if name[-1] in "nh" else 0
             edge = 0.1 * (1 - low)
             axis.scatter(
                 (y < low + edge).float().mean((0, 1)).numpy(),

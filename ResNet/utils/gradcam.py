@@ -9,8 +9,9 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     """How much each place speaks for a class: normalised images (N, C, H, W), classes (N,) ->
     (N, H, W) in [0, 1].
 
-    With the last feature maps A_k and the class's logit y: the weight of a map is the mean of its
-    gradient, α_k = mean_ij ∂y/∂A_k,ij (equation 1), the result relu(Σ_k α_k A_k) (equation 2).
+    With the last feature maps A_j and the class's logit z: the weight of a map is the mean of its
+    gradient over all places, α_j = mean ∂z/∂A_j (equation 1), the result relu(Σ_j α_j A_j)
+    (equation 2).
     """
     kept = []
 

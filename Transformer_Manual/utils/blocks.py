@@ -18,11 +18,12 @@ ACTIVATIONS = {"relu": ReLU, "gelu": GELU}
 class TransformerLayer(Layer):
     """What encoder and decoder layers share: the shortcut around each part, and the last part.
 
-    With f one of the parts (attention, feed-forward), and d for dropout,
+    With f one of the parts (attention, feed-forward),
 
-    post-norm, y = norm(x + d(f(x))): Vaswani et al., 2017, Section 3.1
-    pre-norm,  y = x + d(f(norm(x))): Xiong et al., 2020, where nothing but sums lies between the
-    last layer and the first: ∂L/∂x = g + (what comes back through f), so a gradient arrives whole
+    post-norm, y = norm(x + dropout(f(x))): Vaswani et al., 2017, Section 3.1
+    pre-norm,  y = x + dropout(f(norm(x))): Xiong et al., 2020, where nothing but sums lies between
+    the last layer and the first: ∂L/∂x = g + (what comes back through f), with g = ∂L/∂y, so a
+    gradient arrives whole
 
     The feed-forward part is two Linear layers that every token goes through by itself.
     """

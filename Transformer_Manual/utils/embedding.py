@@ -50,7 +50,7 @@ def sinusoids(length: int, D: int) -> Tensor:
     """(length, D): channel 2i is sin(t ωᵢ), 2i + 1 is cos(t ωᵢ), with ωᵢ = 10000^(−2i/D) (Vaswani
     et al., 2017, Section 3.5).
 
-    From t to t + k each pair is turned by the angle k ωᵢ, whatever t is.
+    From t to t + τ each pair is turned by the angle τ ωᵢ, whatever t is.
     """
     omega = 10_000 ** (-torch.arange(0, D, 2) / D)
     angles = torch.arange(length)[:, None] * omega  # (length, D/2)
@@ -87,10 +87,10 @@ class NoPositions(Layer):
 
 
 class LearnedPositions(SinusoidalPositions):
-    """y_t = x_t + P[t] with a learned P (max_length, D) (Gehring et al., 2017, Section 3.1).
+    """y_t = x_t + E[t] with a learned E (max_length, D) (Gehring et al., 2017, Section 3.1).
 
-    ∂L/∂P[t] = Σₙ g[n, t], and ∂L/∂x = g. Source and target use the same P: their gradients add up.
-    P starts from N(0, ½), as large as the sinusoids; much smaller, it would drown in x for long.
+    ∂L/∂E[t] = Σₙ g[n, t], and ∂L/∂x = g. Source and target use the same E: their gradients add up.
+    E starts from N(0, ½), as large as the sinusoids; much smaller, it would drown in x for long.
     """
 
     parameter_names = ("weight",)

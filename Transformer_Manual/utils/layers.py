@@ -6,6 +6,7 @@ rule, one layer at a time. In the formulas g = ∂L/∂y. N is the batch, T toke
 the vocabulary.
 """
 
+import inspect
 import math
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 class Layer:
-    """What layers share: naming, moving and switching everything below them.
+    """What layers share: naming, showing, moving and switching everything below them.
 
     A subclass lists its learned tensors in `parameter_names` and those that are only kept in
     `buffer_names`; layers among its attributes are found by walking them. Names are dotted paths,
@@ -23,6 +24,22 @@ class Layer:
     parameter_names: tuple[str, ...] = ()
     buffer_names: tuple[str, ...] = ()
     training = True
+
+    def __call__(self, *inputs, **options):
+        """model(x) is model.forward(x), as of an nn.Module."""
+        return self.forward(*inputs, **options)
+
+    def __repr__(self) -> str:
+        """The tree of layers: the shapes of each one's parameters, its settings, those below."""
+        parts = [f"{n} {tuple(getattr(self, n).shape)}" for n in self.parameter_names]
+        of_init = inspect.signature(type(self)).parameters
+        settings = {n: v for n, v in vars(self).items() if n in of_init}
+        parts += [f"{n}={v}" for n, v in settings.items() if type(v) in (int, float)]
+        if not self.children():
+            return f"{type(self).__name__}({', '.join(parts)})"
+        parts += [f"({name}): {child}" for name, child in self.children().items()]
+        indented = "".join(f"\n{part}" for part in parts).replace("\n", "\n  ")
+        return f"{type(self).__name__}({indented}\n)"
 
     def children(self) -> dict[str, "Layer"]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
@@ -166,8 +183,8 @@ class LayerNorm(Layer):
     (Ba et al., 2016, Section 3). γ is `weight`, β is `bias`.
 
     ∂L/∂γ = Σ g x̂    ∂L/∂β = Σ g, over all tokens
-    With h = g γ = ∂L/∂x̂, and because μ and σ² depend on every x of the token,
-    ∂L/∂x = (h − mean(h) − x̂ · mean(h x̂)) / √(σ² + ε),  means over D
+    With u = g γ = ∂L/∂x̂, and because μ and σ² depend on every x of the token,
+    ∂L/∂x = (u − mean(u) − x̂ · mean(u x̂)) / √(σ² + ε),  means over D
     """
 
     parameter_names = ("weight", "bias")
@@ -188,7 +205,7 @@ class LayerNorm(Layer):
         D, products = grad_output.shape[-1], grad_output * self.x_hat
         self.grad_weight = products.flatten(0, -2).sum(0)
         self.grad_bias = grad_output.flatten(0, -2).sum(0)
-        mean = (grad_output @ self.weight).div_(D)[..., None]  # of h, of each token
+        mean = (grad_output @ self.weight).div_(D)[..., None]  # of u, of each token
         mean_product = (products @ self.weight).div_(D)[..., None]
         grad = (grad_output * self.weight).sub_(mean)
         grad.sub_(torch.mul(self.x_hat, mean_product, out=products))

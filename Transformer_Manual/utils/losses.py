@@ -14,11 +14,11 @@ def count(labels: Tensor) -> int:
 class TokenCrossEntropy:
     """Softmax cross-entropy of every token, the mean over those that count, in nats.
 
-    L = −1/n Σ Σₖ qₖ log pₖ,  log p = z − logsumexp(z), over the n places whose label is not IGNORED
-    q = (1 − s) · one_hot(label) + s/V with label smoothing s (Szegedy et al., 2016, Section 7), so
-    −Σₖ qₖ log pₖ = logsumexp(z) − (1 − s) z[label] − s · mean(z):  no matrix of q is needed
+    L = −1/n Σ (Σ R log P),  log P = z − logsumexp(z), over the n places whose label is not IGNORED
+    R = (1 − λ) · one_hot(label) + λ/V with label smoothing λ (Szegedy et al., 2016, Section 7), so
+    −Σ R log P = logsumexp(z) − (1 − λ) z[label] − λ · mean(z):  no matrix of R is needed
 
-    ∂L/∂z = (p − q) / n where the label counts, else 0
+    ∂L/∂z = (P − R) / n where the label counts, else 0
 
     Of a network with many tokens, logits are the largest tensor. So e^z stays from forward, and
     backward turns it into the gradient where it is: it can be called once for each forward.
@@ -29,27 +29,30 @@ class TokenCrossEntropy:
         self.exp, self.memory = None, torch.empty(0)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:  # (N, T, V), (N, T) -> ()
-        self.shape, s = logits.shape, self.label_smoothing
+        self.shape, smoothing = logits.shape, self.label_smoothing
         logits, labels = logits.flatten(0, 1), labels.flatten()
         self.counted = (labels != IGNORED)[:, None]  # (N·T, 1)
         self.labels = labels.clamp(min=0)[:, None]
         largest = logits.amax(1, keepdim=True)
         self.exp = torch.sub(logits, largest, out=self.keep(logits)).exp_()
         self.sums = self.exp.sum(1, keepdim=True)
-        nats = largest + self.sums.log() - (1 - s) * logits.gather(1, self.labels)
-        if s:
-            nats -= s * logits.mean(1, keepdim=True)
+        nats = largest + self.sums.log() - (1 - smoothing) * logits.gather(1, self.labels)
+        if smoothing:
+            nats -= smoothing * logits.mean(1, keepdim=True)
         return nats[self.counted].mean()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self.forward(*inputs)
 
     def backward(self) -> Tensor:  # -> (N, T, V)
         if self.exp is None:
             raise RuntimeError("backward writes over what forward kept: call forward again first")
         share = self.counted / self.counted.sum().to(self.sums)  # 1/n or 0, of each place
-        V, s = self.shape[-1], self.label_smoothing
+        V, smoothing = self.shape[-1], self.label_smoothing
         grad, self.exp = self.exp.mul_(share / self.sums), None
-        if s:
-            grad.sub_(share * (s / V))
-        grad.scatter_add_(1, self.labels, share * (s - 1))
+        if smoothing:
+            grad.sub_(share * (smoothing / V))
+        grad.scatter_add_(1, self.labels, share * (smoothing - 1))
         return grad.view(self.shape)
 
     def keep(self, like: Tensor) -> Tensor:

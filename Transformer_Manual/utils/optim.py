@@ -1,7 +1,7 @@
 """Optimisers, gradient clipping and learning-rate schedules.
 
 Each optimiser reads `model.parameters()` and `model.gradients()` (dicts with the same names) and
-moves the parameters in place. θ is a parameter, g its gradient, η the learning rate `lr`, λ the
+moves the parameters in place. θ is a parameter, ∇ its gradient, η the learning rate `lr`, λ the
 weight decay, t the number of the step.
 """
 
@@ -40,7 +40,7 @@ class Optimizer:
         raise NotImplementedError
 
     def with_decay(self, parameter: Tensor, gradient: Tensor) -> Tensor:
-        """g + λθ: weight decay as the gradient of λ/2 ‖θ‖²."""
+        """∇ + λθ: weight decay as the gradient of λ/2 ‖θ‖²."""
         return gradient.add(parameter, alpha=self.weight_decay) if self.weight_decay else gradient
 
     def state_dict(self) -> dict:
@@ -62,7 +62,7 @@ class Optimizer:
 
 
 class Adam(Optimizer):
-    """m ← β₁ m + (1 − β₁) g,  v ← β₂ v + (1 − β₂) g²,  θ ← θ − η m̂ / (√v̂ + ε)
+    """m ← β₁ m + (1 − β₁) ∇,  v ← β₂ v + (1 − β₂) ∇²,  θ ← θ − η m̂ / (√v̂ + ε)
 
     m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ) undo the start at zero (Kingma & Ba, 2015, Algorithm 1)
     """

@@ -1,6 +1,6 @@
 """Lower bounds of log p(x), and what each model minimises.
 
-N images, k codes z of each, L latent numbers.
+N images, k codes z of each, J latent numbers.
 """
 
 import math
@@ -12,7 +12,7 @@ from VAE.model import Terms
 
 
 def kl_to_prior(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mu, σ²) ‖ N(0, 1)) = ½ (mu² + σ² − 1 − log σ²) of every latent number: (N, L).
+    """KL(N(mu, σ²) ‖ N(0, 1)) = ½ (mu² + σ² − 1 − log σ²) of every latent number: (N, J).
 
     Kingma & Welling (2013), appendix B. Its gradient: ∂/∂mu = mu, ∂/∂logvar = ½ (σ² − 1).
     """
@@ -78,6 +78,6 @@ OBJECTIVES = {
 def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
     """Which latent numbers say something about x: Cov_x(E_q[z_u]) > 0.01 over all images.
 
-    Burda et al. (2015), section 5.2: (N, L) -> (L,) bool
+    Burda et al. (2015), section 5.2: (N, J) -> (J,) bool
     """
     return mu.var(0, correction=0) > threshold if len(mu) > 1 else torch.zeros_like(mu[0]).bool()

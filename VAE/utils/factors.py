@@ -28,7 +28,7 @@ def mutual_information(a: Tensor, b: Tensor) -> float:
 
 
 def information(mu: Tensor, factors: dict[str, Tensor]) -> Tensor:
-    """I(latent number; factor) / H(factor), in [0, 1]: codes (N, L), F factors (N,) -> (L, F)"""
+    """I(latent number; factor) / H(factor), in [0, 1]: codes (N, J), F factors (N,) -> (J, F)"""
     units = [binned(unit) for unit in mu.cpu().T]
     rows = []
     for values in factors.values():
@@ -40,7 +40,7 @@ def information(mu: Tensor, factors: dict[str, Tensor]) -> Tensor:
 
 def mutual_information_gap(shares: Tensor) -> float:
     """How much more the best latent number knows of a factor than the second best, in the mean over
-    the factors: (L, F) -> 0 (all know the same) to 1 (each factor is in one number alone)."""
+    the factors: (J, F) -> 0 (all know the same) to 1 (each factor is in one number alone)."""
     best = shares.sort(0, descending=True).values
     second = best[1] if len(best) > 1 else torch.zeros_like(best[0])
     return (best[0] - second).mean().item()

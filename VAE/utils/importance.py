@@ -25,7 +25,8 @@ class Estimate(NamedTuple):
 def estimate(
     model: VAE, x: Tensor, labels: Tensor | None, samples: int, generator=None, rows: int = ROWS
 ) -> Estimate:
-    """log p(x) ≈ log 1/S Σ_s p(x | z_s) p(z_s) / q(z_s | x), z_s from q, of observed images (N, D).
+    """log p(x) ≈ log 1/k Σ_i p(x | z_i) p(z_i) / q(z_i | x) with k = `samples` codes z_i from q, of
+    observed images (N, D).
 
     At most `rows` codes are in memory, whatever `samples` is: the sums go on from chunk to chunk.
     """
@@ -33,10 +34,10 @@ def estimate(
     total = torch.zeros(len(x), dtype=torch.float64)  # on the CPU: not every device has these
     log_sum = torch.full_like(total, -math.inf)
     for start in range(0, samples, rows):
-        k = min(rows, samples - start)
-        for images in torch.arange(len(x)).split(max(1, rows // k)):
+        count = min(rows, samples - start)
+        for images in torch.arange(len(x)).split(max(1, rows // count)):
             own = None if labels is None else labels[images]
-            z = model.sample(mu[images], logvar[images], k, generator)
+            z = model.sample(mu[images], logvar[images], count, generator)
             log_p_x = model.likelihood.log_prob(model.decode(z, own), x[images])
             log_w = log_weights(Terms(log_p_x, z, mu[images], logvar[images]))
             log_w = log_w.cpu().double()

@@ -71,7 +71,7 @@ class ConvEncoder(nn.Module):
 class ConvDecoder(nn.Module):
     """The encoder backwards: each transposed convolution doubles height and width.
 
-    (N, L) -> (N, C·H·W), H and W multiples of 2 to the power of the number of convolutions.
+    (N, J) -> (N, C·H·W), H and W multiples of 2 to the power of the number of convolutions.
     """
 
     def __init__(

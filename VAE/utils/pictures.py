@@ -21,7 +21,7 @@ def draw_sheet(path: Path, images: Tensor, title: str, columns: int = COLUMNS, s
 
 @torch.no_grad()
 def encode_all(model: Autoencoder, data: Split) -> tuple[Tensor, Tensor | None]:
-    """mu and logvar of every image of a split, its pixels drawn with one seed: (N, L)"""
+    """mu and logvar of every image of a split, its pixels drawn with one seed: (N, J)"""
     generator = torch.Generator().manual_seed(0)
     batches = data.in_order()
     parts = [model.encode(model.likelihood.observe(x, generator), y) for x, y in batches]
@@ -30,8 +30,8 @@ def encode_all(model: Autoencoder, data: Split) -> tuple[Tensor, Tensor | None]:
 
 
 def sample_codes(model: Autoencoder, count: int, generator, seen: Tensor | None = None) -> Tensor:
-    """(count, L) from the prior N(0, 1). The plain autoencoder has none: its codes are drawn from
-    the normal distribution that has the mean and covariance of the codes `seen` (N, L)."""
+    """(count, J) from the prior N(0, 1). The plain autoencoder has none: its codes are drawn from
+    the normal distribution that has the mean and covariance of the codes `seen` (N, J)."""
     device = next(model.parameters()).device
     noise = normal((count, model.latent_dim), device, generator)
     if isinstance(model, VAE):

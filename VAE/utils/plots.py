@@ -14,7 +14,7 @@ MOST_POINTS = 5_000
 
 
 def plane(mu: Tensor) -> tuple[Tensor, str]:
-    """Codes (N, L) as points (N, 2): themselves, or their two first principal components."""
+    """Codes (N, J) as points (N, 2): themselves, or their two first principal components."""
     if mu.shape[1] <= 2:
         return torch.nn.functional.pad(mu, (0, 2 - mu.shape[1])), "latent number"
     _, _, directions = torch.linalg.svd(mu - mu.mean(0), full_matrices=False)
@@ -22,7 +22,7 @@ def plane(mu: Tensor) -> tuple[Tensor, str]:
 
 
 def draw_scatter(path: Path, mu: Tensor, labels: Tensor, classes: list[str], title: str) -> None:
-    """The codes (N, L), coloured by their class (N,)."""
+    """The codes (N, J), coloured by their class (N,)."""
     points, what = plane(mu.cpu().float())
     points, labels = points[:MOST_POINTS], labels[:MOST_POINTS].cpu()
     figure, ((axis,),) = new_figure(size=(6.5, 5.5))
@@ -54,8 +54,8 @@ def draw_latent_grid(
 def draw_traversals(
     path: Path, model: Autoencoder, z: Tensor, label: Tensor, kl: Tensor, title: str, most: int = 10
 ) -> None:
-    """One image's code z (1, L) and label (1,), with one latent number changed in each row: those
-    with the largest KL (L,), from -2.5 to 2.5."""
+    """One image's code z (1, J) and label (1,), with one latent number changed in each row: those
+    with the largest KL (J,), from -2.5 to 2.5."""
     units = kl.argsort(descending=True)[:most]
     values = torch.linspace(-2.5, 2.5, 11, device=z.device)
     figure, axes = new_figure(len(units), 1, (6.5, 0.62 * len(units) + 0.5))
@@ -79,7 +79,7 @@ def draw_traversals(
 
 
 def draw_units(path: Path, kl: Tensor, active: Tensor, title: str) -> None:
-    """The mean KL of every latent number (L,), largest first, and which are active (L,)."""
+    """The mean KL of every latent number (J,), largest first, and which are active (J,)."""
     order = kl.argsort(descending=True).cpu()
     kl, active = kl.cpu()[order], active.cpu()[order]
     figure, ((axis,),) = new_figure(size=(7, 3.2))
@@ -92,10 +92,10 @@ def draw_units(path: Path, kl: Tensor, active: Tensor, title: str) -> None:
 
 
 def draw_factors(path: Path, shares: Tensor, names: list[str], title: str) -> None:
-    """What share of each factor's entropy each latent number knows: (L, F)"""
+    """What share of each factor's entropy each latent number knows: (J, F)"""
     figure, ((axis,),) = new_figure(size=(1.5 + 0.75 * len(names), 1.4 + 0.3 * len(shares)))
-    L, F = shares.shape
-    edges = (-0.5, F - 0.5, L + 0.5, 0.5)  # the first latent number is 1
+    J, F = shares.shape
+    edges = (-0.5, F - 0.5, J + 0.5, 0.5)  # the first latent number is 1
     picture = axis.imshow(shares.numpy(), "viridis", vmin=0, vmax=1, aspect="auto", extent=edges)
     axis.set_xticks(range(len(names)), names)
     axis.set(ylabel="latent number", title=title)

@@ -18,8 +18,9 @@ def attention_weights(model: nn.Module, images: Tensor) -> Tensor:
 def rollout(weights: Tensor) -> Tensor:
     """How much of each token went into each token of the last block: (L, N, h, T, T) -> (N, T, T).
 
-    A block passes its input on and adds what attention gathers, A = (W + I) / 2 with the mean W
-    over the heads (section 3); L blocks in a row are the product A_L … A_2 A_1. Rows sum to one.
+    A block passes its input on and adds what attention gathers, A = (P + I) / 2 with the mean P
+    over the heads and the identity I (section 3); L blocks in a row are the product A_L … A_2 A_1.
+    Rows sum to one.
     """
     A = (weights.mean(2) + torch.eye(weights.shape[-1], device=weights.device)) / 2
     product = A[0]

@@ -150,7 +150,6 @@ def main(argv=None):
         twins = {"manual": pair.manual, "torch": pair.native}
         of = {"network": name, "examples": pair.examples} if pair.examples else {}
         facts |= {"twins": twins, **of, **measure(name, device, facts["batch_size"], args.steps)}
-        facts["lines"] = {twin: lines_of_code(ROOT / folder) for twin, folder in twins.items()}
         if args.record:
             suffix = "" if pair.manual.startswith(name) else f"_{name}"
             record([name], f"compare{suffix}.json", device, facts)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from common.device import machine
+from common.metrics import lines_of_code
 
 
 def table(rows: list[list[str]]) -> list[str]:
@@ -47,8 +48,8 @@ def compare_results(folder: Path) -> str:
             continue
         network = f": {result['network']}" if "network" in result else ""
         for twin, name in result["twins"].items():
-            milliseconds, lines = result["step_milliseconds"][twin], result["lines"][twin]
-            rows.append([f"{name}{network}", f"{milliseconds}", f"{lines}"])
+            cells = result["step_milliseconds"][twin], lines_of_code(folder.parent / name)
+            rows.append([f"{name}{network}", *map(str, cells)])
         batches = " ".join(filter(None, [f"{result['batch_size']}", result.get("examples")]))
         difference = result["largest_difference"]
         text = (
