@@ -13,11 +13,12 @@ from common import cli, distributed
 from common.device import autocast, grad_scaler, seed_everything, select_device
 from common.metrics import metrics_of
 from common.run import Run
-from common.schedules import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, moving_average
+from common.schedules import SCHEDULES, make_schedule, moving_average
 from LSTM.dataset import load_training, or_templates
 from LSTM.dataset.texts import Encoding, Texts
 from LSTM.model import CELLS, POOLINGS, RecurrentClassifier
 from LSTM.utils.evaluation import predict_all
+from LSTM.utils.optim import OPTIMIZERS, make_optimizer
 
 FOLDER = Path(__file__).resolve().parent
 

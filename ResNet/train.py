@@ -1,7 +1,6 @@
 """Train a residual network: `python ResNet/train.py` learns CIFAR-10 in about ten minutes."""
 
 from argparse import BooleanOptionalAction, Namespace
-from functools import partial
 from pathlib import Path
 
 if not __package__:  # started by its path
@@ -15,12 +14,12 @@ from common.data import Split
 from common.device import autocast, compiled, grad_scaler, seed_everything, select_device
 from common.metrics import metrics_of
 from common.run import Run
-from common.schedules import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, moving_average
+from common.schedules import SCHEDULES, make_schedule, moving_average
 from ResNet.dataset import load_training, or_shapes
 from ResNet.dataset.normalize import Normalize
 from ResNet.model import PRESETS, FastResNet
 from ResNet.utils import augmentation, pretrained
-from ResNet.utils.muon import muon
+from ResNet.utils.optim import OPTIMIZERS, make_optimizer
 from ResNet.utils.predict import check_batch, predict_all
 
 FOLDER = Path(__file__).resolve().parent
@@ -45,7 +44,7 @@ def make_parser() -> cli.Parser:
     add = parser.add_argument
     add("--model", choices=PRESETS, metavar="NAME", help=f"network: {', '.join(PRESETS)}")
     add("--image-size", type=cli.positive_int, help="pixels; default: see the README")
-    add("--optimizer", choices=[*OPTIMIZERS, "muon"], help="momentum is 0.9")
+    add("--optimizer", choices=OPTIMIZERS, help="momentum is 0.9")
     add("--weight-decay", type=cli.non_negative, help="λ, of all but norms and biases")
     add("--schedule", choices=SCHEDULES, help="how the learning rate moves")
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
@@ -99,9 +98,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     fast_model = distributed.parallel(compiled(model, args.compile), args.sync_batch_norm)
     average = moving_average(model, args.ema)
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
-    optimizer = make_optimizer(
-        args.optimizer, model, args.lr, args.weight_decay, muon=partial(muon, model)
-    )
+    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
     scaler = grad_scaler(device, args.precision)
 
     with Run(FOLDER, args, model, optimizer, train, scaler=scaler, average=average) as run:

@@ -1,7 +1,6 @@
 """Train a Vision Transformer: `python ViT/train.py` learns CIFAR-10 in about ten minutes."""
 
 from argparse import BooleanOptionalAction, Namespace
-from functools import partial
 from pathlib import Path
 
 if not __package__:  # started by its path
@@ -14,11 +13,11 @@ from common import cli, distributed
 from common.device import autocast, compiled, grad_scaler, seed_everything, select_device
 from common.metrics import metrics_of
 from common.run import Run
-from common.schedules import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule, moving_average
+from common.schedules import SCHEDULES, make_schedule, moving_average
 from ViT.dataset import load_training, or_shapes
 from ViT.dataset.normalize import Normalize
 from ViT.utils import augmentation, build, pretrained
-from ViT.utils.muon import muon
+from ViT.utils.optim import OPTIMIZERS, make_optimizer
 from ViT.utils.predict import check_batch, predict_all
 from ViT.utils.weights import fit_weights
 
@@ -49,7 +48,7 @@ def make_parser() -> cli.Parser:
     build.add_flags(parser)
     add = parser.add_argument
     add("--image-size", type=cli.positive_int, help="pixels; default: see the README")
-    add("--optimizer", choices=[*OPTIMIZERS, "muon"], help="nesterov: SGD with a momentum of 0.9")
+    add("--optimizer", choices=OPTIMIZERS, help="nesterov: SGD with a momentum of 0.9")
     add("--weight-decay", type=cli.non_negative, help="λ, of all but norms and embeddings")
     add("--schedule", choices=SCHEDULES, help="how the learning rate moves")
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
@@ -94,9 +93,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     fast_model = distributed.parallel(compiled(model, args.compile), args.sync_batch_norm)
     average = moving_average(model, args.ema)
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
-    optimizer = make_optimizer(
-        args.optimizer, model, args.lr, args.weight_decay, muon=partial(muon, model)
-    )
+    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
     scaler = grad_scaler(device, args.precision)
 
     with Run(FOLDER, args, model, optimizer, train, scaler=scaler, average=average) as run:

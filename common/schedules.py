@@ -1,27 +1,10 @@
-"""torch.optim's optimisers and schedules under the names of the flags; averaged weights."""
+"""torch.optim's schedules under the names of the flags; averaged weights."""
 
 import warnings
-from functools import partial
 
-from torch import nn, optim
+from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-OPTIMIZERS = {"nesterov": partial(optim.SGD, momentum=0.9, nesterov=True), "adamw": optim.AdamW}
-
-
-def make_optimizer(name: str, model: nn.Module, lr: float, weight_decay: float, **more):
-    """Weight decay pulls on matrices and kernels alone: norms' scales and biases are not decayed
-    (Jia et al., 2018, arXiv:1807.11205, section 3.2), nor what the model lists in `not_decayed`.
-    `more` are a folder's own optimisers; like those here, they take groups of parameters."""
-    decayed, others = [], []
-    for parameter_name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            spared = parameter.dim() <= 1 or parameter_name in getattr(model, "not_decayed", ())
-            (others if spared else decayed).append(parameter)
-    pairs = ((decayed, weight_decay), (others, 0.0))
-    groups = [{"params": some, "weight_decay": decay} for some, decay in pairs if some]
-    return {**OPTIMIZERS, **more}[name](groups, lr=lr)
 
 
 def constant(optimizer, lr: float, total: int):
@@ -41,8 +24,6 @@ def one_cycle(optimizer, lr: float, total: int):
 
 
 SCHEDULES = {"constant": constant, "step": step_decay, "cosine": cosine, "one-cycle": one_cycle}
-
-
 TRANSFORMER_SCHEDULES = (*SCHEDULES, "inverse-sqrt")
 
 

@@ -292,11 +292,10 @@ def test_the_cells_of_a_recurrent_network_are_hidden():
 
 @pytest.mark.parametrize("folder", ["ResNet", "ViT"])
 def test_norms_biases_and_what_is_not_decayed_stay_so(folder):
-    from common.schedules import make_optimizer
-
+    make_optimizer = importlib.import_module(f"{folder}.utils.optim").make_optimizer
     name = {"ResNet": "resnet9-small", "ViT": "nano-conv"}[folder]
     model = importlib.import_module(f"{folder}.model").PRESETS[name]()
-    made = make_optimizer("muon", model, 0.1, 0.03, muon=lambda g, lr: native.muon(model, g, lr=lr))
+    made = make_optimizer("muon", model, 0.1, 0.03)
     spared = getattr(model, "not_decayed", ())
     decays = {p: g["weight_decay"] for g in made.param_groups for p in g["params"]}
     for name, parameter in model.named_parameters():

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 from common import checkpoint, data
 from common.data import Split
 from common.run import Run
-from common.schedules import make_optimizer
 from ResNet import model as networks
 from ResNet import train as script
 from ResNet.dataset import coloured_shapes
 from ResNet.model import PRESETS, FastResNet, ResNet
 from ResNet.test import main as evaluate
 from ResNet.utils.gradcam import grad_cam
+from ResNet.utils.optim import make_optimizer
 from tests.running import (
     Stop,
     assert_ended_alike,

@@ -15,7 +15,6 @@ from torchvision.models.vision_transformer import VisionTransformer, interpolate
 
 from common import checkpoint, data
 from common.data import Split
-from common.schedules import make_optimizer
 from tests.conftest import user_error
 from tests.running import (
     Stop,
@@ -34,6 +33,7 @@ from ViT.dataset import coloured_shapes
 from ViT.model import PRESETS, ViT
 from ViT.test import main as evaluate
 from ViT.utils import build
+from ViT.utils.optim import make_optimizer
 from ViT.utils.pretrained import load_pretrained
 from ViT.utils.rollout import attention_weights, relevance, rollout
 from ViT.utils.weights import fit_weights, from_torchvision, resize_positions
