@@ -10,9 +10,9 @@ import torch
 from common import cli
 from common.data import ROOT
 from common.device import environment
-from common.metrics import lines_of_code
 from common.results import report
 from common.results.records import write as write_record
+from common.results.tables import lines_of_code
 from MLP_Manual.dataset import mnist as idx
 from tests.conftest import user_error
 from tests.running import (

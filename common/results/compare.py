@@ -6,12 +6,10 @@ and the lines of code. --record writes the figures to results/compare.json of th
 folder (compare_NAME.json of a second network, compare_layers.json of layers), for the README.
 """
 
-import ast
 import importlib
 import inspect
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from common import checkpoint, cli
 from common import device as devices
 from common.data import ROOT
 from common.results.compare_steps import LAYERS, PAIRS, TRANSFORMERS, TWINS, WINDOW, make_pair
+from common.results.tables import lines_of_code
 
 
 def relative(ours: Tensor, theirs: Tensor) -> float:
@@ -100,19 +99,6 @@ def measure(name: str, device: torch.device, batch_size, steps: int, **kwargs) -
     found = max(found.values()) if name in LAYERS else found
     figures = {"step_milliseconds": milliseconds, "step_ratio": round(ratio, 3)}
     return figures | {"largest_difference": found}
-
-
-def lines_of_code(folder: Path) -> int:
-    """Lines of a folder's modules that hold code: no blank lines, comments or docstrings."""
-    total = 0
-    for path in folder.rglob("*.py"):
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-        lines = {node.lineno for node in nodes if isinstance(node, (ast.stmt, ast.expr))}
-        for node in nodes:
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                lines -= set(range(node.lineno, node.end_lineno + 1))
-        total += len(lines)
-    return total
 
 
 def record(names: list[str], file: str, device: torch.device, facts: dict) -> None:
