@@ -12,6 +12,7 @@ from common.console import not_finite
 from common.device import seed_everything, select_device
 from common.errors import UserError
 from common.folders import dataset_name
+from common.history import counted
 from common.run import Run
 from common.schedules import SCHEDULES, make_schedule, moving_average
 from GAN.dataset import load_training, mnist, scaled
@@ -100,7 +101,9 @@ def main(argv=None):
     num_batches = train.num_batches(args.batch_size)
     total_steps = cli.total_steps(args, num_batches)
     if total_steps < args.critic_steps:
-        raise UserError(f"{total_steps} steps are too few for --critic-steps {args.critic_steps}")
+        raise UserError(
+            f"{counted(total_steps, 'step')} in all: too few for --critic-steps {args.critic_steps}"
+        )
 
     seed_everything(args.seed)
     model = build_model(args, train).to(device=device, memory_format=torch.channels_last)

@@ -49,15 +49,15 @@ def announce(run, parameters: int, train, validation) -> None:
     args = run.args
     facts = {
         "model": f"{type(run.model).__name__}, {parameters:,} parameters",
-        "data": f"{run.dataset}: {len(train):,} to train on, {len(validation or ()):,} held out",
-        "recipe": f"{counted(args.epochs, 'epoch')}, batches of {args.batch_size}, "
+        "data": f"{run.dataset}: {len(train):,} to train on, {len(validation or ()):,} held out "
+        f"({getattr(train, 'unit', 'examples')})",
+        "recipe": f"{counted(args.epochs, 'epoch')}, --batch-size {args.batch_size}, "
         f"learning rate {args.lr:g}, seed {args.seed}",
         "device": train.labels.device,
         "run folder": run.path,
     }
     if run.epoch >= args.epochs:
-        done = counted(run.epoch, "epoch")
-        facts["resumed"] = f"complete after {done}; a larger --epochs goes on"
+        facts["resumed"] = f"complete after {counted(run.epoch, 'epoch')}; more by --epochs"
     elif run.step:
         facts["resumed"] = f"in epoch {run.epoch + 1}, after {counted(run.step, 'step')}"
     if validation is not None:
@@ -94,7 +94,7 @@ def print_end(run) -> None:
         print(f"\n{epochs} on the training and validation splits of {run.dataset}")
     if run.step < FEW_STEPS:
         advice = "with more --epochs or a smaller --batch-size"
-        print(f"(only {run.step} steps of learning: a network needs hundreds, {advice})")
+        print(f"(only {counted(run.step, 'step')} of learning: a network needs hundreds, {advice})")
     if run.dataset.endswith("-sample"):
         print("(a small sample of the dataset: not comparable with results on all of it)")
     print(f"now try:  {command(run.folder / 'test.py', run.path)}")

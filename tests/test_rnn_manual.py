@@ -688,7 +688,7 @@ def test_refit_learns_the_validation_split_and_keeps_the_last_epoch(
     flags += ["--epochs", 3, "--lr", 0.5, "--schedule", "constant", "--sample-length", 5]
     place = tmp_path / "run"
     result = call(capsys, train.main, *flags, "--refit", "--run-dir", place)
-    assert result.code == 0 and "809 to train on, 0 held out" in result.out
+    assert result.code == 0 and "809 to train on, 0 held out (characters)" in result.out
     assert "3 epochs on the training and validation splits of" in result.out
     assert not any("validation" in key for row in history(place) for key in row)
     assert checkpoint.load(place / "best.safetensors")["epoch"] == 3

@@ -16,7 +16,7 @@ from torchvision import datasets
 
 from common import checkpoint, cli, data
 from common.data import ROOT
-from common.history import describe
+from common.history import counted, describe
 from common.results import compare, report
 from MLP_Manual.dataset import mnist as idx
 from tests.running import (
@@ -158,10 +158,15 @@ def test_a_run_of_a_few_steps_says_why_it_learned_nothing(folder, tmp_path, caps
     argv += ["--critic-steps", 1] if folder in GAMES else []
     result = call(capsys, script(folder).main, *argv, "--run-dir", tmp_path / "short")
     steps = checkpoint.load(tmp_path / "short" / "last.safetensors")["step"]
-    assert result.code == 0 and f"only {steps} steps of learning" in result.out
+    assert result.code == 0 and f"only {counted(steps, 'step')} of learning" in result.out
+    unit = "characters" if folder in WRITERS else "examples"
+    unit = "pairs of sentences" if folder in TRANSFORMERS else unit
+    assert (
+        f" held out ({unit})\n" in result.out and f"1 epoch, --batch-size {batch[1]}" in result.out
+    )
     argv += ["--batch-size", batch[0], "--epochs", 12]
     result = call(capsys, script(folder).main, *argv, "--run-dir", tmp_path / "long")
-    assert result.code == 0 and "steps of learning" not in result.out
+    assert result.code == 0 and "of learning" not in result.out
 
 
 # ---- what a user may get wrong ----

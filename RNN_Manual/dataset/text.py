@@ -21,6 +21,8 @@ class Text:
     vocabulary, `checksums` those of the files that the text came from.
     """
 
+    unit = "characters"
+
     def __init__(
         self, inputs: Tensor, labels: Tensor, classes: list[str], checksums: dict[str, str]
     ):

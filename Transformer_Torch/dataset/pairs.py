@@ -50,6 +50,8 @@ class Pairs:
     its labels are w1 w2 … END and IGNORED where the sentence has ended.
     """
 
+    unit = "pairs of sentences"
+
     def __init__(
         self, sentences: Sentences, tokenizer, source: Ragged, target: Ragged, dropout: float = 0.0
     ):

@@ -21,6 +21,8 @@ class Windows:
     count are IGNORED.
     """
 
+    unit = "characters"
+
     def __init__(self, stretch: Stretch, context: int):
         self.stretch, self.context = stretch, context
         self.labels, self.checksums = stretch.labels, stretch.checksums
