@@ -17,8 +17,9 @@ TESTS = Path(__file__).resolve().parent
 TOOLS = [  # the other scripts
     "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py", "RNN_Manual/echo.py",
     "RNN_Manual/generate.py", "Transformer_Manual/generate.py", "Transformer_Torch/generate.py",
-    "Transformer_Torch/translate.py", "VAE/generate.py", "common/results/compare.py",
-    "common/results/report.py", "common/results/runs.py", "common/results/speed.py",
+    "Transformer_Torch/parts.py", "Transformer_Torch/translate.py", "VAE/generate.py",
+    "common/results/compare.py", "common/results/report.py", "common/results/runs.py",
+    "common/results/speed.py",
 ]  # fmt: skip
 SCRIPTS = [f"{folder}/{name}.py" for folder in FOLDERS for name in ("train", "test")] + TOOLS
 
@@ -163,6 +164,7 @@ WRITTEN = {
     name: "test_transformer_scripts.py::test_same_seed_writes_the_same_text"
     for name in ("--prompt", "--temperature", "--top-k", "--top-p", "--seed", "--run-dir")
 } | {"--length": "test_flags.py::test_a_text_is_as_long_as_asked_for", "--device": DEVICE}
+STUDY = "test_modern_transformer.py::test_a_killed_study_goes_on_and_does_nothing_twice"
 LAYERS = "test_rnn_manual.py::test_layers_beside_torch_are_equal_and_recorded"
 QUICK = "test_results_speed.py::test_quick_run_prints_one_table_of_all_networks"
 COMPARED = "test_twins.py::test_compare_prints_times_lines_and_differences"
@@ -185,6 +187,13 @@ OF_SCRIPT = {
         "--device": DEVICE,
     },
     "Transformer_Torch/generate.py": WRITTEN,
+    "Transformer_Torch/parts.py": {
+        **dict.fromkeys(("--dataset", "--data-dir", "--seconds", "--seeds", "--output"), STUDY),
+        "--lr": "test_modern_transformer.py::test_rows_of_other_flags_are_refused",
+        "--precision": "test_modern_transformer.py::test_rows_of_other_flags_are_refused",
+        "--quick": "test_modern_transformer.py::test_quick_study_shows_every_part",
+        "--device": DEVICE,
+    },
     "Transformer_Manual/generate.py": {
         **WRITTEN, "--run-dir": "test_transformer_manual.py::test_writer_is_evaluated_and_writes",
     },

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from common import checkpoint
-from common.results import compare
+from common.results import compare, report
 from tests.gradients import assert_close, check_layer, fixed_seed
 from tests.running import (
     SAME_DROPOUT,
@@ -32,6 +32,7 @@ from Transformer_Manual.utils.blocks import EncoderLayer
 from Transformer_Manual.utils.cache import CachedReader
 from Transformer_Manual.utils.looks import attention_weights
 from Transformer_Torch import model as native
+from Transformer_Torch import parts
 from Transformer_Torch.utils import attention as native_attention
 from Transformer_Torch.utils import modern
 from Transformer_Torch.utils import sampling as native_sampling
@@ -604,3 +605,120 @@ def test_dropped_values_are_the_twins():
     with fixed_seed():
         expected = theirs.train()(tokens)
     assert_close(found, expected.detach(), 1e-8, "logits")
+
+
+# ---- the study ----
+
+
+@pytest.fixture
+def study(own_text, tmp_path, monkeypatch):
+    """The flags of a study of small networks, and its file; each is timed by a single step."""
+    small = {**parts.QUICK, "embed_dim": 16, "batch_size": 4, "max_length": 16, "warmup": 2}
+    monkeypatch.setitem(parts.RECIPES, "text", {**parts.RECIPES["text"], **small})
+    monkeypatch.setattr(parts, "TIMED", 1)
+    path = tmp_path / "study" / "compare_parts.json"
+    data = own_text[own_text.index("--dataset") : own_text.index("--subset")]
+    return [*data, "--seconds", "0.001", "--seeds", "2", "--output", path], path
+
+
+def rows(path) -> list[tuple]:
+    return [(r["part"], r["seed"]) for r in json.loads(path.read_text())["rows"]]
+
+
+def test_parts_are_added_one_by_one():
+    models = [parts.make_model(part, parts.RECIPES["text"], 9) for part in parts.PARTS]
+    assert type(models[0].encoder) is nn.TransformerEncoder
+    layers = [model.encoder.layers[0] for model in models]
+    rms, rotary, gated, grouped, unbiased, qk_norm = layers[1:]
+    assert type(rms.norm1) is modern.RMSNorm and rms.self_attn.rotary is None
+    assert rotary.self_attn.rotary is not None and models[2].positions is None
+    assert type(rotary.activation) is nn.GELU and type(gated.activation) is modern.SwiGLU
+    sizes = [sum(p.numel() for p in layer.parameters()) for layer in layers]
+    assert abs(sizes[3] / sizes[2] - 1) < 0.02, "of SwiGLU's three matrices, each is smaller"
+    assert (gated.self_attn.kv_heads, grouped.self_attn.kv_heads) == (4, 2)
+    assert grouped.linear1.bias is not None and unbiased.linear1.bias is None
+    assert type(qk_norm.self_attn.q_norm) is modern.RMSNorm
+    assert type(unbiased.self_attn.q_norm) is nn.Identity
+
+
+@pytest.mark.parametrize("after", [0, 1, 9])
+def test_a_killed_study_goes_on_and_does_nothing_twice(after, study, monkeypatch, capsys):
+    """Killed in the row after `after` of them, whose time is lost, but no other's."""
+    argv, path = study
+    run, begun = parts.run, []
+
+    def counted(part, seed, *rest):
+        begun.append((part, seed))
+        if len(begun) == after + 1:
+            raise Stop
+        return run(part, seed, *rest)
+
+    monkeypatch.setattr(parts, "run", counted)
+    with pytest.raises(Stop):
+        call(capsys, parts.main, *argv)
+    assert rows(path) == begun[:-1]
+    before = json.loads(path.read_text())
+    result = call(capsys, parts.main, *argv)
+    assert (result.code, result.err) == (0, "")
+    assert rows(path) == [(part, seed) for seed in range(2) for part in parts.PARTS]
+    assert len(begun) == len(rows(path)) + 1 == 15
+    now = json.loads(path.read_text())
+    assert now["rows"][:after] == before["rows"], "a row was made again"
+    assert now["step_seconds"] == before["step_seconds"], "measured again: other numbers of steps"
+    for row in now["rows"]:
+        assert row["steps"] == max(2, round(0.001 / now["step_seconds"][row["part"]]))
+        assert 1 < row["validation"]["loss"] < 5
+    call(capsys, parts.main, *argv)
+    assert len(begun) == 15 and json.loads(path.read_text()) == now, "it was complete"
+    call(capsys, parts.main, *argv, "--seeds", 3)
+    assert len(begun) == 22, "one more seed is all that is new"
+
+
+def test_rows_of_other_flags_are_refused(study, capsys, monkeypatch):
+    argv, path = study
+    monkeypatch.setattr(parts, "PARTS", {"original": {}})
+    call(capsys, parts.main, *argv)
+    before = path.read_bytes()
+    for flags in (["--lr", 0.1], ["--precision", "float32"], ["--seconds", 3]):
+        result = call(capsys, parts.main, *argv, *flags)
+        assert_one_line(result, path, "other flags", "--output")
+        call(capsys, parts.main, *argv, *flags[:1], flags[1], "--output", path.with_name("b.json"))
+        loss, other = (
+            json.loads(p.read_text())["rows"][0]["validation"]["loss"]
+            for p in (path, path.with_name("b.json"))
+        )
+        path.with_name("b.json").unlink()
+        assert loss != other
+    assert path.read_bytes() == before
+    path.write_text("{")
+    assert_one_line(call(capsys, parts.main, *argv), path, "damaged")
+
+
+@pytest.mark.smoke
+@pytest.mark.pictures
+def test_quick_study_shows_every_part(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(parts, "TIMED", 1)
+    path = tmp_path / "quick.json"
+    result = call(capsys, parts.main, "--quick", "--output", path)
+    assert (result.code, result.err) == (0, "")
+    assert len(rows(path)) == 2 * len(parts.PARTS)
+    assert (tmp_path / "parts.png").stat().st_size > 5_000
+    for part in list(parts.PARTS)[1:]:
+        assert f"| + {part} |" in result.out
+    assert "help-topics" in result.out
+
+
+def test_the_readmes_table_is_made_of_the_rows(study, tmp_path, capsys, monkeypatch):
+    argv, path = study
+    call(capsys, parts.main, *argv)
+    readme = tmp_path / "Transformer_Torch" / "README.md"
+    readme.parent.mkdir()
+    readme.write_text("<!-- parts -->\n<!-- /parts -->\n")
+    table = parts.table
+    monkeypatch.setattr(parts, "table", lambda: table(path))
+    text = report.fill(readme)
+    found = [row["validation"]["loss"] for row in json.loads(path.read_text())["rows"]]
+    mean, std = torch.tensor(found[::7]).mean(), torch.tensor(found[::7]).std()
+    assert f"| original | {mean:.4f} ± {std:.4f} | 2 |" in text
+    assert "| + QK-norm |" in text and "`python Transformer_Torch/parts.py --dataset text" in text
+    assert table(tmp_path / "none.json") == "Nothing recorded yet."

@@ -1,14 +1,14 @@
-"""Write the result tables into the READMEs: `python -m common.results.report`.
-
---check only says which READMEs differ.
+"""Write the result tables into the READMEs: `python -m common.results.report` (--check: compare).
 
 Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
 
     results            all of this folder's records; in the root README, every folder's
     compare            the side-by-side figures of the twins, from results/compare*.json
     compare_layers     those of layers, from results/compare_layers.json
+    parts              what the folder's parts.py makes of its own rows
 """
 
+import importlib
 import json
 from pathlib import Path
 
@@ -131,6 +131,7 @@ def fill(readme: Path) -> str:
         "results": lambda: all_results() if folder == ROOT else folder_results(folder),
         "compare": lambda: compare_results(folder),
         "compare_layers": lambda: compare_layer_results(folder),
+        "parts": lambda: importlib.import_module(f"{folder.name}.parts").table(),
     }
     for name, make in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"

@@ -1,0 +1,232 @@
+"""What each part of a modern Transformer brings: `python Transformer_Torch/parts.py` (an hour).
+
+Starts from the language model of 2017 and adds one part after the other. All networks train for
+the same time: the steps of each are as many as fit into it, by the time of a step, which is
+measured before, of all networks in turns. Rows are kept as they are found, so a study that was
+stopped goes on where it was.
+"""
+
+import json
+import time
+from argparse import Namespace
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+if not __package__:  # started by its path
+    import start  # noqa: F401
+
+import torch
+from torch import nn
+
+from common import checkpoint, cli, lock
+from common.device import (
+    autocast,
+    environment,
+    git_commit,
+    machine,
+    seed_everything,
+    select_device,
+)
+from common.errors import UserError, printable
+from common.metrics import parameter_count
+from common.plots import new_figure, save
+from common.results import tables
+from common.schedules import make_schedule
+from Transformer_Torch.dataset import lm
+from Transformer_Torch.dataset.windows import Windows
+from Transformer_Torch.model import LanguageModel
+from Transformer_Torch.train import RECIPES
+from Transformer_Torch.utils.evaluation import mean_loss
+
+FOLDER = Path(__file__).resolve().parent
+RECORD = FOLDER / "results" / "compare_parts.json"
+PARTS = {  # each is added to those above it
+    "original": {},
+    "RMSNorm": {"norm": "rms"},
+    "rotary positions": {"positions": "rotary"},
+    "SwiGLU": {"activation": "swiglu"},  # of ⅔ F hidden units: three matrices as large as two were
+    "grouped queries": {"kv_heads": 2},
+    "no biases": {"bias": False},
+    "QK-norm": {"qk_norm": True},
+}
+TIMED = 20  # steps of each network, and 3 before these
+QUICK = {"embed_dim": 32, "num_layers": 1, "feedforward_dim": 64, "max_length": 32}
+
+
+def make_model(part: str, recipe: dict, vocab_size: int) -> LanguageModel:
+    """The network with `part` and all before it."""
+    changes = {}
+    for name, change in PARTS.items():
+        changes |= change
+        if name == part:
+            break
+    D, F = recipe["embed_dim"], recipe["feedforward_dim"]
+    if "activation" in changes:
+        F = max(8, round(2 * F / 3 / 8) * 8)  # memory likes multiples of 8
+    arguments = {"activation": recipe["activation"], "positions": recipe["positions"], **changes}
+    return LanguageModel(
+        vocab_size, D, recipe["num_heads"], recipe["num_layers"], F, recipe["dropout"],
+        max_length=recipe["max_length"], **arguments,
+    )  # fmt: skip
+
+
+def fit(model: LanguageModel, train: Windows, steps: int, recipe: dict, args: Namespace, seed: int):
+    """As train.py does it, for a number of steps; yields after each."""
+    optimizer = torch.optim.AdamW(
+        model.parameters(), args.lr, betas=(0.9, recipe["beta2"]),
+        weight_decay=recipe["weight_decay"],
+    )  # fmt: skip
+    warmup = min(recipe["warmup"], steps // 2)
+    schedule = make_schedule(recipe["schedule"], optimizer, args.lr, steps, warmup)
+    size, model = recipe["batch_size"], model.train()
+    endless = (batch for epoch in count() for batch in train.batches(size, seed, epoch))
+    for (tokens,), labels in (next(endless) for _ in range(steps)):
+        optimizer.zero_grad()
+        with autocast(train.labels.device, args.precision):
+            logits = model(tokens)
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), recipe["clip"])
+        optimizer.step()
+        schedule.step()
+        if not loss.isfinite():  # also waits for a GPU, so that times are true
+            raise UserError("the loss is not finite: take a smaller --lr")
+        yield
+
+
+def time_steps(train: Windows, recipe: dict, args: Namespace) -> dict[str, float]:
+    """The median time of a step of each network, in turns, so that all meet the same machine."""
+    steps, V = TIMED + 3, len(train.tokenizer)
+    fits = {part: fit(make_model(part, recipe, V).to(train.labels.device), train, steps, recipe,
+                      args, seed=0) for part in PARTS}  # fmt: skip
+    times = {part: [] for part in PARTS}
+    for _ in range(steps):
+        for part, training in fits.items():
+            start = time.perf_counter()
+            next(training)
+            times[part].append(time.perf_counter() - start)
+    return {part: median(found[3:]) for part, found in times.items()}
+
+
+def run(part: str, seed: int, study: dict, train, validation, recipe, args) -> dict:
+    """A row: one network from one seed."""
+    seed_everything(seed)
+    model = make_model(part, recipe, len(train.tokenizer)).to(train.labels.device)
+    steps = max(2, round(args.seconds / study["step_seconds"][part]))
+    start = time.perf_counter()
+    for _ in fit(model, train, steps, recipe, args, seed):
+        pass
+    seconds, loss = time.perf_counter() - start, mean_loss(model, validation)
+    return {"part": part, "seed": seed, "steps": steps, "seconds": round(seconds, 1),
+            "parameters": parameter_count(model), "validation": {"loss": loss}}  # fmt: skip
+
+
+def load_study(path: Path, settings: dict) -> dict:
+    """What was found before. Raises UserError for a file of another study."""
+    if not path.is_file():
+        return {"settings": settings, "rows": []}
+    try:
+        study = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove it") from None
+    if study.get("settings") != settings:
+        raise UserError(f"{path} is of other flags, {study.get('settings')}: name another --output")
+    return study
+
+
+def of_part(study: dict, part: str) -> list[dict]:
+    return [row for row in study["rows"] if row["part"] == part]
+
+
+def table(path: Path = RECORD) -> str:
+    """The README's table, by common.results.report."""
+    if not path.is_file():
+        return "Nothing recorded yet."
+    study = json.loads(path.read_text(encoding="utf-8"))
+    lines = [["with", "validation loss, nats", "seeds", "steps", "ms per step", "seconds",
+              "parameters"]]  # fmt: skip
+    for part in [part for part in PARTS if of_part(study, part)]:
+        rows, mean = of_part(study, part), torch.tensor(losses(study, part)).mean().item()
+        spread = f" ± {torch.tensor(losses(study, part)).std().item():.4f}" if rows[1:] else ""
+        seconds = sum(row["seconds"] for row in rows) / len(rows)
+        name = part if part == "original" else f"+ {part}"
+        lines.append([name, f"{mean:.4f}{spread}", f"{len(rows)}", f"{rows[0]['steps']:,}",
+                      f"{1000 * study['step_seconds'][part]:.1f}", f"{seconds:.0f}",
+                      f"{rows[0]['parameters']:,}"])  # fmt: skip
+    where, settings = machine(study["environment"]), study["settings"]
+    note = f"Each line adds a part to those above; {settings['dataset']}, {settings['precision']}, "
+    note += f"learning rate {settings['lr']:g}. Mean ± standard deviation ({where})."
+    return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`"])
+
+
+def losses(study: dict, part: str) -> list[float]:
+    return [row["validation"]["loss"] for row in of_part(study, part)]
+
+
+def draw(path: Path, study: dict) -> None:
+    """The loss of every seed over the parts that were added."""
+    figure, ((axis,),) = new_figure(size=(7, 3.8))
+    parts = [part for part in PARTS if of_part(study, part)]
+    for place, part in enumerate(parts):
+        found = losses(study, part)
+        axis.plot([place] * len(found), found, "o", color="C0", alpha=0.6)
+    means = [sum(losses(study, part)) / len(losses(study, part)) for part in parts]
+    axis.plot(range(len(parts)), means, color="C0")
+    names = [part if part == "original" else f"+ {part}" for part in parts]
+    axis.set_xticks(range(len(parts)), names, rotation=25, ha="right")
+    settings = study["settings"]
+    axis.set(ylabel="validation loss, nats",
+             title=f"{settings['dataset']}, {settings['seconds']:g} s of training")  # fmt: skip
+    axis.grid(alpha=0.3)
+    save(figure, path)
+
+
+def main(argv=None):
+    parser = cli.Parser(__doc__)
+    add, texts = parser.add_argument, [name for name in RECIPES if RECIPES[name]["task"] == "lm"]
+    add("--dataset", choices=texts, default=texts[0], help="the text to learn")
+    add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
+    add("--seconds", type=cli.positive, default=165, help="of training, for each network and seed")
+    add("--seeds", type=cli.positive_int, default=3, help="trainings of each network: 0, 1, …")
+    add("--lr", type=cli.positive, default=3e-3, help="learning rate, the schedule's peak")
+    add("--precision", choices=cli.PRECISIONS, default="bfloat16", help="of the forward pass")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--quick", action="store_true", help="a second each on a small text, to see that it works")
+    add("--output", metavar="FILE", help="the rows (default: results/compare_parts.json)")
+    args = parser.parse_args(argv)
+    device, path = select_device(args.device), Path(args.output or RECORD)
+    if args.quick:
+        args.dataset, args.seconds, args.seeds = "help-topics", 1.0, 2
+        path = Path(args.output or FOLDER / "runs" / "parts-quick.json")
+    else:
+        args.dataset = lm.or_offline(args.dataset, args.dataset != texts[0], args.data_dir)
+    recipe = {**RECIPES[args.dataset], **(QUICK if args.quick else {})}
+    settings = {k: getattr(args, k) for k in ("dataset", "seconds", "lr", "precision")}
+    data = Namespace(**{**recipe, **vars(args)})
+    train, validation = (split.to(device) for split in lm.load_training(data))
+    validation = validation.subset(5000 if args.quick else None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock.hold(path.parent):  # two at a time would do things twice
+        study = load_study(path, settings)
+        if "step_seconds" not in study:
+            study["step_seconds"] = time_steps(train, recipe, args)
+            study |= {"commit": git_commit(), "environment": environment(device)}
+        words = ["--quick"] if args.quick else [f"--{k} {v}" for k, v in settings.items()]
+        study["command"] = " ".join(["python Transformer_Torch/parts.py", *words])
+        checkpoint.write_json(path, study)
+        done = {(row["part"], row["seed"]) for row in study["rows"]}
+        for seed, part in ((seed, part) for seed in range(args.seeds) for part in PARTS):
+            if (part, seed) in done:
+                continue
+            row = run(part, seed, study, train, validation, recipe, args)
+            study["rows"].append(row)
+            checkpoint.write_json(path, study)
+            print(f"seed {seed}  + {part:16}  {row['steps']:6,} steps in {row['seconds']:5.1f} s  "
+                  f"validation loss {row['validation']['loss']:.4f}", flush=True)  # fmt: skip
+        draw(path.with_name("parts.png"), study)
+    print(f"\n{table(path)}\n\nrows in {printable(path)}, picture beside them")
+
+
+if __name__ == "__main__":
+    cli.entry(main)
