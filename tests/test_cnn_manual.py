@@ -60,6 +60,16 @@ def check_against_autograd(layer, reference, x, grad_output=None) -> None:
 
 # ---- convolution ----
 
+
+@pytest.fixture(params=["copied", "shifted"], autouse=True)
+def way(request, monkeypatch):
+    """Both ways to convolve, whatever the number of channels."""
+    if request.param == "shifted":
+        monkeypatch.setattr(Conv2d, "few_channels", 0)
+    else:
+        monkeypatch.setattr(Conv2d, "few_channels", 10**9)
+
+
 SIZES = [  # kernel, stride, padding, dilation, (N, C, H, W), output channels
     (1, 1, 0, 1, (1, 1, 1, 1), 1),
     (1, 2, 1, 1, (2, 3, 4, 3), 2),
