@@ -60,6 +60,13 @@ def check_against_autograd(layer, reference, x, grad_output=None) -> None:
 
 # ---- convolution ----
 
+
+@pytest.fixture(params=["copied", "shifted"])
+def way(request, monkeypatch):
+    """Both ways to convolve, whatever the number of channels."""
+    monkeypatch.setattr(Conv2d, "few_channels", {"copied": 10**9, "shifted": 0}[request.param])
+
+
 SIZES = [  # kernel, stride, padding, dilation, (N, C, H, W), output channels
     (1, 1, 0, 1, (1, 1, 1, 1), 1),
     (1, 2, 1, 1, (2, 3, 4, 3), 2),
@@ -83,7 +90,7 @@ def random_images(*shape: int) -> torch.Tensor:
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("k, s, p, d, shape, O", SIZES)
-def test_convolution_has_the_right_gradient(k, s, p, d, shape, O):
+def test_convolution_has_the_right_gradient(way, k, s, p, d, shape, O):
     layer = Conv2d(shape[1], O, k, s, p, d)
     check_layer(layer, nn.Conv2d(shape[1], O, k, s, p, d), random_images(*shape))
 
@@ -91,7 +98,7 @@ def test_convolution_has_the_right_gradient(k, s, p, d, shape, O):
 @pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize("s", [1, 2, 3])
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
-def test_convolution_is_that_of_torch_for_every_padding_and_image(k, s, d):
+def test_convolution_is_that_of_torch_for_every_padding_and_image(way, k, s, d):
     reach = d * (k - 1)
     paddings = {0, 1, reach // 2, reach, reach + 1, reach + 2}  # the last two see zeros alone
     for p, (H, W) in itertools.product(sorted(paddings), [(1, 1), (7, 4), (4, 9), (13, 14)]):
@@ -101,7 +108,7 @@ def test_convolution_is_that_of_torch_for_every_padding_and_image(k, s, d):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-def test_first_convolution_leaves_the_gradient_of_the_images_out(stride):
+def test_first_convolution_leaves_the_gradient_of_the_images_out(way, stride):
     layer = Conv2d(2, 3, 3, stride, 1, needs_grad_input=False)
     check_layer(layer, nn.Conv2d(2, 3, 3, stride, 1), random_images(2, 2, 5, 4))
 
@@ -124,7 +131,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", LAYERS)
-def test_layer_takes_any_memory_layout(kind, layout):
+def test_layer_takes_any_memory_layout(way, kind, layout):
     make, make_twin, arguments = LAYERS[kind]
     x = LAYOUTS[layout](random_images(3, 3 if layout.startswith("part") else 2, 6, 7))
     assert not x.is_contiguous()
@@ -133,7 +140,7 @@ def test_layer_takes_any_memory_layout(kind, layout):
 
 @pytest.mark.parametrize("layout", ["channels last", "one image for all"])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_backward_takes_any_memory_layout(kind, layout):
+def test_backward_takes_any_memory_layout(way, kind, layout):
     make, make_twin, arguments = LAYERS[kind]
     x = random_images(3, 2, 6, 7)
     grad_output = random_images(*make_twin(*arguments).double()(x).shape)
@@ -148,7 +155,7 @@ def test_backward_takes_any_memory_layout(kind, layout):
     "H, W, k, padding, dilation",
     [(2, 9, 3, 0, 1), (9, 2, 3, 0, 1), (4, 4, 5, 0, 1), (6, 6, 3, 1, 4)],
 )
-def test_image_too_small_for_the_convolution_is_refused(H, W, k, padding, dilation):
+def test_image_too_small_for_the_convolution_is_refused(way, H, W, k, padding, dilation):
     with pytest.raises(ValueError, match=f"{H} x {W} image is too small"):
         Conv2d(1, 1, k, 1, padding, dilation).forward(torch.zeros(1, 1, H, W))
 
@@ -219,7 +226,7 @@ def test_global_average_and_flatten_have_the_right_gradient(shape):
     check_layer(Flatten(), nn.Flatten(), random_images(*shape))
 
 
-def test_layers_in_a_row_have_the_right_gradient():
+def test_layers_in_a_row_have_the_right_gradient(way):
     layers = Sequential(
         Conv2d(2, 3, 3, stride=2, padding=1), BatchNorm2d(3), ReLU(), AvgPool2d(2, 1),
         Conv2d(3, 2, 2, dilation=2), MaxPool2d(2), GlobalAvgPool2d(), Linear(2, 3),
@@ -292,7 +299,7 @@ NETWORKS = {  # in_channels, image_size, num_classes, channels, dropout, hidden_
 @pytest.mark.smoke
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_cnn_has_the_gradients_of_its_twin(name, training):
+def test_cnn_has_the_gradients_of_its_twin(way, name, training):
     arguments, N = NETWORKS[name]
     in_channels, size = arguments[:2]
     model = CNN(*arguments).train(training).to(dtype=torch.float64)

@@ -5,8 +5,9 @@ gradients of the layer's own parameters (`weight` -> `grad_weight`), and returns
 rule, one layer at a time. In the formulas g = ∂L/∂y. N is the batch, C channels, H W height and
 width, O output channels, D features.
 
-Images have the shape (N, C, H, W), but convolutions leave each pixel's channels side by side in
-memory ("channels last"); the layers after them keep it so.
+Images have the shape (N, C, H, W), but lie in memory as (H, W, N, C), pixel after pixel: of each,
+the whole batch, with the channels side by side. `rows` and `images` turn one view into the other.
+So a convolution needs no shifted copies (see there), and poolings pass over long stretches.
 """
 
 import inspect
@@ -146,24 +147,45 @@ class Linear(Layer):
         return grad_output @ self.weight if self.needs_grad_input else None
 
 
+def rows(x: Tensor) -> Tensor:  # (N, C, H, W) -> (H, W, N, C)
+    """A view of images as they lie in memory."""
+    return x.permute(2, 3, 0, 1)
+
+
+def images(x: Tensor) -> Tensor:  # (H, W, N, C) -> (N, C, H, W)
+    return x.permute(2, 3, 0, 1)
+
+
+def framed(x: Tensor, height: int, width: int, left: int = 0) -> Tensor:
+    """x (H, W, N, C) inside of zeros (height, width, N, C): a copy that writes each value once."""
+    H, W, N, C = x.shape
+    frame = x.new_empty(height, width, N, C)
+    frame[:H, left : left + W] = x
+    frame[:H, :left], frame[:H, left + W :], frame[H:] = 0, 0, 0
+    return frame
+
+
 class Conv2d(Layer):
     """y[n, o, h, w] = b[o] + Σ_c Σ_ij W[o, c, i, j] · x[n, c, h·s + i·d − p, w·s + j·d − p]
 
     with stride s, padding p, dilation d (zeros outside of x). For one kernel offset ("tap") (i, j)
-    this is a matrix product over the channels, so a convolution is one product per tap, added up:
-    y = b + Σ_ij x_ij W_ijᵀ, where x_ij is the input shifted by (i, j), a pixel per row.
-
-    No shifted copy is made. In memory each pixel's channels lie side by side (N, H, W, C), pixel
-    after pixel: shifting the image by (i, j) is starting to read i·width + j rows further on. The
-    zeros at the left of each row are also what stands to the right of the row above; those above
-    an image stand below the one before. A stride s splits the padded image into s·s "phases",
-    phase (a, b) holding rows a, a + s, … and columns b, b + s, …: within a phase the stride is 1.
-
-    With g = ∂L/∂y, each tap gives
+    this is a matrix product over the channels: y = b + Σ_ij x_ij W_ijᵀ, where x_ij is the input
+    shifted by (i, j), one pixel of one image per row. With g = ∂L/∂y, each tap gives
     ∂L/∂W_ij = g_ijᵀ x_ij (Σ over all pixels)    ∂L/∂x_ij += g W_ij    ∂L/∂b = Σ_nhw g
+
+    Both halves of this class compute just that. The first is the plain one: it copies all x_ij side
+    by side ("im2col"), so that all taps are one product. It is the faster one, too, where x has
+    few channels, as the network's own input: a product over one channel does too little per pass.
+
+    The second copies nothing. As images lie in memory, shifting all of them by (i, j) is starting
+    to read (i·width + j)·N rows further on. What is above or below the image is not read, and
+    zeros at the left of a line of pixels are also what stands to the right of the line above. A
+    stride s splits the image into s·s "phases", phase (a, b) holding its lines a, a + s, … and
+    columns b, b + s, …: within a phase the stride is 1.
     """
 
     parameter_names = ("weight", "bias")
+    few_channels = 4  # at most so many are copied
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1,
@@ -176,56 +198,105 @@ class Conv2d(Layer):
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.needs_grad_input = needs_grad_input
 
-    def taps(self):
-        """For each kernel offset: (i, j), its phase, and how many rows further on it reads."""
-        k, s, d = self.weight.shape[-1], self.stride, self.dilation
-        for i in range(k):
-            for j in range(k):
-                yield (i, j), (i * d % s, j * d % s), i * d // s * self.grid[2] + j * d // s
-
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, O, H_out, W_out)
-        (N, C, H, W), (O, _, k, _) = x.shape, self.weight.shape
-        s, p, reach = self.stride, self.padding, self.dilation * (k - 1)
-        H_out, W_out = (H + 2 * p - reach - 1) // s + 1, (W + 2 * p - reach - 1) // s + 1
+        x, k, s = rows(x), self.weight.shape[-1], self.stride
+        self.shape = H, W, _, C = x.shape
+        reach = self.dilation * (k - 1)
+        H_out, W_out = ((size + 2 * self.padding - reach - 1) // s + 1 for size in (H, W))
         if min(H_out, W_out) < 1:
             raise ValueError(f"a {H} x {W} image is too small for this convolution")
-        # height and width of a phase: the image, its zeros above and on the left, and the output
-        h, w = max(-(-(H + p) // s), H_out), max(-(-(W + p) // s), W_out)
-        self.grid, self.sizes = (N, h, w), (H, W, H_out, W_out)
-        padded = x.new_zeros(N, h * s, w * s, C)
-        padded[:, p : p + H, p : p + W] = x.permute(0, 2, 3, 1)
-        phases = padded.view(N, h, s, w, s, C).permute(2, 4, 0, 1, 3, 5)  # (s, s, N, h, w, C)
-        self.phases = phases.reshape(s, s, N * h * w, C)  # for s = 1, no copy
+        self.size, self.copied = (H_out, W_out), self.few_channels >= C
+        return images(self.forward_copied(x) if self.copied else self.forward_shifted(x))
 
-        y = self.bias.expand(N * h * w, O).contiguous()
-        for (i, j), phase, shift in self.taps():
-            x_ij = self.phases[phase][shift:]
-            y[: len(x_ij)].addmm_(x_ij, self.weight[:, :, i, j].T)
-        return y.view(N, h, w, O)[:, :H_out, :W_out].permute(0, 3, 1, 2)
+    def backward(self, grad_output: Tensor) -> Tensor | None:  # (N, O, H_out, …) -> (N, C, H, W)
+        backward = self.backward_copied if self.copied else self.backward_shifted
+        grad_x = backward(rows(grad_output))
+        return images(grad_x) if self.needs_grad_input else None
 
-    def backward(
-        self, grad_output: Tensor
-    ) -> Tensor | None:  # (N, O, H_out, W_out) -> (N, C, H, W)
-        (N, h, w), (H, W, H_out, W_out) = self.grid, self.sizes
-        O, C, _, _ = self.weight.shape
-        s, p = self.stride, self.padding
-        self.grad_bias = grad_output.sum((0, 2, 3))
-        g = grad_output.new_zeros(N, h, w, O)
-        g[:, :H_out, :W_out] = grad_output.permute(0, 2, 3, 1)
-        g = g.view(N * h * w, O)
+    # ---- all taps copied side by side ----
 
-        self.grad_weight = torch.empty_like(self.weight)
-        grad_phases = torch.zeros_like(self.phases) if self.needs_grad_input else None
-        for (i, j), phase, shift in self.taps():
-            x_ij = self.phases[phase][shift:]
-            self.grad_weight[:, :, i, j] = g[: len(x_ij)].T @ x_ij
+    def windows(self, padded: Tensor) -> Iterator[Tensor]:
+        """For each tap a view of what it reads: (H+2p, W+2p, N, C) -> (H_out, W_out, N, C)."""
+        k, s, d, (H_out, W_out) = self.weight.shape[-1], self.stride, self.dilation, self.size
+        for i in range(0, k * d, d):
+            for j in range(0, k * d, d):
+                yield padded[i : i + s * (H_out - 1) + 1 : s, j : j + s * (W_out - 1) + 1 : s]
+
+    def forward_copied(self, x: Tensor) -> Tensor:  # (H, W, N, C) -> (H_out, W_out, N, O)
+        (H, W, N, C), (O, _, k, _), p = self.shape, self.weight.shape, self.padding
+        padded = x.new_zeros(H + 2 * p, W + 2 * p, N, C)
+        padded[p : p + H, p : p + W] = x
+        self.patches = x.new_empty(k * k * C + 1, *self.size, N)
+        self.patches[-1] = 1  # the bias is the weight of an input that is always 1
+        for patch, window in zip(self.patches.split(C), self.windows(padded), strict=False):
+            patch.copy_(window.permute(3, 0, 1, 2))
+        weight = self.weight.permute(2, 3, 1, 0).reshape(-1, O)
+        weight = torch.cat([weight, self.bias[None]])  # (k*k*C + 1, O)
+        return (self.patches.flatten(1).T @ weight).view(*self.size, N, O)
+
+    def backward_copied(self, g: Tensor) -> Tensor | None:  # (H_out, W_out, N, O) -> (H, W, N, C)
+        (H, W, N, C), (O, _, k, _), p = self.shape, self.weight.shape, self.padding
+        g = g.reshape(-1, O)
+        grad_weight = self.patches.flatten(1) @ g
+        self.grad_weight = grad_weight[:-1].view(k, k, C, O).permute(3, 2, 0, 1).contiguous()
+        self.grad_bias = grad_weight[-1]
+        if not self.needs_grad_input:
+            return None
+        weight = self.weight.permute(0, 2, 3, 1).reshape(O, -1)
+        grad_patches = (g @ weight).view(*self.size, N, k * k, C)
+        grad_padded = g.new_zeros(H + 2 * p, W + 2 * p, N, C)
+        for window, grad in zip(self.windows(grad_padded), grad_patches.unbind(3), strict=True):
+            window += grad
+        return grad_padded[p : p + H, p : p + W]
+
+    # ---- a product per tap, nothing copied ----
+
+    def taps(self) -> Iterator[tuple]:
+        """For each tap that meets the image: (i, j), its phase, the rows of y that it adds to, and
+        the rows of the phase that it reads for them."""
+        k, s, d, p = self.weight.shape[-1], self.stride, self.dilation, self.padding
+        height, width, N = self.phases.shape[2:5]
+        num_inputs, num_outputs = height * width * N, self.size[0] * width * N
+        for i in range(k):
+            for j in range(k):
+                (down, a), (right, b) = divmod(i * d - p, s), divmod(j * d, s)
+                shift = (down * width + right) * N
+                start, stop = max(0, -shift), min(num_outputs, num_inputs - shift)
+                if start < stop:
+                    yield (i, j), (a, b), slice(start, stop), slice(start + shift, stop + shift)
+
+    def forward_shifted(self, x: Tensor) -> Tensor:  # (H, W, N, C) -> (H_out, W_out, N, O)
+        (H, W, N, C), (H_out, W_out), s, p = self.shape, self.size, self.stride, self.padding
+        # height and width of a phase: the image, its zeros on the left, and the output's width
+        height, width = -(-H // s), max(-(-(W + p) // s), W_out)
+        padded = framed(x, height * s, width * s, left=p)
+        phases = padded.view(height, s, width, s, N, C).permute(1, 3, 0, 2, 4, 5)
+        self.phases = phases.contiguous()  # (s, s, height, width, N, C); for s = 1, no copy
+
+        phases, weight = self.phases.flatten(2, 4), self.weight.permute(2, 3, 1, 0).contiguous()
+        y = x.new_ones(H_out * width * N, 1) @ self.bias[None]  # a row of biases per pixel
+        for tap, phase, outputs, inputs in self.taps():
+            y[outputs].addmm_(phases[phase][inputs], weight[tap])  # (…, C) (C, O)
+        return y.view(H_out, width, N, -1)[:, :W_out]
+
+    def backward_shifted(self, g: Tensor) -> Tensor | None:  # (H_out, W_out, N, O) -> (H, W, N, C)
+        (H, W, N, C), s, p, O = self.shape, self.stride, self.padding, len(self.weight)
+        height, width = self.phases.shape[2:4]
+        g = framed(g, self.size[0], width).view(-1, O)
+        self.grad_bias = g.sum(0)
+
+        phases, weight = self.phases.flatten(2, 4), self.weight.permute(2, 3, 0, 1).contiguous()
+        grad_weight = weight.new_zeros(*weight.shape[:2], C, O)
+        grad_phases = torch.zeros_like(phases) if self.needs_grad_input else None
+        for tap, phase, outputs, inputs in self.taps():
+            torch.mm(phases[phase][inputs].T, g[outputs], out=grad_weight[tap])
             if grad_phases is not None:
-                grad_phases[phase][shift:].addmm_(g[: len(x_ij)], self.weight[:, :, i, j])
+                grad_phases[phase][inputs].addmm_(g[outputs], weight[tap])  # (…, O) (O, C)
+        self.grad_weight = grad_weight.permute(3, 2, 0, 1).contiguous()
         if grad_phases is None:
             return None
-        grad_padded = grad_phases.view(s, s, N, h, w, C).permute(2, 3, 0, 4, 1, 5)
-        grad_padded = grad_padded.reshape(N, h * s, w * s, C)[:, p : p + H, p : p + W]
-        return grad_padded.permute(0, 3, 1, 2)
+        grad_padded = grad_phases.view(s, s, height, width, N, C).permute(2, 0, 3, 1, 4, 5)
+        return grad_padded.reshape(height * s, width * s, N, C)[:H, p : p + W]
 
 
 class BatchNorm2d(Layer):
@@ -251,33 +322,36 @@ class BatchNorm2d(Layer):
         self.eps, self.momentum = eps, momentum
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        self.shape = N, C, H, W = x.shape
-        x = x.permute(0, 2, 3, 1).reshape(-1, C)  # (M, C); no copy when channels are last in memory
+        self.shape = H, W, N, C = rows(x).shape
+        x = rows(x).reshape(-1, C)  # (M, C)
         mean, var, M = self.running_mean, self.running_var, N * H * W
         self.of_batch = self.training
         if self.training:
             if M < 2:
                 raise ValueError("batch normalisation needs at least 2 values per channel")
             mean = x.mean(0)
-            var = ((x - mean) ** 2).mean(0)
+        self.centred = x - mean
+        if self.training:
+            var = self.centred.square().mean(0)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * M / (M - 1), self.momentum)
             self.num_batches_tracked += 1
-        self.inverse_std = (var + self.eps) ** -0.5
-        self.x_hat = (x - mean) * self.inverse_std
-        y = torch.addcmul(self.bias, self.x_hat, self.weight)
-        return y.view(N, H, W, C).permute(0, 3, 1, 2)
+        self.inverse_std = (var + self.eps) ** -0.5  # (C,): never multiplied out over all pixels
+        y = torch.addcmul(self.bias, self.centred, self.weight * self.inverse_std)
+        return images(y.view(self.shape))
 
     def backward(self, grad_output: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
-        N, C, H, W = self.shape
-        grad_output = grad_output.permute(0, 2, 3, 1).reshape(-1, C)  # (M, C)
-        self.grad_weight = (grad_output * self.x_hat).sum(0)
-        self.grad_bias = grad_output.sum(0)
-        scale, M = self.weight * self.inverse_std, N * H * W
-        if self.of_batch:  # else μ and σ² were constants
-            means = torch.addcmul(self.grad_bias / M, self.x_hat, self.grad_weight / M)
-            grad_output = grad_output - means
-        return (grad_output * scale).view(N, H, W, C).permute(0, 3, 1, 2)
+        g = rows(grad_output).reshape(-1, self.shape[3])  # (M, C)
+        self.grad_weight = (g * self.centred).sum(0) * self.inverse_std
+        self.grad_bias = g.sum(0)
+        scale, M = self.weight * self.inverse_std, len(g)
+        if self.of_batch:  # scale · (g − mean(g) − x̂ · mean(g x̂)), gathered by what it multiplies
+            means = self.grad_bias / M, self.grad_weight * self.inverse_std / M
+            grad_x = torch.addcmul(-scale * means[0], self.centred, -scale * means[1])
+            grad_x.addcmul_(g, scale)
+        else:  # μ and σ² were constants
+            grad_x = g * scale
+        return images(grad_x.view(self.shape))
 
 
 class Pool2d(Layer):
@@ -289,10 +363,11 @@ class Pool2d(Layer):
         self.kernel_size, self.stride, self.padding = kernel_size, stride or kernel_size, padding
 
     def pad(self, x: Tensor, value: float) -> Tensor:
-        if self.padding == 0:
-            return x
         (N, C, H, W), p = x.shape, self.padding
-        padded = x.new_full((N, H + 2 * p, W + 2 * p, C), value).permute(0, 3, 1, 2)
+        self.padded_shape = H + 2 * p, W + 2 * p, N, C
+        if p == 0:
+            return x
+        padded = images(x.new_full(self.padded_shape, value))
         padded[:, :, p : p + H, p : p + W] = x
         return padded
 
@@ -319,26 +394,31 @@ class MaxPool2d(Pool2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H_out, W_out)
-        padded = self.pad(x, torch.finfo(x.dtype).min)
-        self.input_shape, self.records = padded.shape, []
-        first, *others = self.windows(padded)
-        best, is_nan = first, torch.empty_like(first)
+        best, *others = self.windows(self.pad(x, torch.finfo(x.dtype).min))
+        self.records = []
         for pixels in others:
-            # 1 for a new record, else 0, as numbers: they multiply faster than bools. NaN beats all
-            record = torch.gt(pixels, best, out=torch.empty_like(best))
-            self.records.append(record.add_(torch.ne(pixels, pixels, out=is_nan)))
+            # 1 for a new record, else 0, as numbers: they multiply faster than bools
+            self.records.append(torch.gt(pixels, best, out=torch.empty_like(best)))
             best = torch.maximum(best, pixels)
+        if not best.sum().isfinite():  # there may be NaN, which beats all
+            for pixels, record in zip(others, self.records, strict=True):
+                record.add_(pixels.isnan())
         return best
 
     def backward(self, grad_output: Tensor) -> Tensor:  # (N, C, H_out, W_out) -> (N, C, H, W)
-        N, C, H, W = self.input_shape
-        grad_x = grad_output.new_zeros(N, H, W, C).permute(0, 3, 1, 2)
+        H, W, N, C = self.padded_shape
+        # windows that tile the image set each of its pixels once: no zeros, and nothing to add to
+        tiled = self.kernel_size == self.stride and H % self.stride == W % self.stride == 0
+        grad_x = images((grad_output.new_empty if tiled else grad_output.new_zeros)(H, W, N, C))
         first, *others = self.windows(grad_x)
         for pixels, record in zip(reversed(others), reversed(self.records), strict=True):
-            taken = grad_output * record
-            pixels += taken
+            if tiled:
+                taken = torch.mul(grad_output, record, out=pixels)
+            else:
+                taken = grad_output * record
+                pixels += taken
             grad_output = grad_output - taken
-        first += grad_output
+        first.copy_(grad_output) if tiled else first.add_(grad_output)
         return self.unpad(grad_x)
 
 
@@ -347,13 +427,10 @@ class AvgPool2d(Pool2d):
     windows that hold the pixel"""
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H_out, W_out)
-        padded = self.pad(x, 0.0)
-        self.input_shape = padded.shape
-        return sum(self.windows(padded)) / self.kernel_size**2
+        return sum(self.windows(self.pad(x, 0.0))) / self.kernel_size**2
 
     def backward(self, grad_output: Tensor) -> Tensor:  # (N, C, H_out, W_out) -> (N, C, H, W)
-        N, C, H, W = self.input_shape
-        grad_x = grad_output.new_zeros(N, H, W, C).permute(0, 3, 1, 2)
+        grad_x = images(grad_output.new_zeros(self.padded_shape))
         share = grad_output / self.kernel_size**2
         for pixels in self.windows(grad_x):
             pixels += share
