@@ -13,6 +13,7 @@ from common.device import select_device
 from common.errors import UserError, printable
 from common.evaluation import find_trained, load_best
 from common.history import counted
+from LSTM.dataset.encodings import readable
 from LSTM.dataset.texts import Encoding
 from LSTM.dataset.words import basic_english
 from LSTM.train import build_model
@@ -36,11 +37,11 @@ def make_parser() -> cli.Parser:
 def read(words: list[str]) -> str:
     """The text of the command line, or else of standard input; bytes that are no UTF-8 as �."""
     if words:
-        return " ".join(words).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return readable(" ".join(words).encode("utf-8", "surrogateescape"))
     if sys.stdin.isatty():
         print("Type a text, then Ctrl-D:", file=sys.stderr)
     if hasattr(sys.stdin, "buffer"):
-        return sys.stdin.buffer.read().decode("utf-8", "replace")
+        return readable(sys.stdin.buffer.read())
     return sys.stdin.read()
 
 

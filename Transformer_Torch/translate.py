@@ -3,7 +3,6 @@ line by line from standard input (or a file, --input) to standard output."""
 
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,13 +15,13 @@ from common.errors import UserError
 from common.evaluation import find_trained, load_best
 from common.history import counted
 from Transformer_Torch.dataset import restore_tokenizer
+from Transformer_Torch.dataset.encodings import lines_of, readable
 from Transformer_Torch.dataset.tokenizers import UNKNOWN
 from Transformer_Torch.train import build_model
 from Transformer_Torch.train import make_parser as train_parser
 from Transformer_Torch.utils.evaluation import ONE_ANSWER, translate
 
 FOLDER = Path(__file__).resolve().parent
-BLOCK = 1 << 16  # bytes that are read at once, at most: some 1,000 lines
 
 
 def make_parser() -> cli.Parser:
@@ -35,22 +34,6 @@ def make_parser() -> cli.Parser:
     add("--length-penalty", type=cli.non_negative, default=1.0, help="α, in favour of longer ones")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser
-
-
-def readable(line: bytes) -> str:
-    """Without spaces around it; bytes that are no UTF-8 as �."""
-    return line.decode("utf-8", "replace").strip()
-
-
-def lines_of(stream) -> Iterator[list[str]]:
-    """The lines that are there, as soon as they are: one of somebody who types, many of a file."""
-    rest = b""
-    while block := stream.read1(BLOCK):
-        *lines, rest = (rest + block).split(b"\n")
-        if lines:
-            yield [readable(line) for line in lines]
-    if rest:
-        yield [readable(rest)]
 
 
 def warn_of_unknown(line: str, tokens: list[int]) -> None:
@@ -74,7 +57,7 @@ def main(argv=None):
         print(f"({run_dir} has learned {config.dataset} alone, no language)", file=sys.stderr)
     with ExitStack() as stack:
         if args.text:
-            blocks = [[readable(os.fsencode(" ".join(args.text)))]]
+            blocks = [[readable(os.fsencode(" ".join(args.text))).strip()]]
         elif args.input:
             try:
                 blocks = lines_of(stack.enter_context(open(args.input, "rb")))

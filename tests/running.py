@@ -66,6 +66,7 @@ TWINS = [MLPS, CNNS, TRANSFORMERS]  # hand-written, PyTorch
 # newer attention of PyTorch's draws what it drops in another way than a mask of its own does
 SAME_DROPOUT = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5)
 DEADLINE = 120  # seconds that a process may take, on a machine that does much else
+MARKED = ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"]  # encodings that have a byte-order mark
 
 
 class Result(NamedTuple):
@@ -268,3 +269,8 @@ def make_digits(place: Path, dataset: str = "mnist", sizes: tuple[int, int] = (2
             header = bytes([0, 0, 8, array.dim()]) + struct.pack(f">{array.dim()}i", *array.shape)
             (raw / name).write_bytes(header + array.numpy().tobytes())
     return place
+
+
+def marked(text: str, encoding: str) -> bytes:
+    """With a byte-order mark, which Python leaves out where the encoding's name says the order."""
+    return ("\ufeff" * encoding.endswith("-be") + text).encode(encoding)

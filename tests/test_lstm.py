@@ -27,6 +27,7 @@ from LSTM.utils import plots
 from LSTM.utils.evaluation import log_odds, predict_all, word_weights
 from LSTM.utils.ngrams import NBSVM, NGramLogistic, NGrams
 from tests.running import (
+    MARKED,
     Stop,
     assert_ended_alike,
     assert_one_line,
@@ -36,6 +37,7 @@ from tests.running import (
     finish,
     history,
     interrupt,
+    marked,
     small,
     start,
 )
@@ -458,6 +460,21 @@ def test_a_folder_of_csv_files_from_training_to_prediction(animals, tmp_path, ca
     assert "test split of animals, 20 examples" in result.out and "accuracy 100.00 %" in result.out
     assert ask(capsys, run_dir, "moo, it says")[0] == "cow"
     assert ask(capsys, run_dir, "Purr.")[0] == "cat"
+
+
+@pytest.mark.parametrize("encoding", MARKED)
+def test_texts_with_a_byte_order_mark_are_read_alike(
+    encoding, animals, tmp_path, capsys, quick, monkeypatch
+):
+    train_animals(animals, tmp_path / "run")
+    found = []
+    for content in (b"it says moo", marked("it says moo", encoding)):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        found.append(call(capsys, predict.main, "--run-dir", tmp_path / "run"))
+    assert found[0] == found[1] and "known" not in found[0].out
+    assert ask(capsys, tmp_path / "run", "\ufeffit says moo") == ask(
+        capsys, tmp_path / "run", "it says moo"
+    )
 
 
 @pytest.mark.parametrize("labels", [["a cat", "a dog", "cow"], ["cat", "cow", "dog", "emu"]])

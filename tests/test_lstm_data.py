@@ -14,6 +14,7 @@ from LSTM.dataset.words import basic_english
 from LSTM.train import make_parser
 from LSTM.utils.ngrams import NBSVM, NGramLogistic, NGrams
 from tests.conftest import user_error
+from tests.running import MARKED, marked
 
 PER_CLASS = 6
 
@@ -420,7 +421,7 @@ def test_csv_files_are_read(tmp_path):
     assert list(csv_files.load_test(str(tmp_path)).checksums) == ["test.csv"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le-bom", "crlf"])
+@pytest.mark.parametrize("encoding", ["utf-8", *MARKED, "utf-16-le-bom", "crlf"])
 def test_encodings_of_csv_files(encoding, tmp_path):
     content = GOOD.replace("Fine", "Très bien 好")
     if encoding == "utf-16-le-bom":
@@ -428,7 +429,7 @@ def test_encodings_of_csv_files(encoding, tmp_path):
     elif encoding == "crlf":
         content = content.replace("\n", "\r\n").encode()
     else:
-        content = content.encode(encoding)
+        content = marked(content, encoding)
     write_csv(tmp_path, "train.csv", content)
     texts_read, labels, rows, _ = csv_files.read(tmp_path / "train.csv")
     assert texts_read[0] == "Très bien 好, really 0" and labels[:2] == ["good", "bad"]

@@ -32,12 +32,14 @@ from tests.gradients import (
     layer_gradients,
 )
 from tests.running import (
+    MARKED,
     Stop,
     assert_ended_alike,
     assert_one_line,
     call,
     crash,
     history,
+    marked,
     short_strings,
     small,
 )
@@ -480,6 +482,16 @@ def test_download_is_used_and_checked(tmp_path, monkeypatch):
     train_split, _ = load_training("tiny-shakespeare")
     assert train_split.checksums == {"input.txt": files.sha256(content)}
     assert asked == [([characters.URL], characters.MD5)], "what was downloaded is not found again"
+
+
+@pytest.mark.parametrize("encoding", MARKED)
+def test_a_text_with_a_byte_order_mark_is_learned_alike(encoding, tmp_path):
+    text, found = "".join(f"ä{n % 7} wort\n" for n in range(60)), []
+    for content in (text.encode(), marked(text, encoding)):
+        (tmp_path / "input.txt").write_bytes(content)
+        splits = [*load_training("text", str(tmp_path)), load_test("text", str(tmp_path))]
+        found.append([(split.classes, split.labels.tolist()) for split in splits])
+    assert found[0] == found[1] and found[0][0][0] == sorted(set(text))
 
 
 @pytest.mark.parametrize(

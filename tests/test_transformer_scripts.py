@@ -15,6 +15,7 @@ import torch
 from common import checkpoint, cli, data
 from tests.conftest import user_error
 from tests.running import (
+    MARKED,
     TRANSFORMERS,
     Stop,
     assert_ended_alike,
@@ -25,12 +26,14 @@ from tests.running import (
     finish,
     history,
     interrupt,
+    marked,
     script,
     small,
     start,
 )
 from Transformer_Torch import generate, train, translate
 from Transformer_Torch import test as evaluation
+from Transformer_Torch.dataset import encodings
 from Transformer_Torch.dataset.tokenizers import Words
 from Transformer_Torch.model import PAD, Transformer
 from Transformer_Torch.utils import evaluation as measures
@@ -416,11 +419,11 @@ def test_a_sentence_is_translated(translator, capsys):
     assert ask(capsys, translator, "zwei", "hunde") == ["two dogs"], "words need no quotes"
 
 
-@pytest.mark.parametrize("block", [translate.BLOCK, 7, 1])
+@pytest.mark.parametrize("block", [encodings.BLOCK, 7, 1])
 def test_lines_stay_in_order_and_empty_ones_empty(block, translator, capsys, monkeypatch, tmp_path):
     lines = ["zwei rote hunde", "", "ein ein", "  ", "schlafen ein", "zwei hunde schlafen rote"]
     expected = [answer(line) for line in lines]
-    monkeypatch.setattr(translate, "BLOCK", block)
+    monkeypatch.setattr(encodings, "BLOCK", block)
     for end in ("\n", "\r\n"):
         for last in (end, ""):
             content = (end.join(lines) + last).encode()
@@ -433,8 +436,51 @@ def test_lines_stay_in_order_and_empty_ones_empty(block, translator, capsys, mon
         assert ask(capsys, translator) == [""] * len(nothing)
 
 
+@pytest.mark.parametrize("block", [encodings.BLOCK, 5, 1])
+@pytest.mark.parametrize("encoding", MARKED)
+def test_lines_with_a_byte_order_mark_are_translated_alike(
+    encoding, block, translator, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(encodings, "BLOCK", block)
+    lines = ["zwei rote hunde", "", "ein ein", "rote hunde"]
+    content = marked("\r\n".join(lines), encoding)
+    pipe(monkeypatch, content)
+    result = call(capsys, translate.main, "--run-dir", translator)
+    assert result.out.split("\n")[:-1] == [answer(line) for line in lines]
+    assert "unknown" not in result.err
+    (tmp_path / "de.txt").write_bytes(content)
+    assert ask(capsys, translator, "--input", tmp_path / "de.txt") == result.out.split("\n")[:-1]
+    pipe(monkeypatch, marked("", encoding))
+    assert ask(capsys, translator) == []
+    assert ask(capsys, translator, "\ufeffzwei", "hunde") == ["two dogs"]
+
+
+@pytest.mark.parametrize("task", ["lm", "translate"])
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+def test_texts_with_a_byte_order_mark_are_learned_alike(folder, task, tmp_path):
+    dataset = script(folder, "dataset")
+    names = ["input.txt"] if task == "lm" else ["de.txt", "en.txt"]
+    flags = ["--task", task, "--dataset", "text", "--data-dir", tmp_path]
+    if task == "translate":
+        flags = ["--dataset", "files", "--src", tmp_path / "de.txt", "--tgt", tmp_path / "en.txt"]
+        flags += ["--tokenizer", "word"]
+    module = script(folder)
+    found = []
+    for encoding in ("utf-8", *MARKED):
+        for name in names:
+            text = "".join(f"{name[0]}ä{n % 7} wort\n" for n in range(60))
+            (tmp_path / name).write_bytes(marked(text, encoding))
+        args = cli.parse_training(
+            module.make_parser(), module.RECIPES, tmp_path, [str(flag) for flag in flags]
+        )
+        train, validation = dataset.load_training(args)
+        found.append([train.tokenizer.state_dict(), len(train), len(validation)])
+        assert "\ufeff" not in str(found[-1])
+    assert all(each == found[0] for each in found)
+
+
 def test_odd_input_has_an_output_line_each(translator, capsys, monkeypatch):
-    odd = b"\xff\xfe\n\xe7\x94\xb5\xe5\xbd\xb1\n" + b"zwei " * 500 + b"\n\x00\n\xe2\x80\xa8\n"
+    odd = b"\xfe\xfe\n\xe7\x94\xb5\xe5\xbd\xb1\n" + b"zwei " * 500 + b"\n\x00\n\xe2\x80\xa8\n"
     pipe(monkeypatch, odd)
     assert len(ask(capsys, translator)) == 5
 

@@ -1,7 +1,6 @@
 """Texts of your own: F/train.csv, F/test.csv and, if you like, F/val.csv, each with the columns
 text and label. Without a val.csv, validation is held out of train.csv."""
 
-import codecs
 import csv
 import io
 import os
@@ -12,24 +11,12 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import sha256
 
+from .encodings import decode
 from .texts import Corpus, check_choice, check_copies, split_off
 
 COLUMNS = ("text", "label")
 VALIDATION_SHARE = 0.1
 csv.field_size_limit(2**30)  # a text may be long
-
-
-def decode(path: Path, content: bytes) -> str:
-    """UTF-8, or UTF-16 with its mark. Raises UserError naming the row that is neither."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding, newline = "utf-16", "\n".encode("utf-16")[2:]
-    else:
-        encoding, newline = "utf-8-sig", b"\n"
-    try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(newline, 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
 
 
 def read(path: Path) -> tuple[list[str], list[str], list[int], str]:

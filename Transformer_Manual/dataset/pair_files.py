@@ -4,7 +4,6 @@
 --test-src, --test-tgt     to test on; without them another part is held out for that
 """
 
-import codecs
 import os
 import random
 from argparse import Namespace
@@ -13,6 +12,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import sha256
 
+from .encodings import decode
 from .pairs import Sentences
 
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 1_000  # of the different source sentences, for each part
@@ -27,14 +27,7 @@ def read(path: Path) -> tuple[list[str], str]:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    encoding, newline = "utf-8-sig", b"\n"
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding, newline = "utf-16", "\n".encode("utf-16")[2:]
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(newline, 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
+    text = decode(path, content)
     lines = [line.strip() for line in text.replace("\r\n", "\n").removesuffix("\n").split("\n")]
     if not text.strip():
         raise UserError(f"{path} has no lines")

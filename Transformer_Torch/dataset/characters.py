@@ -16,6 +16,8 @@ from common.data import find, or_stand_in, search_folders
 from common.errors import UserError
 from common.files import read_file, sha256
 
+from .encodings import decode
+
 FILE = "tinyshakespeare/input.txt"
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 MD5 = "6fb458f1232090904fb40fe944165e91"
@@ -101,10 +103,7 @@ def read(dataset: str, folder: Path, data_dir: str | None) -> tuple[str, dict[st
     else:
         path = find_file(folder, data_dir)
     content, path = read_file(path, "name another text")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} cannot be read as text in UTF-8 ({error})") from None
+    text = decode(path, content)
     checksum = sha256(content)
     if dataset == "tiny-shakespeare" and checksum != SHA256:
         raise UserError(
