@@ -5,7 +5,7 @@ Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
     results            all of this folder's records; in the root README, every folder's
     compare            the side-by-side figures of the twins, from results/compare*.json
     compare_layers     those of layers, from results/compare_layers.json
-    parts              what the folder's parts.py makes of its own rows
+    a study's          of the folder's script of that name: what its table() makes of its rows
 """
 
 import importlib
@@ -124,15 +124,16 @@ def superseded() -> str:
 
 def fill(readme: Path) -> str:
     """The README's text with every marked table made anew."""
-    text = readme.read_text(encoding="utf-8")
-    folder = readme.parent
+    text, folder = readme.read_text(encoding="utf-8"), readme.parent
     tables = {
         "superseded": superseded,
         "results": lambda: all_results() if folder == ROOT else folder_results(folder),
         "compare": lambda: compare_results(folder),
         "compare_layers": lambda: compare_layer_results(folder),
-        "parts": lambda: importlib.import_module(f"{folder.name}.parts").table(),
     }
+    for study in folder.glob("*.py") if folder != ROOT else ():
+        module = f"{folder.name}.{study.stem}"
+        tables[study.stem] = lambda module=module: importlib.import_module(module).table()
     for name, make in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, opened, rest = text.partition(start)
@@ -154,8 +155,7 @@ def main(argv=None):
         names = ", ".join(str(path.relative_to(ROOT)) for path in differing)
         raise cli.UserError(f"{names}: run python -m common.results.report")
     for path in differing:
-        path.write_text(texts[path], encoding="utf-8")
-        print(f"wrote {path.relative_to(ROOT)}")
+        print("wrote", path.write_text(texts[path], "utf-8") and path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

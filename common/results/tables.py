@@ -19,19 +19,6 @@ def command(result: dict) -> str:
     return text.replace("compare_layers", "compare RNN GRU LSTM")
 
 
-def lines_of_code(folder: Path) -> int:
-    """Lines of a folder's modules that hold code: no blank lines, comments or docstrings."""
-    total = 0
-    for path in folder.rglob("*.py"):
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
-        lines = {node.lineno for node in nodes if isinstance(node, (ast.stmt, ast.expr))}
-        for node in nodes:
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                lines -= set(range(node.lineno, node.end_lineno + 1))
-        total += len(lines)
-    return total
-
-
 def compare_layer_results(folder: Path) -> str:
     """Hand-written layers beside PyTorch's, as common.results.compare recorded them."""
     path = folder / "results" / "compare_layers.json"
