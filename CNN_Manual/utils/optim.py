@@ -163,14 +163,14 @@ def orthogonalise(X: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         X ← X / ‖X‖,  then five times  X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X
 
     It changes the singular values alone. UᵀU = VᵀV = 1, so X Xᵀ = U S² Uᵀ, (X Xᵀ) X = U S³ Vᵀ and
-    (X Xᵀ)² X = U S⁵ Vᵀ: a step gives U p(S) Vᵀ with p(s) = a s + b s³ + c s⁵. Only odd powers keep
+    (X Xᵀ)² X = U S⁵ Vᵀ: a step gives U f(S) Vᵀ with f(x) = a x + b x³ + c x⁵. Only odd powers keep
     U on the left and Vᵀ on the right; an even one, such as X Xᵀ, has lost V.
 
-    It drives them towards 1. The classic p(s) = (3 s − s³)/2 gets there exactly, but takes many
-    steps, since it multiplies a small s by 1.5 only. These a, b, c make the slope at 0, which is a,
+    It drives them towards 1. The classic f(x) = (3 x − x³)/2 gets there exactly, but takes many
+    steps, since it multiplies a small x by 1.5 only. These a, b, c make the slope at 0, which is a,
     as large as they can without leaving the neighbourhood of 1: what is at least 0.002 after the
-    division ends between 0.68 and 1.21. (From p(0.55) = 1.20, its largest value up to 1, and
-    p(1.05) = 0.68, its least one beyond 0.68. 1 itself is no fixed point: p(1) = 0.70.) About the
+    division ends between 0.68 and 1.21. (From f(0.55) = 1.20, its largest value up to 1, and
+    f(1.05) = 0.68, its least one beyond 0.68. 1 itself is no fixed point: f(1) = 0.70.) About the
     right length in every direction serves a step as well as the exact one.
 
     The division makes all of them 1 or less, for beyond 1.26 they would run away: ‖X‖² = Σ sᵢ²
@@ -193,7 +193,7 @@ def orthogonalise(X: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 class Muon(AdamW):
-    """v ← μ v + g,  O = U Vᵀ of g + μ v,  θ ← θ − η λ θ − η r O  (Jordan et al., 2024), of hidden
+    """u ← ρ u + ∇,  O = U Vᵀ of ∇ + ρ u,  θ ← θ − η λ θ − η r O  (Jordan et al., 2024), of hidden
     layers; AdamW of all others
 
     Nesterov's direction, with all singular values made 1. A gradient is often large along a few
@@ -253,7 +253,7 @@ class Muon(AdamW):
                 parameter.add_(step.view_as(parameter), alpha=-self.lr * self.scale(*shape))
 
     def look_ahead(self, gradient: Tensor, velocity: Tensor) -> Tensor:
-        """v ← μ v + g; gives g + μ v."""
+        """u ← ρ u + ∇; gives ∇ + ρ u."""
         return gradient.add(velocity.mul_(self.momentum).add_(gradient), alpha=self.momentum)
 
     def scale(self, rows: int, columns: int) -> float:

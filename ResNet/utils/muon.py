@@ -13,14 +13,14 @@ def orthogonalise(X: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     tall = X.shape[-2] > X.shape[-1]
     Y = (X.mT if tall else X).to(dtype or X.dtype)
     Y = Y / (Y * Y).sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-7)
-    for _ in range(5):  # U p(S) Vᵀ with p(s) = a s + b s³ + c s⁵
+    for _ in range(5):  # U f(S) Vᵀ with f(x) = a x + b x³ + c x⁵
         A = Y @ Y.mT
         Y = a * Y + (b * A + c * (A @ A)) @ Y
     return (Y.mT if tall else Y).to(X.dtype)
 
 
 class Muon(optim.Optimizer):
-    """Groups with `muon=True` hold matrices and kernels: g + μ v with all singular values made 1,
+    """Groups with `muon=True` hold matrices and kernels: ∇ + ρ u with all singular values made 1,
     kernels as matrices (out, in · kh · kw). The other groups are AdamW's.
 
     `adjust` is by how much that step is longer: "match_rms_adamw", as long as AdamW's are, so that

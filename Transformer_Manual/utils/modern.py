@@ -47,12 +47,12 @@ class RMSNorm(Layer):
 
     LayerNorm without the mean: it stretches a token to the length √D, and shifts nothing.
 
-    With h = g γ = ∂L/∂x̂, and because σ depends on every x of the token by ∂σ/∂xⱼ = xⱼ/(D σ) = x̂ⱼ/D,
+    With u = g γ = ∂L/∂x̂, and because σ depends on every x of the token by ∂σ/∂xⱼ = xⱼ/(D σ) = x̂ⱼ/D,
 
     ∂x̂ᵢ/∂xⱼ = [i = j]/σ − xᵢ/σ² · x̂ⱼ/D = ([i = j] − x̂ᵢ x̂ⱼ/D)/σ
-    ∂L/∂x = (h − x̂ · mean(h x̂))/σ    ∂L/∂γ = Σ g x̂, over all tokens
+    ∂L/∂x = (u − x̂ · mean(u x̂))/σ    ∂L/∂γ = Σ g x̂, over all tokens
 
-    which is LayerNorm's gradient without its mean(h).
+    which is LayerNorm's gradient without its mean(u).
     """
 
     parameter_names = ("weight",)
@@ -70,7 +70,7 @@ class RMSNorm(Layer):
     def backward(self, grad_output: Tensor) -> Tensor:
         D, products = grad_output.shape[-1], grad_output * self.x_hat
         self.grad_weight = products.flatten(0, -2).sum(0)
-        mean_product = (products @ self.weight).div_(D)[..., None]  # of h x̂, of each token
+        mean_product = (products @ self.weight).div_(D)[..., None]  # of u x̂, of each token
         grad = (grad_output * self.weight).sub_(self.x_hat * mean_product)
         return grad.mul_(self.inverse_std)
 
@@ -114,23 +114,23 @@ class Rotary(Layer):
 
 
 class SwiGLU(Layer):
-    """y = silu(u) c,  silu(u) = u · sigmoid(u), of x = (u, c): one half opens or shuts a gate that
+    """y = silu(a) b,  silu(a) = a · sigmoid(a), of x = (a, b): one half opens or shuts a gate that
     the other half goes through (Shazeer, 2020, arXiv:2002.05202, Equation 6)
 
-    sigmoid′ = sigmoid (1 − sigmoid), so silu′(u) = sigmoid(u) (1 + u (1 − sigmoid(u))), and
+    sigmoid′ = sigmoid (1 − sigmoid), so silu′(a) = sigmoid(a) (1 + a (1 − sigmoid(a))), and
 
-    ∂L/∂u = g c silu′(u)    ∂L/∂c = g silu(u)    ∂L/∂x = (∂L/∂u, ∂L/∂c)
+    ∂L/∂a = g b silu′(a)    ∂L/∂b = g silu(a)    ∂L/∂x = (∂L/∂a, ∂L/∂b)
     """
 
     def forward(self, x: Tensor) -> Tensor:  # (…, 2F) -> (…, F)
-        self.u, self.c = x.chunk(2, dim=-1)
-        self.sigmoid = self.u.sigmoid()
-        self.silu = self.u * self.sigmoid
-        return self.silu * self.c
+        self.a, self.b = x.chunk(2, dim=-1)
+        self.sigmoid = self.a.sigmoid()
+        self.silu = self.a * self.sigmoid
+        return self.silu * self.b
 
     def backward(self, grad_output: Tensor) -> Tensor:  # (…, F) -> (…, 2F)
-        slope = (1 - self.sigmoid).mul_(self.u).add_(1).mul_(self.sigmoid)  # silu′
-        return torch.cat((slope.mul_(self.c).mul_(grad_output), grad_output * self.silu), dim=-1)
+        slope = (1 - self.sigmoid).mul_(self.a).add_(1).mul_(self.sigmoid)  # silu′
+        return torch.cat((slope.mul_(self.b).mul_(grad_output), grad_output * self.silu), dim=-1)
 
 
 ACTIVATIONS = {**blocks.ACTIVATIONS, "swiglu": SwiGLU}
