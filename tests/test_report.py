@@ -134,6 +134,23 @@ def test_a_seed_is_added_to_a_record_that_is_older_than_a_flag(tmp_path):
         write(2, [], precision="bfloat16")
 
 
+def test_seconds_of_another_machine_stand_apart(tmp_path):
+    """Its row names it, and the table's seconds are those of the machine that the record names."""
+    first, other = {"processor": "first", "threads": 2}, {"processor": "other", "threads": 2}
+    for seed, place, seconds in ((1, first, 100.0), (0, other, 10.0), (2, first, 120.0)):
+        row = {"epoch": 1, "seconds": seconds, "validation_loss": 1.0, "lr": 0.1}
+        config = {"dataset": "mnist", "epochs": 1, "seed": seed, "given": [], "commit": "abc"}
+        state = {"epoch": 1, "history": [row]}
+        path, is_first = write_record(
+            tmp_path, "mnist", config | {"environment": place}, state, **NOTHING
+        )
+        assert is_first == (seed < 2)
+    record = json.loads(path.read_text())
+    assert record["environment"] == first
+    assert [run.get("environment") for run in record["runs"]] == [other, None, None]
+    assert report.effort(record)[:3] == ["3", "1", "110"]
+
+
 @pytest.mark.smoke
 def test_table_holds_mean_and_sample_standard_deviation(root):
     put(root, make_record("mnist", [0.98, 0.985, 0.99]))

@@ -83,7 +83,11 @@ def write(
         for key in ("dataset", "hyperparameters", "data", "signatures"):
             if previous.get(key) != record.get(key):
                 raise UserError(f"{path} is of other {key}: name this recipe with --config")
-        record["runs"] += [run for run in previous["runs"] if run["seed"] != row["seed"]]
+        others = [run for run in previous["runs"] if run["seed"] != row["seed"]]
+        before = previous["environment"] if others else record["environment"]
+        if before != record["environment"]:  # the others' seconds are another machine's
+            row["environment"], record["environment"] = record["environment"], before
+        record["runs"] += others
         record["runs"].sort(key=lambda run: run["seed"])
     checkpoint.write_json(path, record)
     return path, record["runs"][0] is row
@@ -93,11 +97,8 @@ def write_record(
     folder: Path, args: Namespace, run_dir: Path, config: Namespace, model, splits: dict,
     test: dict[str, float], signatures: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """With --record: the run's row in results/, and its pictures beside it for the lowest seed.
-
-    `splits` are the Splits by name (or None), whose sizes and checksums the record holds;
-    `signatures` say how a metric was counted, where that is a matter of choice.
-    """
+    """With --record: the run's row in results/, and its pictures beside it for the lowest seed. The
+    record holds sizes and checksums of the `splits`; `signatures` say how a metric is counted."""
     name = args.config or dataset_name(vars(config))
     splits = {split: data for split, data in splits.items() if data is not None}
     path, is_first = write(

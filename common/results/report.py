@@ -11,6 +11,7 @@ Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
 import importlib
 import json
 from pathlib import Path
+from statistics import mean
 
 import pandas as pd
 
@@ -73,10 +74,11 @@ EFFORT = ["seeds", "epochs", "seconds", "parameters"]
 
 
 def effort(record: dict) -> list[str]:
-    """The cells below EFFORT."""
+    """The cells below EFFORT; seconds are those of the machine that is named below the table."""
     runs = pd.DataFrame(record["runs"])
+    seconds = [run["seconds"] for run in record["runs"] if "environment" not in run]
     epochs = " to ".join(map(str, sorted({runs["epochs"].min(), runs["epochs"].max()})))
-    return [f"{len(runs)}", epochs, f"{runs['seconds'].mean():.0f}", f"{record['parameters']:,}"]
+    return [f"{len(runs)}", epochs, f"{mean(seconds):.0f}", f"{record['parameters']:,}"]
 
 
 def folder_results(folder: Path) -> str:
@@ -155,7 +157,8 @@ def main(argv=None):
         names = ", ".join(str(path.relative_to(ROOT)) for path in differing)
         raise cli.UserError(f"{names}: run python -m common.results.report")
     for path in differing:
-        print("wrote", path.write_text(texts[path], "utf-8") and path.relative_to(ROOT))
+        path.write_text(texts[path], encoding="utf-8")
+        print(f"wrote {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

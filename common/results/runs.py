@@ -31,11 +31,8 @@ def words(value) -> str:
 
 
 def read_history(path: Path):
-    """The epochs, seconds and validation metrics of a history.csv, as a pandas table of numbers.
-
-    Raises KeyError, OSError or ValueError where it is damaged or cut off: a run writes all of it,
-    with a line feed at the end.
-    """
+    """The epochs, seconds and validation metrics of a history.csv, as numbers. Raises KeyError,
+    OSError or ValueError where it is cut off: a run ends it with a line feed."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     table = pd.read_csv(io.StringIO(text), dtype=str)
     table = table.filter(regex="^(epoch|seconds|validation_.*)$").astype(float)
