@@ -59,8 +59,17 @@ class CNN(Layer):
 
     def forward(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, K)
         features = self.features.forward(images)  # (N, 128, 3, 3) for 28 x 28 images
-        return self.classifier.forward(features)
+        return self.classifier.forward(features).to(images.dtype)
 
     def backward(self, grad_logits: Tensor) -> None:  # (N, K) ->
         grad_features = self.classifier.backward(grad_logits)
         self.features.backward(grad_features)
+        self.match_types()
+
+    def match_types(self) -> None:
+        """Give every gradient the type of its parameter: under autocast, products have fewer bits,
+        and so has what is made of them."""
+        for _, layer in self.modules():
+            for name in layer.parameter_names:
+                gradient = getattr(layer, "grad_" + name)
+                setattr(layer, "grad_" + name, gradient.to(getattr(layer, name)))

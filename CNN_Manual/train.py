@@ -13,7 +13,7 @@ from CNN_Manual.utils.losses import CrossEntropy
 from CNN_Manual.utils.optim import OPTIMIZERS, SCHEDULES, clip_gradients, make_schedule
 from common import cli
 from common.data import Split
-from common.device import seed_everything, select_device
+from common.device import autocast, seed_everything, select_device
 from common.errors import UserError
 from common.metrics import RunningMean, correct
 from common.run import Run
@@ -53,6 +53,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the products")
     return parser
 
 
@@ -119,10 +120,11 @@ def main(argv=None):
                 optimizer.lr = schedule(run.step)
                 images = augment(images, args, background)
 
-                logits = model.forward(images)
-                loss = criterion.forward(logits, labels)
+                with autocast(device, args.precision):  # of backward's products, too
+                    logits = model.forward(images)
+                    loss = criterion.forward(logits, labels)
 
-                model.backward(criterion.backward())
+                    model.backward(criterion.backward())
                 if args.clip:
                     clip_gradients(model, args.clip)
                 optimizer.step()

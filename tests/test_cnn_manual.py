@@ -313,6 +313,33 @@ def test_cnn_has_the_gradients_of_its_twin(way, name, training):
         assert_close(gradient, expected[key], 1e-8, f"gradient of {key}")
 
 
+def test_products_of_half_the_bits_are_as_exact_as_those_of_the_twin(way):
+    """Pooling may choose another of two nearly equal pixels, so both differ much from float32."""
+    model, twin, x, grad_output = CNN(), TorchCNN(), torch.randn(64, 1, 28, 28), torch.randn(64, 10)
+    twin.load_state_dict(model.state_dict())
+    gradients = {}
+    for precision in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)  # of dropout
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+            logits = model.forward(x)
+            model.backward(grad_output)
+        assert logits.dtype == torch.float32
+        torch.manual_seed(0)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == torch.bfloat16):
+            theirs = twin(x)
+        parameters = dict(twin.named_parameters())
+        grads = torch.autograd.grad(theirs, list(parameters.values()), grad_output.to(theirs.dtype))
+        gradients[precision] = model.gradients(), dict(zip(parameters, grads, strict=True))
+    for key in parameters:
+        ours, theirs = (
+            (half[key] - full[key]).norm() / full[key].norm()
+            for half, full in zip(gradients[torch.bfloat16], gradients[torch.float32], strict=True)
+        )
+        assert gradients[torch.bfloat16][0][key].dtype == torch.float32
+        if "features" not in key or not key.endswith("bias"):  # before BatchNorm it is 0
+            assert ours < 1.5 * theirs + 0.01, f"{key}: {ours:.3f} against {theirs:.3f}"
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_cnn_has_the_gradients_of_finite_differences(training):
     arguments = (2, 7, 3, (3, 2), 0.3, 4)

@@ -75,16 +75,15 @@ def test_the_flag_reaches_both_validation_and_test(flags, tmp_path, monkeypatch,
     assert seen == [bool(flags)] * 2
 
 
-PRECISIONS = [["--precision", "bfloat16"], ["--precision", "bfloat16", "--no-channels-last"]]
-
-
-@pytest.mark.parametrize("flags", PRECISIONS)
-def test_mixed_precision_learns_as_single_precision_does(flags, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "folder, flags", [("CNN_Torch", []), ("CNN_Torch", ["--no-channels-last"]), ("CNN_Manual", [])]
+)
+def test_mixed_precision_learns_as_single_precision_does(folder, flags, tmp_path, monkeypatch):
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
     losses = []
-    for name, extra in (("float32", []), ("mixed", flags)):
+    for name, extra in (("float32", []), ("mixed", ["--precision", "bfloat16", *flags])):
         argv = [*small("CNN"), "--epochs", "4", "--run-dir", str(tmp_path / name), *extra]
-        script("CNN_Torch").main(argv)
+        script(folder).main(argv)
         losses.append([float(row["train_loss"]) for row in history(tmp_path / name)])
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)

@@ -156,10 +156,15 @@ def images(x: Tensor) -> Tensor:  # (H, W, N, C) -> (N, C, H, W)
     return x.permute(2, 3, 0, 1)
 
 
-def framed(x: Tensor, height: int, width: int, left: int = 0) -> Tensor:
+def product_type(x: Tensor) -> torch.dtype:
+    """What a product of x has: under autocast, fewer bits than x."""
+    return (x.new_empty(0, 0) @ x.new_empty(0, 0)).dtype
+
+
+def framed(x: Tensor, dtype: torch.dtype, height: int, width: int, left: int = 0) -> Tensor:
     """x (H, W, N, C) inside of zeros (height, width, N, C): a copy that writes each value once."""
     H, W, N, C = x.shape
-    frame = x.new_empty(height, width, N, C)
+    frame = x.new_empty(height, width, N, C, dtype=dtype)
     frame[:H, left : left + W] = x
     frame[:H, :left], frame[:H, left + W :], frame[H:] = 0, 0, 0
     return frame
@@ -226,7 +231,7 @@ class Conv2d(Layer):
         (H, W, N, C), (O, _, k, _), p = self.shape, self.weight.shape, self.padding
         padded = x.new_zeros(H + 2 * p, W + 2 * p, N, C)
         padded[p : p + H, p : p + W] = x
-        self.patches = x.new_empty(k * k * C + 1, *self.size, N)
+        self.patches = x.new_empty(k * k * C + 1, *self.size, N, dtype=product_type(x))
         self.patches[-1] = 1  # the bias is the weight of an input that is always 1
         for patch, window in zip(self.patches.split(C), self.windows(padded), strict=False):
             patch.copy_(window.permute(3, 0, 1, 2))
@@ -269,11 +274,12 @@ class Conv2d(Layer):
         (H, W, N, C), (H_out, W_out), s, p = self.shape, self.size, self.stride, self.padding
         # height and width of a phase: the image, its zeros on the left, and the output's width
         height, width = -(-H // s), max(-(-(W + p) // s), W_out)
-        padded = framed(x, height * s, width * s, left=p)
+        padded = framed(x, product_type(x), height * s, width * s, left=p)
         phases = padded.view(height, s, width, s, N, C).permute(1, 3, 0, 2, 4, 5)
         self.phases = phases.contiguous()  # (s, s, height, width, N, C); for s = 1, no copy
 
-        phases, weight = self.phases.flatten(2, 4), self.weight.permute(2, 3, 1, 0).contiguous()
+        phases = self.phases.flatten(2, 4)
+        weight = self.weight.permute(2, 3, 1, 0).to(phases.dtype).contiguous()  # (k, k, C, O)
         y = x.new_ones(H_out * width * N, 1) @ self.bias[None]  # a row of biases per pixel
         for tap, phase, outputs, inputs in self.taps():
             y[outputs].addmm_(phases[phase][inputs], weight[tap])  # (…, C) (C, O)
@@ -282,10 +288,11 @@ class Conv2d(Layer):
     def backward_shifted(self, g: Tensor) -> Tensor | None:  # (H_out, W_out, N, O) -> (H, W, N, C)
         (H, W, N, C), s, p, O = self.shape, self.stride, self.padding, len(self.weight)
         height, width = self.phases.shape[2:4]
-        g = framed(g, self.size[0], width).view(-1, O)
+        phases = self.phases.flatten(2, 4)
+        g = framed(g, phases.dtype, self.size[0], width).view(-1, O)
         self.grad_bias = g.sum(0)
 
-        phases, weight = self.phases.flatten(2, 4), self.weight.permute(2, 3, 0, 1).contiguous()
+        weight = self.weight.permute(2, 3, 0, 1).to(g.dtype).contiguous()  # (k, k, O, C)
         grad_weight = weight.new_zeros(*weight.shape[:2], C, O)
         grad_phases = torch.zeros_like(phases) if self.needs_grad_input else None
         for tap, phase, outputs, inputs in self.taps():
@@ -323,7 +330,7 @@ class BatchNorm2d(Layer):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
         self.shape = H, W, N, C = rows(x).shape
-        x = rows(x).reshape(-1, C)  # (M, C)
+        x = rows(x).reshape(-1, C).to(self.weight.dtype)  # (M, C), in all bits under autocast
         mean, var, M = self.running_mean, self.running_var, N * H * W
         self.of_batch = self.training
         if self.training:
@@ -394,6 +401,7 @@ class MaxPool2d(Pool2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H_out, W_out)
+        self.dtype = x.dtype
         best, *others = self.windows(self.pad(x, torch.finfo(x.dtype).min))
         self.records = []
         for pixels in others:
@@ -407,6 +415,7 @@ class MaxPool2d(Pool2d):
 
     def backward(self, grad_output: Tensor) -> Tensor:  # (N, C, H_out, W_out) -> (N, C, H, W)
         H, W, N, C = self.padded_shape
+        grad_output = grad_output.to(self.dtype)
         # windows that tile the image set each of its pixels once: no zeros, and nothing to add to
         tiled = self.kernel_size == self.stride and H % self.stride == W % self.stride == 0
         grad_x = images((grad_output.new_empty if tiled else grad_output.new_zeros)(H, W, N, C))
