@@ -62,7 +62,7 @@ def main(argv=None):
     probabilities = logits.float().softmax(1)[0]
     best = int(probabilities.argmax())
     for label, name in enumerate(encoding.classes):
-        percent, star = 100 * probabilities[label], "  *" if label == best else ""
+        percent, star = 100 * probabilities[label], "  * the likeliest" if label == best else ""
         print(f"{printable(name):>12}  {percent:6.2f} %{star}")
     known = sum(word in encoding.vocabulary for word in words)
     if known < len(words):

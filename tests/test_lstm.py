@@ -282,7 +282,7 @@ def ask(capsys, run_dir, *words):
     """The class and its probability."""
     result = call(capsys, predict.main, *words, "--run-dir", run_dir)
     assert (result.code, result.err) == (0, "")
-    (best,) = [line.split() for line in result.out.splitlines() if line.endswith("*")]
+    (best,) = [line.split() for line in result.out.splitlines() if line.endswith("* the likeliest")]
     return best[0], float(best[1].strip("%")) / 100
 
 
