@@ -15,7 +15,8 @@ from tests.test_run import EFFECTIVE
 
 TESTS = Path(__file__).resolve().parent
 TOOLS = [  # the other scripts
-    "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py", "RNN_Manual/echo.py",
+    "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py", "MLP_Manual/optimizers.py",
+    "RNN_Manual/echo.py",
     "RNN_Manual/generate.py", "Transformer_Manual/generate.py", "Transformer_Torch/generate.py",
     "Transformer_Torch/parts.py", "Transformer_Torch/translate.py", "VAE/generate.py",
     "common/results/compare.py", "common/results/report.py", "common/results/runs.py",
@@ -170,6 +171,7 @@ QUICK = "test_results_speed.py::test_quick_run_prints_one_table_of_all_networks"
 COMPARED = "test_twins.py::test_compare_prints_times_lines_and_differences"
 DRAWN = "test_gan.py::test_the_same_seed_draws_the_same_images"
 WALK = "test_vae.py::test_same_seed_same_images"
+STUDIED = "test_optimizers.py::test_a_small_study_is_recorded_and_shown"
 BASELINE = "test_lstm.py::test_a_baseline_is_recorded_beside_the_network"
 ECHO = "test_rnn_manual.py::test_echo_study_draws_its_picture"
 PREDICTED = "test_lstm.py::test_a_folder_of_csv_files_from_training_to_prediction"
@@ -204,6 +206,11 @@ OF_SCRIPT = {
         "--delays": ECHO, "--steps": "test_flags.py::test_echo_is_trained_so_often_and_so_long",
         "--hidden-size": ECHO, "--output": ECHO, "--device": DEVICE,
         "--seeds": "test_flags.py::test_echo_is_trained_so_often_and_so_long",
+    },
+    "MLP_Manual/optimizers.py": {
+        **dict.fromkeys(("--seeds", "--epochs", "--data-dir", "--record"), STUDIED),
+        "--quick": "test_optimizers.py::test_a_killed_study_goes_on_and_does_nothing_twice",
+        "--output": STUDIED, "--device": DEVICE,
     },
     "LSTM/predict.py": {
         "text": PREDICTED, "--run-dir": PREDICTED, "--device": DEVICE,

@@ -29,7 +29,9 @@ from tests.running import (
 READMES = [
     path for path in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))] if path.exists()
 ]
-RECORDS = [p for p in sorted(ROOT.glob("*/results/*.json")) if not p.name.startswith("compare")]
+RECORDS = [
+    p for p in sorted(ROOT.glob("*/results/*.json")) if not p.name.startswith(("compare", "study"))
+]
 COMPARISONS = [path for path in sorted(ROOT.glob("*/results/compare*.json"))
                if path.name != "compare_layers.json"]  # fmt: skip
 

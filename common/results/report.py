@@ -34,7 +34,7 @@ def mean_std(values: list[float], factor: float, decimals: int) -> str:
 
 def load_records(folder: Path) -> list[dict]:
     """A folder's records, MNIST first, samples last."""
-    paths = [p for p in folder.glob("results/*.json") if not p.name.startswith("compare")]
+    kept = [p for p in folder.glob("results/*.json") if not p.name.startswith(("compare", "study"))]
     order = ["mnist", "fashion-mnist", "cifar10", "cifar10-jpeg", "cifar100"]
 
     def rank(record: dict) -> tuple:
@@ -42,7 +42,7 @@ def load_records(folder: Path) -> list[dict]:
         place = [*order, record["dataset"]].index(record["dataset"])
         return record["sample"], place, -epochs, record["config"]
 
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in kept]
     for test in (run["test"] for record in records for run in record["runs"]):
         if "frechet_floor" in test:  # a ratio has the estimate's bias above and below
             test["frechet_excess"] = test["frechet_distance"] - test["frechet_floor"]

@@ -1,0 +1,245 @@
+"""Which optimiser, and which learning rate? `python MLP_Manual/optimizers.py` (under an hour).
+
+One network, every optimiser, every rate of one grid, several seeds. Each training is a row of a
+file as soon as it ends: killed and started again, the study goes on with the next one.
+"""
+
+import json
+import shutil
+import statistics
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+if not __package__:  # started by its path
+    import start  # noqa: F401
+
+import torch
+
+from common import checkpoint, cli, lock
+from common.data import Split
+from common.device import (
+    environment,
+    git_commit,
+    machine,
+    seed_everything,
+    select_device,
+    synchronize,
+)  # fmt: skip
+from common.errors import UserError
+from MLP_Manual.dataset import load_training, mnist
+from MLP_Manual.model import MLP
+from MLP_Manual.train import evaluate
+from MLP_Manual.utils.losses import CrossEntropy
+from MLP_Manual.utils.optim import OPTIMIZERS, make_schedule
+from MLP_Manual.utils.optimizer_plots import best_rates, draw_study, of, reached
+
+FOLDER = Path(__file__).resolve().parent
+RATES = [round(10 ** (k / 2), 7) for k in range(-10, 2)]  # 0.00001 to 3.16, two a decade
+WEIGHT_DECAY = {"adamw": 0.05, "muon": 0.05}  # those whose decay is not the gradient's
+RECORD = FOLDER / "results" / "study_optimizers.json"
+POINTS = 10  # of the curve of training loss, in an epoch
+
+
+def make_parser() -> cli.Parser:
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--seeds", type=cli.positive_int, default=3, help="trainings of each kind: seeds 0, 1, …")
+    add("--epochs", type=cli.positive_int, default=3, help="passes of each over the training split")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
+    add("--quick", action="store_true", help="two minutes: a sample, one seed, four rates")
+    add("--output", metavar="FILE", help="the rows (default: below runs/); the picture lies beside")
+    add("--record", action="store_true", help="copy both into results/ when all is done")
+    return parser
+
+
+def make_network(data: Split) -> MLP:
+    """Three hidden layers of 256 units: plain, so that nothing but the optimiser helps."""
+    sizes = (data.inputs.shape[1], (256, 256, 256), len(data.classes))
+    model = MLP(*sizes, batch_norm=False, dropout=0.0, input_dropout=0.0)
+    return model.to(device=data.inputs.device)
+
+
+def fit(name: str, lr: float, seed: int, epochs: int, train: Split, held_out: Split) -> dict:
+    """A training from `seed`, its rate going down to 0 in a cosine: what it reached, and the mean
+    loss of every tenth of an epoch. Where the loss is no number any more, that is the end."""
+    seed_everything(seed)
+    model, criterion = make_network(train), CrossEntropy()
+    optimizer = OPTIMIZERS[name](model, lr, WEIGHT_DECAY.get(name, 0.0))
+    per_epoch = train.num_batches(128)
+    schedule = make_schedule("cosine", lr, epochs * per_epoch)
+    model.train()
+    step, losses, started = 0, [], time.monotonic()
+    for epoch in range(epochs):
+        for inputs, labels in train.batches(128, seed, epoch):
+            optimizer.lr = schedule(step)
+            losses.append(criterion.forward(model.forward(inputs), labels).item())
+            if not losses[-1] < 1e4:  # NaN, too
+                return {"diverged": True, "step": step, "seconds": time.monotonic() - started}
+            model.backward(criterion.backward())
+            optimizer.step()
+            step += 1
+    seconds, found = time.monotonic() - started, evaluate(model, held_out)
+    if not found["loss"] < 1e4:
+        return {"diverged": True, "step": step, "seconds": seconds}
+    edges = [round(k * per_epoch / POINTS) for k in range(epochs * POINTS + 1)]
+    parts = [losses[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    curve = [round(statistics.fmean(part), 4) for part in parts]
+    return {"diverged": False, **found, "seconds": seconds, "curve": curve}
+
+
+def time_steps(train: Split, steps: int) -> dict[str, dict]:
+    """Of every optimiser, in turns: the median time of a whole step and of the optimiser's part,
+    and how many numbers it keeps for each parameter."""
+    inputs, labels = train.inputs[:128], train.labels[:128]
+    learners = {name: OPTIMIZERS[name](make_network(train), 1e-4) for name in OPTIMIZERS}
+    times = {name: ([], []) for name in learners}
+    criterion = CrossEntropy()
+    for _ in range(steps):
+        for name, optimizer in learners.items():
+            synchronize(inputs.device)
+            begin = time.perf_counter()
+            criterion.forward(optimizer.model.forward(inputs), labels)
+            optimizer.model.backward(criterion.backward())
+            synchronize(inputs.device)
+            middle = time.perf_counter()
+            optimizer.step()
+            synchronize(inputs.device)
+            end = time.perf_counter()
+            times[name][0].append(end - begin)
+            times[name][1].append(end - middle)
+    found = {}
+    for name, optimizer in learners.items():
+        kept = sum(t.numel() for kind in optimizer.buffers.values() for t in kind.values())
+        parameters = sum(p.numel() for p in optimizer.model.parameters().values())
+        whole, own = (round(1e3 * statistics.median(t), 3) for t in times[name])
+        found[name] = {"step_milliseconds": whole, "own_milliseconds": own,
+                       "kept": round(kept / parameters, 2)}  # fmt: skip
+    return found
+
+
+def jobs(protocol: dict) -> Iterator[dict]:
+    """All trainings of the study; a seed is through before the next begins."""
+    for seed in range(protocol["seeds"]):
+        for dataset in protocol["datasets"]:
+            for name in OPTIMIZERS:
+                for lr in protocol["rates"]:
+                    yield {"dataset": dataset, "optimizer": name, "lr": lr, "seed": seed}
+
+
+def start_or_go_on(path: Path, protocol: dict, device: torch.device) -> dict:
+    """The record at `path`, or a new one. Raises UserError for one of another study."""
+    fresh = {
+        "command": "python MLP_Manual/optimizers.py", "protocol": protocol,
+        "environment": environment(device), "steps": {}, "rows": [],
+    }  # fmt: skip
+    if not path.is_file():
+        return fresh
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        known = {**record["protocol"], "seeds": protocol["seeds"]}  # more seeds may be added
+        record["protocol"]["seeds"] = max(record["protocol"]["seeds"], protocol["seeds"])
+        record["rows"], record["steps"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): remove it, or name another") from None
+    if known != protocol:
+        raise UserError(f"{path} is of another study: name another file with --output")
+    return record
+
+
+def write(path: Path, record: dict) -> None:
+    """A row on a line, whole or not at all."""
+    head = json.dumps({k: v for k, v in record.items() if k != "rows"}, indent=2)[:-2]
+    rows = ",\n".join("    " + json.dumps(row) for row in record["rows"])
+    checkpoint.write_atomically(path, f'{head},\n  "rows": [\n{rows}\n  ]\n}}\n'.encode())
+
+
+def study(path: Path, args: Namespace, device: torch.device) -> dict:
+    """Do what is left to do, a row at a time, and give the whole record."""
+    first = "mnist-sample" if args.quick else mnist.or_sample("mnist", False, FOLDER, args.data_dir)
+    sample = first != "mnist"
+    protocol = {
+        "datasets": [first] if sample else [first, "fashion-mnist"],
+        "rates": RATES[2::3] if args.quick else RATES,
+        "seeds": 1 if args.quick else args.seeds,
+        "epochs": args.epochs,
+    }
+    splits = {
+        name: [split.to(device) for split in load_training(name, args.data_dir)]
+        for name in protocol["datasets"]
+    }
+    protocol["steps_per_epoch"] = {n: train.num_batches(128) for n, (train, _) in splits.items()}
+    record = start_or_go_on(path, protocol, device)
+    done = {tuple(row[key] for key in ("dataset", "optimizer", "lr", "seed"))
+            for row in record["rows"]}  # fmt: skip
+    left = [job for job in jobs(protocol) if tuple(job.values()) not in done]
+    print(f"{path}: {len(done)} trainings are done, {len(left)} are left", flush=True)
+    for job in left:
+        found = fit(job["optimizer"], job["lr"], job["seed"], args.epochs, *splits[job["dataset"]])
+        record["rows"].append({**job, **found, "commit": git_commit()})
+        write(path, record)
+        ends = "diverges" if found["diverged"] else f"{found['accuracy']:.2%}"
+        print(f"{job['dataset']:>13} {job['optimizer']:>8} {job['lr']:<9.2g} seed {job['seed']}  "
+              f"{ends:>8}  {found['seconds']:5.1f} s", flush=True)  # fmt: skip
+    if not record["steps"]:
+        record["steps"] = time_steps(splits[first][0], 20 if args.quick else 300)
+        write(path, record)
+    return record
+
+
+def table() -> str:
+    """What the README shows of the record."""
+    if not RECORD.is_file():
+        return "Nothing recorded yet."
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    lines, protocol = [], record["protocol"]
+    for dataset in protocol["datasets"]:
+        lines += [
+            f"| {dataset} | best rate | validation accuracy, % | with a third of it | three times "
+            "| a tenth | ten times | step, ms | kept per parameter |", "|" + " --- |" * 9,
+        ]  # fmt: skip
+        for name, best in best_rates(record, dataset).items():
+            at = protocol["rates"].index(best)
+            cells = [reached(record, dataset, name, at + k) for k in (0, -1, 1, -2, 2)]
+            steps = record["steps"].get(name, {"step_milliseconds": "", "kept": ""})
+            cells += [str(steps["step_milliseconds"]), str(steps["kept"])]
+            lines.append(f"| {name} | {best:.2g} | " + " | ".join(cells) + " |")
+        lines.append("")
+    diverged = sum(row["diverged"] for row in record["rows"])
+    note = (
+        f"{len(record['rows'])} trainings of {protocol['epochs']} epochs, {diverged} of which "
+        f"diverged; mean ± standard deviation of {protocol['seeds']} seeds. The best rate is the "
+        "one with the highest validation accuracy, which is therefore a little too good; the test "
+        f"split was not read ({machine(record['environment'])})."
+    )
+    lines += [note, "", f"`{record['command']}`"]
+    return "\n".join(lines)
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
+    device = select_device(args.device)
+    if args.quick:
+        args.epochs = 1
+    usual = f"study_optimizers{'-quick' * args.quick}.json"
+    path = Path(args.output or FOLDER / "runs" / usual)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock.hold(path.parent):
+        record = study(path, args, device)
+        draw_study(path.with_suffix(".png"), record)
+    for dataset in record["protocol"]["datasets"]:
+        for name, best in best_rates(record, dataset).items():
+            curves = of(record, dataset, name, best)
+            accuracy = statistics.fmean(row.get("accuracy", 0) for row in curves)
+            print(f"{dataset:>13} {name:>8}  best rate {best:<8.2g} {accuracy:.2%}")
+    print(f"picture in {path.with_suffix('.png')}")
+    if args.record:
+        for copied in (path, path.with_suffix(".png")):
+            shutil.copyfile(copied, RECORD.with_suffix(copied.suffix))
+        print(f"recorded in {RECORD}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,160 @@
+"""MLP_Manual/optimizers.py: the study of optimisers and learning rates."""
+
+import json
+import statistics
+
+import pytest
+import torch
+
+from common.results import report
+from MLP_Manual import optimizers as script
+from MLP_Manual.dataset import load_training
+from MLP_Manual.utils.optim import OPTIMIZERS
+from MLP_Manual.utils.optimizer_plots import best_rates, of, reached
+from tests.running import Stop, assert_one_line, call, make_digits, start, wait_until
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A small network, six rates (--quick: two) and three optimisers."""
+    network = script.MLP
+
+    def small(features, sizes, classes, **options):
+        return network(features, (8, 8), classes, **options)
+
+    monkeypatch.setattr(script, "MLP", small)
+    monkeypatch.setattr(script, "RATES", [1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
+    monkeypatch.setattr(script, "OPTIMIZERS", {n: OPTIMIZERS[n] for n in ("sgd", "adam", "muon")})
+
+
+def rows(path) -> list[dict]:
+    """Without what no two trainings share."""
+    found = json.loads(path.read_text())["rows"]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "commit")} for row in found]
+
+
+@pytest.mark.pictures
+def test_a_small_study_is_recorded_and_shown(few, tmp_path, monkeypatch, capsys):
+    record = tmp_path / "results" / "study_optimizers.json"
+    record.parent.mkdir()
+    monkeypatch.setattr(script, "RECORD", record)
+    for dataset in ("mnist", "fashion-mnist"):
+        make_digits(tmp_path, dataset)
+    argv = ["--seeds", 2, "--epochs", 2, "--data-dir", tmp_path, "--record"]
+    result = call(capsys, script.main, *argv, "--output", tmp_path / "out" / "rows.json")
+    assert (result.code, result.err) == (0, "")
+    found = json.loads(record.read_text())
+    assert found == json.loads((tmp_path / "out" / "rows.json").read_text())
+    jobs = {(r["dataset"], r["optimizer"], r["lr"], r["seed"]) for r in found["rows"]}
+    assert len(jobs) == len(found["rows"]) == 2 * 3 * 6 * 2
+    assert found["protocol"]["epochs"] == 2 and found["protocol"]["seeds"] == 2
+    assert (tmp_path / "out" / "rows.png").stat().st_size > 10_000
+    # without momentum none; two averages; a velocity where Muon's are two
+    assert [found["steps"][n]["kept"] for n in ("sgd", "adam")] == [0, 2]
+    assert 1 < found["steps"]["muon"]["kept"] < 2
+
+    folder = tmp_path / "MLP_Manual"
+    folder.mkdir()
+    (folder / "optimizers.py").write_text("")  # the report asks the script of that name
+    readme = folder / "README.md"
+    readme.write_text("<!-- optimizers -->\nold\n<!-- /optimizers -->\n")
+    text = report.fill(readme)
+    best = best_rates(found, "mnist")["adam"]
+    accuracy = 100 * statistics.fmean(r["accuracy"] for r in of(found, "mnist", "adam", best))
+    assert f"| adam | {best:.2g} | {accuracy:.2f} ± " in text and "old" not in text
+
+
+def test_a_killed_study_goes_on_and_does_nothing_twice(few, tmp_path, monkeypatch):
+    whole, path = tmp_path / "whole.json", tmp_path / "half" / "rows.json"
+    script.main(["--quick", "--output", str(whole)])
+    trained, fit = [], script.fit
+
+    def fit_and_stop(*job):
+        if len(trained) == 2:
+            raise Stop
+        trained.append(job[:3])
+        return fit(*job)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            patch.setattr(script, "fit", fit_and_stop)
+            trained.clear()  # two trainings more, each time
+            script.main(["--quick", "--output", str(path)])
+    assert (len(rows(path)), len(rows(whole))) == (4, 6)
+    script.main(["--quick", "--output", str(path)])
+    assert rows(path) == rows(whole)
+
+
+def test_a_process_that_is_killed_leaves_whole_rows(tmp_path):
+    path = tmp_path / "rows.json"
+    process = start("MLP_Manual/optimizers.py", "--quick", "--output", path)
+    wait_until(path.is_file, process)
+    process.kill()
+    process.communicate()
+    known = rows(path)
+    again = start("MLP_Manual/optimizers.py", "--quick", "--output", path)
+    wait_until(lambda: len(rows(path)) > len(known), again)
+    again.kill()
+    again.communicate()
+    after = rows(path)
+    assert after[: len(known)] == known
+    assert len({(r["optimizer"], r["lr"]) for r in after}) == len(after)
+
+
+@pytest.mark.parametrize("how", ["text", "cut short", "of other rates", "other epochs"])
+def test_a_file_of_something_else_is_one_line_and_stays(how, few, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "rows.json"
+    script.main(["--quick", "--output", str(path)])
+    if how == "of other rates":
+        monkeypatch.setattr(script, "RATES", [1.0, 2.0, 3.0])
+    elif how == "other epochs":
+        record = json.loads(path.read_text())
+        record["protocol"]["epochs"] = 7
+        script.write(path, record)
+    else:
+        path.write_bytes(b"[]" if how == "text" else path.read_bytes()[:200])
+    content = path.read_bytes()
+    result = call(capsys, script.main, "--quick", "--output", path)
+    assert_one_line(result, path, "another study" if "other" in how else "damaged")
+    assert path.read_bytes() == content
+
+
+def test_a_rate_that_is_too_high_diverges_and_says_so():
+    train, held_out = load_training("mnist-sample")
+    found = script.fit("sgd", 1e4, 0, 1, train.subset(512), held_out)
+    assert found["diverged"] and "accuracy" not in found and found["step"] < 4
+    record = {
+        "protocol": {"rates": [1e-2, 1e4], "datasets": ["mnist-sample"]},
+        "rows": [
+            {"dataset": "mnist-sample", "optimizer": "sgd", "lr": 1e4, "seed": 0, **found},
+            {"dataset": "mnist-sample", "optimizer": "sgd", "lr": 1e-2, "seed": 0,
+             "diverged": False, "accuracy": 0.5},
+        ],
+    }  # fmt: skip
+    assert reached(record, "mnist-sample", "sgd", 1) == "diverges"
+    assert reached(record, "mnist-sample", "sgd", 0) == "50.00"
+    assert reached(record, "mnist-sample", "sgd", 2) == reached(record, "x", "sgd", -1) == "–"
+    assert best_rates(record, "mnist-sample") == {"sgd": 1e-2}
+
+
+def test_every_training_starts_alike_and_its_curve_is_the_mean_loss(few):
+    train, held_out = load_training("mnist-sample")
+    train = train.subset(1280)
+    runs = [script.fit("adam", 1e-30, 3, 2, train, held_out) for _ in range(2)]
+    for run in runs:
+        run.pop("seconds")
+    assert runs[0] == runs[1], "nothing is drawn but from the seed"
+    curve = torch.tensor(runs[0]["curve"])
+    assert len(curve) == 2 * script.POINTS  # one step in each point; nothing was learned
+    assert abs(curve[:10].mean() - curve[10:].mean()) < 1e-3
+
+
+def test_the_study_of_the_readme_is_whole():
+    if not script.RECORD.is_file():
+        pytest.skip("not recorded yet")
+    record = json.loads(script.RECORD.read_text(encoding="utf-8"))
+    found = [tuple(r[k] for k in ("dataset", "optimizer", "lr", "seed")) for r in record["rows"]]
+    assert sorted(found) == sorted(tuple(job.values()) for job in script.jobs(record["protocol"]))
+    assert record["protocol"]["seeds"] >= 3 and set(record["steps"]) == set(OPTIMIZERS)
+    assert "sample" not in str(record["protocol"]["datasets"])
+    assert not any(str(row["commit"]).endswith("-dirty") for row in record["rows"])
