@@ -19,7 +19,7 @@ from common.run import Run
 from ResNet import model as networks
 from ResNet import train as script
 from ResNet.dataset import coloured_shapes
-from ResNet.model import PRESETS, FastResNet, ResNet
+from ResNet.model import PRESETS, Conv3x3, FastResNet, ResNet, conv3x3
 from ResNet.test import main as evaluate
 from ResNet.utils.gradcam import grad_cam
 from ResNet.utils.optim import make_optimizer
@@ -693,3 +693,19 @@ def test_without_data_the_default_run_learns_shapes_and_says_so(
 
     argv = ["--dataset", "cifar10", "--run-dir", tmp_path / "run"]
     assert_one_line(call(capsys, script.main, *argv), "cifar10 is not in", "--data-dir")
+
+
+@pytest.mark.parametrize("H, W", [(1, 1), (2, 1), (3, 3), (4, 4), (5, 4)])
+@pytest.mark.parametrize("N, C, O", [(1, 1, 1), (3, 2, 5)])
+def test_small_convolution_is_that_of_torch(N, C, O, H, W):
+    torch.manual_seed(0)
+    layer, twin = Conv3x3(C, O).double(), conv3x3(C, O).double()
+    twin.load_state_dict(layer.state_dict())
+    x, grad_output = torch.randn(N, C, H, W).double(), torch.randn(N, O, H, W).double()
+    results = []
+    for module in (layer, twin):
+        inputs = x.clone().requires_grad_()
+        output = module(inputs)
+        results.append((output, *torch.autograd.grad(output, [inputs, module.weight], grad_output)))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
