@@ -714,6 +714,7 @@ def test_the_readmes_table_is_made_of_the_rows(study, tmp_path, capsys, monkeypa
     readme = tmp_path / "Transformer_Torch" / "README.md"
     readme.parent.mkdir()
     readme.write_text("<!-- parts -->\n<!-- /parts -->\n")
+    readme.with_name("parts.py").touch()
     table = parts.table
     monkeypatch.setattr(parts, "table", lambda: table(path))
     text = report.fill(readme)

@@ -85,8 +85,8 @@ class Rotary(Layer):
 
     (The paper pairs neighbours. Which are paired does not matter: the matrices before are learned.)
 
-    R_t is orthogonal: R_tᵀ turns back. So the score of a query at t and of a key n places before,
-    (R_t q) · (R_{t−n} k) = q · R_tᵀ R_{t−n} k = q · R_{−n} k, knows how far apart they are alone.
+    R_t is orthogonal: R_tᵀ turns back. So the score of a query at t and a key at t′,
+    (R_t q) · (R_t′ k) = q · R_tᵀ R_t′ k = q · R_{t′−t} k, knows how far apart they are alone.
 
     ∂L/∂x_t = R_tᵀ g_t: the gradient is turned back, by −t ωᵢ
     """

@@ -53,11 +53,11 @@ class Rotary(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """y = silu(u) c of x = (u, c) (Shazeer, 2020, arXiv:2002.05202, Equation 6)."""
+    """y = silu(a) b of x = (a, b) (Shazeer, 2020, arXiv:2002.05202, Equation 6)."""
 
     def forward(self, x: Tensor) -> Tensor:  # (…, 2F) -> (…, F)
-        u, c = x.chunk(2, dim=-1)
-        return F.silu(u) * c
+        a, b = x.chunk(2, dim=-1)
+        return F.silu(a) * b
 
 
 class GroupedAttention(nn.Module):
