@@ -157,11 +157,12 @@ def test_compare_refuses_what_is_no_pair(capsys):
     assert_one_line(call(capsys, compare.main, "MLP", "ResNet"), "ResNet", "MLP")
 
 
-def test_lines_of_code_leave_out_comments_and_docstrings(tmp_path):
+def test_lines_of_code_leave_out_comments_docstrings_and_studies(tmp_path):
     (tmp_path / "folder" / "utils").mkdir(parents=True)
     source = '"""Module,\n\nof two lines."""\n\nx = 1  # here\n\n# there\n\n\n'
     function = 'def f():\n    """Doc."""\n    return (\n        x\n    )\n'
-    (tmp_path / "folder" / "a.py").write_text(source + function)
+    (tmp_path / "folder" / "model.py").write_text(source + function)
+    (tmp_path / "folder" / "study.py").write_text("x = 1\n")
     (tmp_path / "folder" / "utils" / "b.py").write_text("import os\n")
     assert compare.lines_of_code(tmp_path / "folder") == 1 + 3 + 1
 

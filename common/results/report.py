@@ -24,6 +24,7 @@ from common.results.tables import compare_layer_results, compare_results, table
 TABLE = pd.read_csv(ROOT / "common" / "metrics.csv", index_col="metric")
 # what the root README shows of a record: the first of these that it has
 HEADLINES = list(TABLE["headline"].dropna().sort_values().index)
+EFFORT = ["seeds", "epochs", "seconds", "parameters"]
 
 
 def mean_std(values: list[float], factor: float, decimals: int) -> str:
@@ -68,9 +69,6 @@ def cell(record: dict, split: str, name: str) -> str:
     """A metric over the record's runs; empty where there is none."""
     values = [run[split][name] for run in record["runs"] if name in run[split]]
     return mean_std(values, *METRICS[name][1:]) if values else ""
-
-
-EFFORT = ["seeds", "epochs", "seconds", "parameters"]
 
 
 def effort(record: dict) -> list[str]:
