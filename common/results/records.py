@@ -7,14 +7,12 @@ from pathlib import Path
 
 from common import checkpoint
 from common.errors import UserError
-from common.folders import OWN_DATA, dataset_name
+from common.folders import NOTES, OWN_DATA, PLACES, dataset_name
 from common.history import best_row, validation_metrics
 from common.metrics import parameter_count
 
 # flags that say where and how long ago, not what was learned
-NOT_HYPERPARAMETERS = {
-    "seed", "device", "data_dir", "run_dir", "resume", "given", "commit", "environment", "dataset",
-}  # fmt: skip
+NOT_HYPERPARAMETERS = {"seed", "device", "data_dir", "dataset"} | PLACES | NOTES
 
 
 def training_command(folder: Path, config: dict, script: str = "train.py") -> str:
