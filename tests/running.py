@@ -24,6 +24,17 @@ from GAN.dataset import ring
 from LSTM.dataset import templates
 from MLP_Manual.dataset import mnist as idx
 
+
+def readme_function(folder: str, name: str) -> Callable:
+    """A function that a README defines in one of its blocks of code."""
+    text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
+    (code,) = (block for block in blocks if f"def {name}(" in block)
+    names = {"torch": torch}
+    exec(compile(code, f"{folder}/README.md", "exec"), names)
+    return names[name]
+
+
 # a run of a fraction of a second: the controlled dataset, and a network that need not be good
 SMALL = {
     "MLP": ["--dataset", "spirals", "--subset", "256", "--batch-size", "32", "--hidden-sizes", "8"],

@@ -33,6 +33,7 @@ from tests.gradients import (
     layer_gradients,
     seeded,
 )
+from tests.running import readme_function
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +94,22 @@ def random_images(*shape: int) -> torch.Tensor:
 def test_convolution_has_the_right_gradient(way, k, s, p, d, shape, O):
     layer = Conv2d(shape[1], O, k, s, p, d)
     check_layer(layer, nn.Conv2d(shape[1], O, k, s, p, d), random_images(*shape))
+
+
+@pytest.mark.parametrize("k, s, p, d, shape, O", SIZES)
+def test_convolution_is_the_plain_one_of_the_readme(way, k, s, p, d, shape, O):
+    """Its ten lines and autograd, beside the layer's forward and backward."""
+    convolve = readme_function("CNN_Manual", "convolve")
+    layer = Conv2d(shape[1], O, k, s, p, d).to(dtype=torch.float64)
+    x, weight, bias = random_images(*shape), layer.weight.clone(), layer.bias.clone()
+    plain = convolve(*(t.requires_grad_() for t in (x, weight, bias)), s, p, d)
+    with torch.no_grad():
+        assert_close(layer(x), plain, 1e-12, "forward")
+        grad_output = torch.randn_like(plain)
+        grad_x = layer.backward(grad_output)
+    plain.backward(grad_output)
+    for own, expected in ((grad_x, x), (layer.grad_weight, weight), (layer.grad_bias, bias)):
+        assert_close(own, expected.grad, 1e-12, "gradient")
 
 
 @pytest.mark.parametrize("d", [1, 2, 3])

@@ -1,0 +1,221 @@
+"""The READMEs as a reader meets them: formulas that render, links that lead somewhere, spelling,
+and lessons that are short enough."""
+
+import re
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from latex2mathml.converter import convert
+from latex2mathml.exceptions import (
+    ExtraLeftOrMissingRightError,
+    MissingSuperScriptOrSubscriptError,
+)
+from pylatexenc.latexwalker import LatexWalker, LatexWalkerParseError
+
+from common.data import ROOT
+from tests.running import FOLDERS
+
+READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
+PAGES = [*READMES, ROOT / "CONTRIBUTING.md"]
+MAX_WORDS = 2_200
+TO_BE_REWRITTEN = [  # still to be put into plain English: no limit yet, and formulas in Unicode
+    "ResNet", "ViT", "Transformer_Manual", "Transformer_Torch", "VAE", "GAN",
+]  # fmt: skip
+REWRITTEN = [folder for folder in FOLDERS if folder not in TO_BE_REWRITTEN]
+
+FENCE = re.compile(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
+DISPLAY = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
+GUARDED = re.compile(r"\$`([^`\n]+)`\$")  # Markdown leaves these alone
+CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
+# GitHub opens a formula after a space, a bracket or a cell's edge, and closes it before the same or
+# a punctuation mark; Jupyter and VS Code agree on all that this finds
+INLINE = re.compile(r"(?<![^\s(|])\$(?![\s$`])([^$\n]+?)(?<!\s)\$(?![^\s).,;:?!|])")
+COMMANDS_GITHUB_REFUSES = ("operatorname", "def", "newcommand", "href", "require", "tag")
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def split(text: str) -> tuple[list[str], list[str], str]:
+    """Formulas that Markdown does not touch, formulas in plain dollars, and what is left of a text
+    without these and without code."""
+    formulas = [body for _, _, language, body in FENCE.findall(text) if language == "math"]
+    text = FENCE.sub("\n", text)
+    formulas += DISPLAY.findall(text) + GUARDED.findall(DISPLAY.sub(" ", text))
+    text = CODE.sub("code", GUARDED.sub("formula", DISPLAY.sub(" ", text)))
+    return formulas, INLINE.findall(text), INLINE.sub("formula", text)
+
+
+def parse(formula: str) -> None:
+    """Raise what the parsers raise; ValueError for a command that is unknown, or not GitHub's."""
+    LatexWalker(f"${formula}$", tolerant_parsing=False).get_latex_nodes()  # braces, arguments
+    unknown = re.findall(
+        r"\\[A-Za-z]+", convert(formula)
+    )  # \left and \right, sub- and superscripts
+    refused = [c for c in COMMANDS_GITHUB_REFUSES if re.search(rf"\\{c}\b", formula)]
+    if unknown or refused:
+        raise ValueError(f"{formula!r}: {', '.join(unknown + refused)}")
+
+
+def eaten_by_markdown(formula: str) -> str | None:
+    """What Markdown would change in a formula between plain dollars, before anybody typesets it."""
+    if re.search(r"\\[^A-Za-z\s]", formula):
+        return "a backslash before a punctuation mark"
+    if re.search(r"[*~<>]\S*[*~>]|<[A-Za-z/!]", formula):
+        return "* ~ or <"
+    # an underscore opens emphasis after a punctuation mark, not inside of a word
+    if re.search(r"(?<![\w])_\S", formula):
+        return "an underscore after a punctuation mark"
+    return None
+
+
+# ---- formulas ----
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_every_formula_parses(path):
+    guarded, plain, rest = split(path.read_text(encoding="utf-8"))
+    for formula in guarded + plain:
+        parse(formula)
+    for formula in plain:
+        assert not eaten_by_markdown(formula), f"{formula}: {eaten_by_markdown(formula)}"
+    assert "$" not in rest, [line for line in rest.splitlines() if "$" in line]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_a_formula_in_a_table_has_no_bar(path):
+    """There a bar ends the cell, also inside of a formula."""
+    text = FENCE.sub("\n", path.read_text(encoding="utf-8"))
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert all("|" not in f for f in re.findall(r"\$[^$]+\$", line)), line
+
+
+@pytest.mark.parametrize(
+    "formula, error",
+    [
+        (r"\frac{a}{b", LatexWalkerParseError),
+        (r"\frac{1}", LatexWalkerParseError),
+        (r"\begin{aligned} a \end{alinged}", LatexWalkerParseError),
+        ("x_", MissingSuperScriptOrSubscriptError),
+        (r"\left( x", ExtraLeftOrMissingRightError),
+        (r"\nosuch x", ValueError),
+        (r"\operatorname{f}", ValueError),
+    ],
+)
+def test_a_broken_formula_is_found(formula, error):
+    with pytest.raises(error):
+        parse(formula)
+
+
+@pytest.mark.parametrize(
+    "formula", [r"a\,b", r"\{x\}", r"x \\ y", r"\hat{x}_i + \hat{y}_i", "a*b*c"]
+)
+def test_a_formula_that_markdown_would_change_is_found(formula):
+    assert eaten_by_markdown(formula)
+
+
+def test_a_stray_dollar_is_found():
+    for text in ("costs $5", "$x$-axis", "an open $x + y", "2$x$"):
+        assert "$" in split(text)[2]
+    assert split("a $x$, ($y$) and $`z_{1}`$; `$HOME`\n```bash\n$ ls\n```\n") == (
+        ["z_{1}"], ["x", "y"], "a formula, (formula) and formula; code\n\n\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", REWRITTEN)
+def test_the_maths_begin_with_a_table_of_symbols(folder):
+    text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    section = text.partition("\n## The maths\n")[2].partition("\n## ")[0]
+    before_heading = section.partition("\n### ")[0]
+    table = re.findall(r"^\| (.+?) \|", before_heading, re.MULTILINE)
+    assert table[:1] == ["symbol"] and len(table) > 3
+    listed = [s for row in table[2:] for s in re.findall(r"\$`?(.+?)`?\$", row)]
+    assert len(listed) == len(set(listed)), "a symbol with two meanings"
+
+
+@pytest.mark.parametrize("folder", REWRITTEN)
+def test_formulas_are_not_typed_in_unicode(folder):
+    """Shapes such as (N, C, H, W) and plain products of numbers may be."""
+    _, _, rest = split((ROOT / folder / "README.md").read_text(encoding="utf-8"))
+    assert re.findall(r"[∂Σ√∇Πᵀ²³⁵ₜₙₖᵢⱼ₁₂σμγβεδθηλρα]", rest) == []
+
+
+# ---- links, spelling, length ----
+
+
+def anchors(path: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    found: list[str] = []
+    text = FENCE.sub("\n", path.read_text(encoding="utf-8"))
+    for title in re.findall(r"^#{1,6} +(.+?) *$", text, re.MULTILINE):
+        title = re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", title).lower()
+        kept = [c for c in title if c in " -_" or unicodedata.category(c)[0] in "LN"]
+        slug = "".join(kept).replace(" ", "-")
+        found.append(f"{slug}-{n}" if (n := found.count(slug)) else slug)
+    return set(found) | set(re.findall(r'<a (?:id|name)="(.+?)"', text))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_links_anchors_and_pictures_exist(path):
+    text = CODE.sub("code", FENCE.sub("\n", path.read_text(encoding="utf-8")))
+    links = re.findall(r"\]\(([^()\s]+(?:\([^()\s]*\))?)(?: +\"[^\"]*\")?\)", text)
+    links += re.findall(r'(?:src|href)="(.+?)"', text)
+    assert links or path not in READMES
+    for link in links:
+        place, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", place):
+            continue
+        target = (path.parent / place).resolve() if place else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_anchors_are_those_of_github(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A b: `c_d`!\n## The maths\n## The maths\n```\n# no\n```\n### p − q, [x](y)\n"
+    )
+    assert anchors(page) == {"a-b-c_d", "the-maths", "the-maths-1", "p--q-x"}
+
+
+def test_spelling():
+    """codespell, with the words that [tool.codespell] of pyproject.toml accepts."""
+    written = [*PAGES, *ROOT.glob("*/**/*.py")]
+    command = [sys.executable, "-m", "codespell_lib", *map(name, written)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_misspelt_word_is_found(tmp_path):
+    (tmp_path / "page.md").write_text("You rec" + "ieve a gradient.\n")
+    command = [sys.executable, "-m", "codespell_lib", str(tmp_path / "page.md")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode != 0 and "rec" + "ieve" in result.stdout
+
+
+def words_of_prose(text: str) -> int:
+    """Without code, tables, formulas, pictures and what is generated between markers."""
+    text = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", " ", text, flags=re.DOTALL)
+    _, _, rest = split(text)
+    rest = re.sub(r"^ *\|.*$", " ", rest, flags=re.MULTILINE)
+    rest = re.sub(r"!\[[^]]*\]\([^)]*\)", " ", rest)
+    rest = re.sub(r"\]\([^)]*\)", "]", rest).replace("formula", " ")
+    return len(re.findall(r"[^\W\d_][\w'’-]*", rest))
+
+
+@pytest.mark.parametrize("folder", REWRITTEN)
+def test_a_lesson_is_read_in_twenty_minutes(folder):
+    words = words_of_prose((ROOT / folder / "README.md").read_text(encoding="utf-8"))
+    assert 200 < words <= MAX_WORDS
+
+
+def test_words_of_prose():
+    text = (
+        "Two words $x$ `code`\n\n| a | table |\n\n```python\nno\n```\n<!-- t -->\nno\n<!-- /t -->\n"
+    )
+    assert words_of_prose(text) == 3  # `code` is read
