@@ -40,6 +40,7 @@ from tests.running import (
     crash,
     history,
     marked,
+    readme_function,
     short_strings,
     small,
 )
@@ -144,6 +145,28 @@ def test_long_window_of_many_units_has_the_gradient_of_autograd(cell):
     assert_close(grad_x, x.grad, 1e-8, "x")
     for name, parameter in native.named_parameters():
         assert_close(layer.gradients()[name], parameter.grad, 1e-8, name)
+
+
+@pytest.mark.parametrize("T, N, D, H, layers", [*SHAPES, (30, 4, 7, 20, 2)])
+def test_fast_lstm_is_the_plain_one_of_the_readme(monkeypatch, T, N, D, H, layers):
+    """The README's `run_back` in the place of the layer's own: all gradients stay as they were."""
+    layer = LSTM(D, H, layers, weight_dropout=0.3).to(dtype=torch.float64)
+    x, grad_output = random_doubles(T, N, D), random_doubles(T, N, H)
+    grad_state = random_doubles(layers, N, H), random_doubles(layers, N, H)
+
+    def gradients():
+        torch.manual_seed(1)
+        layer.forward(x, (random_doubles(layers, N, H), random_doubles(layers, N, H)))
+        grad_x, grad_first = layer.backward(grad_output, grad_state)
+        first = dict(zip("hc", grad_first, strict=True))
+        return {"x": grad_x, **first, **layer.gradients()}
+
+    fast = gradients()
+    plain = readme_function("RNN_Manual", "run_back")
+    assert plain.__code__ != LSTM.run_back.__code__
+    monkeypatch.setattr(LSTM, "run_back", plain)
+    for name, gradient in gradients().items():
+        assert_close(fast[name], gradient, 1e-12, name)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -427,13 +427,13 @@ class LSTM(Recurrent):
     c_t = f c_{t-1} + i n    h_t = o tanh(c_t),   with a = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh
 
     The rows of the weights hold i, f, n, o in this order (n, the new content, is PyTorch's g). With
-    δ_t = ∂L/∂h_t and ε_t = ∂L/∂c_t, to which h_t's part is added,
-    ε_t ← ε_t + δ_t o (1 − tanh²(c_t)):
+    δ_t = ∂L/∂h_t and δᶜ_t = ∂L/∂c_t, to which h_t's part is added,
+    δᶜ_t ← δᶜ_t + δ_t o (1 − tanh²(c_t)):
 
-    ∂L/∂a_i = ε_t n i (1 − i)    ∂L/∂a_f = ε_t c_{t-1} f (1 − f)    ∂L/∂a_n = ε_t i (1 − n²)
+    ∂L/∂a_i = δᶜ_t n i (1 − i)    ∂L/∂a_f = δᶜ_t c_{t-1} f (1 − f)    ∂L/∂a_n = δᶜ_t i (1 − n²)
     ∂L/∂a_o = δ_t tanh(c_t) o (1 − o)
 
-    δ_{t-1} = g_{t-1} + ∂L/∂a W_hh    ε_{t-1} = ε_t f: from step to step, ε is multiplied by a
+    δ_{t-1} = g_{t-1} + ∂L/∂a W_hh    δᶜ_{t-1} = δᶜ_t f: from step to step, δᶜ is multiplied by a
     forget gate and by no matrix. Where they are open (f near 1), the gradient stays.
     """
 
