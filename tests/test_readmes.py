@@ -100,7 +100,7 @@ def test_a_formula_in_a_table_has_no_bar(path):
     [
         (r"\frac{a}{b", LatexWalkerParseError),
         (r"\frac{1}", LatexWalkerParseError),
-        (r"\begin{aligned} a \end{alinged}", LatexWalkerParseError),
+        (r"\begin{aligned} a \end{array}", LatexWalkerParseError),
         ("x_", MissingSuperScriptOrSubscriptError),
         (r"\left( x", ExtraLeftOrMissingRightError),
         (r"\nosuch x", ValueError),
