@@ -127,15 +127,46 @@ def test_a_stray_dollar_is_found():
     )  # fmt: skip
 
 
+def maths(folder: str) -> str:
+    text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    return text.partition("\n## The maths\n")[2].partition("\n## ")[0]
+
+
+GREEK = """alpha beta gamma delta epsilon eta theta lambda mu rho sigma Phi varphi nabla""".split()
+
+
+def letters(formula: str) -> set[str]:
+    """The letters of a formula, W for a width and *W for a matrix; not those of words in it."""
+    formula = re.sub(r"\\(?:text|mathrm|begin|end)\{[^}]*\}|\[\d+pt\]", " ", formula)
+    bold = re.findall(r"\\mathbf ([A-Z])", formula)
+    formula = re.sub(r"\\mathbf [A-Z]", " ", formula)
+    commands = re.findall(r"\\([A-Za-z]+)", formula)
+    formula = re.sub(r"\\[A-Za-z]+", " ", formula)
+    greek = {command for command in commands if command in GREEK}
+    return greek | {f"*{letter}" for letter in bold} | set(re.findall(r"[A-Za-z]", formula))
+
+
 @pytest.mark.parametrize("folder", REWRITTEN)
 def test_the_maths_begin_with_a_table_of_symbols(folder):
-    text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
-    section = text.partition("\n## The maths\n")[2].partition("\n## ")[0]
-    before_heading = section.partition("\n### ")[0]
-    table = re.findall(r"^\| (.+?) \|", before_heading, re.MULTILINE)
-    assert table[:1] == ["symbol"] and len(table) > 3
-    listed = [s for row in table[2:] for s in re.findall(r"\$`?(.+?)`?\$", row)]
+    """It has every letter of the formulas below, and none twice."""
+    section = maths(folder)
+    assert section.lstrip().startswith("| symbol | meaning |\n")
+    rows = []
+    for table in re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE):
+        if table.startswith("| symbol |"):  # the optimisers of MLP_Manual have one of their own
+            rows += [line.split(" | ") for line in table.splitlines()[2:]]
+    listed = [symbol for row in rows for symbol in re.findall(r"\$(.+?)\$", row[0])]
     assert len(listed) == len(set(listed)), "a symbol with two meanings"
+    explained = [formula for row in rows for formula in re.findall(r"\$(.+?)\$", " ".join(row))]
+    guarded, plain, _ = split(section)
+    used = set().union(*map(letters, guarded + plain)) - {"e"}  # 2.718…
+    assert used == set().union(*map(letters, explained)) - {"e"}
+
+
+def test_letters_of_a_formula():
+    assert letters(r"\mathbf W_{ih} \hat x + \alpha W \cdot \text{or so} + \mathrm{max}") == {
+        "*W", "i", "h", "x", "alpha", "W"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", REWRITTEN)
