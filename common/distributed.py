@@ -101,11 +101,6 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def mean(values: Tensor) -> Tensor:
-    """The mean over all processes."""
-    return total(values) / world_size() if is_distributed() else values
-
-
 def share_buffers(model: nn.Module) -> None:
     """Give every process the first one's buffers: each has running statistics of its own."""
     if is_distributed():

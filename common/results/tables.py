@@ -4,7 +4,12 @@ import ast
 import json
 from pathlib import Path
 
-from common.device import machine
+
+def machine(environment: dict) -> str:
+    """An environment in a few words: "NVIDIA H100, torch 2.3.1"."""
+    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
+    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
+    return f"{where}, torch {environment['torch']}"
 
 
 def table(rows: list[list[str]]) -> list[str]:
