@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError, reading
-from common.files import read_file
 
 TEMPORARY = ".part"  # what the name of a file that is being written ends with
 
@@ -42,14 +41,14 @@ def load(path: Path, *parts: str) -> dict:
     Raises UserError for a file that is missing, damaged, no checkpoint of ours, or without `parts`.
     """
     with reading(path, "is damaged or no checkpoint of this project"):
-        content, _ = read_file(path, "use another run")  # once: a training may replace the file
+        content = path.read_bytes()  # once: a running training may replace the file
         header = content[8 : 8 + int.from_bytes(content[:8], "little")]
         metadata = json.loads(header)["__metadata__"]
         tensors = safetensors.torch.load(content)
         if checksum(metadata["state"], tensors) != metadata["crc32"]:
             raise ValueError("its checksum is wrong")
         state = unpack(json.loads(metadata["state"]), tensors)
-    lacking = [part for part in parts if part not in state]
+        lacking = [part for part in parts if part not in state]
     if lacking:
         raise UserError(f"{path} is of another folder's network: it has no {', '.join(lacking)}")
     return state
@@ -59,9 +58,8 @@ def restore(part, state: dict, path: Path, what: str) -> None:
     """`part.load_state_dict(state)`; one that is of another part, or not finite, is a UserError."""
     with reading(path, f"is of another {what}"):
         part.load_state_dict(state)
-        given, taken = {}, {}
-        pack(state, "", given)
-        pack(part.state_dict(), "", taken)
+        pack(state, "", given := {})
+        pack(part.state_dict(), "", taken := {})
         for name, tensor in given.items():
             if tensor.dtype != taken.get(name, tensor).dtype or not tensor.isfinite().all():
                 raise ValueError(f"{name} is not finite, or of {tensor.dtype}")
@@ -145,10 +143,8 @@ def remove_leftovers(folder: Path, seconds: float = 0) -> None:
                     path.unlink()
 
 
-def check_same(path: Path, known: dict | None, here: dict) -> None:
+def check_same(path: Path, known: dict, here: dict) -> None:
     """Raises UserError where what the checkpoint at `path` knows of its data is not so `here`."""
-    if known is None:  # older runs do not say
-        return
     check_classes(path, known["classes"], here["classes"])
     again = "put back what it learned from, or start without --resume"
     if known["examples"] != here["examples"]:

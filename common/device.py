@@ -139,6 +139,12 @@ def check_compiler(error: BaseException | None) -> None:
         trace = trace.tb_next
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait for what the device has been given to do, so that a clock can be read."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize()
+
+
 def git_commit() -> str | None:
     """The commit of this clone, "-dirty" when files differ from it; None outside of git."""
     here = str(Path(__file__).parent)
@@ -168,3 +174,10 @@ def environment(device: torch.device) -> dict:
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts
+
+
+def machine(environment: dict) -> str:
+    """An environment in a few words: "NVIDIA H100, torch 2.3.1"."""
+    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
+    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
+    return f"{where}, torch {environment['torch']}"

@@ -73,8 +73,7 @@ def to_csv(history: list[dict]) -> str:
 
 
 def progress(state: dict, *names: str) -> dict:
-    """What a checkpoint says under these names. Raises an error where its run does not stand where
-    its history ends, or something of it is no finite number."""
+    """What a checkpoint says under these names. Raises an error where it contradicts itself."""
     rows, stands = state["history"], [state[name] for name in ("epoch", "step", "batch")]
     numbers = [v for row in rows if best_row(rows) for k, v in row.items() if k != "dataset"]
     total = sum([*numbers, *stands, *state["train_loss"], state["lr"], state["seconds"]])

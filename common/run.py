@@ -17,6 +17,7 @@ from common.history import best_row, progress, to_csv
 from common.metrics import RunningMean, parameter_count
 
 PROGRESS = ("epoch", "step", "batch", "lr", "history")  # where a run stands
+WHAT = {"model": "network", "optimizer": "optimiser"}  # that a checkpoint may be of another's
 CHECKPOINT_SECONDS = 120  # within an epoch; every epoch ends with a checkpoint in any case
 
 
@@ -173,11 +174,10 @@ class Run:
         path = self.path / "last.safetensors"
         state = checkpoint.load(path, "model", "optimizer", *self.parts)
         with reading(path):
-            checkpoint.check_same(path, state.get("data"), self.data)
-            checkpoint.restore(self.model, state["model"], path, "network")
-            checkpoint.restore(self.optimizer, state["optimizer"], path, "optimiser")
-            for name, part in self.parts.items():
-                checkpoint.restore(part, state[name], path, name)
+            if "data" in state:  # older runs do not say
+                checkpoint.check_same(path, state["data"], self.data)
+            for name, own in dict(model=self.model, optimizer=self.optimizer, **self.parts).items():
+                checkpoint.restore(own, state[name], path, WHAT.get(name, name))
             vars(self).update(progress(state, *PROGRESS, "seconds"))
             self.train_loss = RunningMean(*state["train_loss"])
             device.set_random_state(state["random"])

@@ -180,6 +180,7 @@ def with_weight(change):
 WRONG = {
     "nothing": lambda state: {},
     "a list": lambda state: [1, 2],
+    "a number": lambda state: 3,
     "a list of itself": lambda state: [state],
     "no model": lambda state: {k: v for k, v in state.items() if k != "model"},
     "a list for a model": lambda state: {**state, "model": [1]},
@@ -187,7 +188,7 @@ WRONG = {
     "a tensor less": lambda state: {**state, "model": dict([*state["model"].items()][1:])},
     "a tensor more": lambda state: {**state, "model": {**state["model"], "x": torch.ones(1)}},
     "no tensor": with_weight(lambda weight: None),
-    "a number": with_weight(lambda weight: 0.5),
+    "no weight but a number": with_weight(lambda weight: 0.5),
     "another shape": with_weight(lambda weight: weight[None]),
     "another length": with_weight(lambda weight: weight[:-1]),
     "double": with_weight(lambda weight: weight.double()),

@@ -22,12 +22,6 @@ from common.results.compare_steps import LAYERS, PAIRS, TRANSFORMERS, TWINS, WIN
 from common.results.tables import lines_of_code
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for what the device has been given to do, so that a clock can be read."""
-    if device.type != "cpu":
-        getattr(torch, device.type).synchronize()
-
-
 def relative(ours: Tensor, theirs: Tensor) -> float:
     """The largest difference, relative to the largest value. 0 where there is nothing but rounding,
     as in the gradient of a bias before batch normalisation."""
@@ -78,10 +72,10 @@ def timings(pair, batch, device: torch.device, steps: int, warmup: int = 5) -> d
     seconds = {"manual": [], "torch": []}
     for step in range(warmup + steps):
         for train_step, taken in zip(pair, seconds.values(), strict=True):
-            synchronize(device)
+            devices.synchronize(device)
             start = time.perf_counter()
             train_step(*batch)
-            synchronize(device)
+            devices.synchronize(device)
             if step >= warmup:
                 taken.append(time.perf_counter() - start)
     return seconds

@@ -17,8 +17,9 @@ import pandas as pd
 
 from common import cli
 from common.data import ROOT
+from common.device import machine
 from common.history import METRICS, lowest_metric
-from common.results.tables import compare_layer_results, compare_results, machine, table
+from common.results.tables import compare_layer_results, compare_results, table
 
 TABLE = pd.read_csv(ROOT / "common" / "metrics.csv", index_col="metric")
 # what the root README shows of a record: the first of these that it has

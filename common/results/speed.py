@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common import checkpoint, cli
 from common import device as devices
-from common.results.compare import synchronize, timings
+from common.results.compare import timings
 from common.results.compare_steps import TRANSFORMERS, TWINS, make_pair
 from common.run import Run
 
@@ -61,7 +61,7 @@ def train(folder: str, device: torch.device, *flags: str) -> dict:
         for batch in progress(run, batches, total):
             with counter if run.step == 1 else contextlib.nullcontext():  # of one step alone
                 yield batch
-        synchronize(device)
+        devices.synchronize(device)
         row["steps/s"] = (run.step - first) / (time.perf_counter() - start)
 
     def watched(run, **metrics):
@@ -106,10 +106,10 @@ def matmul_gflops(device: torch.device, dtype: torch.dtype, size: int) -> float 
     for _ in range(10):
         try:
             a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-            synchronize(device)
+            devices.synchronize(device)
             start = time.perf_counter()
             a @ b
-            synchronize(device)
+            devices.synchronize(device)
         except (RuntimeError, TypeError):
             return None
         seconds.append(time.perf_counter() - start)

@@ -4,12 +4,7 @@ import ast
 import json
 from pathlib import Path
 
-
-def machine(environment: dict) -> str:
-    """An environment in a few words: "NVIDIA H100, torch 2.3.1"."""
-    threads = f"{environment['threads']} thread{'s' * (environment['threads'] > 1)}"
-    where = environment.get("gpu") or f"{environment['processor']}, {threads}"
-    return f"{where}, torch {environment['torch']}"
+from common.device import machine
 
 
 def table(rows: list[list[str]]) -> list[str]:
