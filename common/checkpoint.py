@@ -64,7 +64,8 @@ def restore(part, state: dict, path: Path, what: str) -> None:
             if tensor.dtype != taken.get(name, tensor).dtype or not tensor.isfinite().all():
                 raise ValueError(f"{name} is not finite, or of {tensor.dtype}")
         if isinstance(part, torch.optim.Optimizer):  # which trusts its state until the next step
-            trial = copy.deepcopy(part)
+            trial = copy.deepcopy(part)  # without what is no state of it
+            vars(trial).update({k: v for k, v in vars(part).items() if k not in vars(trial)})
             for parameter in (p for group in trial.param_groups for p in group["params"]):
                 parameter.grad = torch.zeros_like(parameter)
             trial.step()
