@@ -10,7 +10,7 @@ import torch
 
 from common import checkpoint, cli
 from common.device import select_device
-from common.errors import UserError, printable
+from common.errors import UserError, printable, reading
 from common.evaluation import find_trained, load_best
 from common.history import counted
 from LSTM.dataset.encodings import readable
@@ -49,7 +49,9 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser())
-    encoding = Encoding.of(checkpoint.load(run_dir / "best.safetensors", "encoding")["encoding"])
+    path = run_dir / "best.safetensors"
+    with reading(path):
+        encoding = Encoding.of(checkpoint.load(path, "encoding")["encoding"])
     model = build_model(config, encoding).to(device)
     load_best(model, run_dir)
 

@@ -10,6 +10,7 @@ import torch
 from common import checkpoint, cli
 from common.console import print_metrics
 from common.device import select_device
+from common.errors import reading
 from common.evaluation import find_trained, load_best
 from common.folders import dataset_name
 from common.metrics import confusion_matrix, metrics_of
@@ -30,7 +31,9 @@ def main(argv=None):
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, make_parser())
     name = dataset_name(vars(config))
-    encoding = Encoding.of(checkpoint.load(run_dir / "best.safetensors", "encoding")["encoding"])
+    path = run_dir / "best.safetensors"
+    with reading(path):
+        encoding = Encoding.of(checkpoint.load(path, "encoding")["encoding"])
     test = load_test(config, encoding).to(device)
     model = build_model(config, encoding).to(device)
     load_best(model, run_dir)

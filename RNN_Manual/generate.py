@@ -7,7 +7,7 @@ if not __package__:  # started by its path
 
 from common import checkpoint, cli
 from common.device import select_device
-from common.errors import UserError
+from common.errors import UserError, reading
 from common.evaluation import find_trained, load_best
 from RNN_Manual.dataset.characters import Vocabulary
 from RNN_Manual.train import build_model, make_parser
@@ -21,8 +21,9 @@ def main(argv=None):
     args = writing.make_parser(__doc__).parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, make_parser())
-    state = checkpoint.load(run_dir / "best.safetensors", "vocabulary")
-    vocabulary = Vocabulary(list(state["vocabulary"]["characters"]))
+    path = run_dir / "best.safetensors"
+    with reading(path):
+        vocabulary = Vocabulary.of(checkpoint.load(path, "vocabulary")["vocabulary"])
     model = build_model(config, vocabulary.characters).to(device=device)
     load_best(model, run_dir)
 

@@ -20,7 +20,7 @@ from ResNet.dataset.normalize import Normalize
 from ResNet.model import PRESETS, FastResNet
 from ResNet.utils import augmentation, pretrained
 from ResNet.utils.optim import OPTIMIZERS, make_optimizer
-from ResNet.utils.predict import check_batch, predict_all
+from ResNet.utils.predict import check_batch, predict_all, share_buffers
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -136,7 +136,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
                     average.update_parameters(model)
                 run.log_step(loss, len(labels), lr=lr)
             best = average.module if average else model
-            distributed.share_buffers(best)
+            share_buffers(best)
             run.log_epoch(**metrics_of(*predict_all(best, validation, args)))
         run.finish()
 

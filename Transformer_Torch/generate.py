@@ -7,7 +7,7 @@ if not __package__:  # started by its path
 
 from common import checkpoint, cli
 from common.device import select_device
-from common.errors import UserError
+from common.errors import UserError, reading
 from common.evaluation import find_trained, load_best
 from Transformer_Torch.dataset import restore_tokenizer
 from Transformer_Torch.train import build_model, make_parser
@@ -21,8 +21,10 @@ def main(argv=None):
     args = writing.make_parser(__doc__).parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, make_parser(), task="lm")
-    state = checkpoint.load(run_dir / "best.safetensors", "tokenizer")
-    vocabulary = restore_tokenizer(config, state["tokenizer"])
+    path = run_dir / "best.safetensors"
+    with reading(path):
+        state = checkpoint.load(path, "tokenizer")
+        vocabulary = restore_tokenizer(config, state["tokenizer"])
     model = build_model(config, vocabulary).to(device)
     load_best(model, run_dir)
 

@@ -10,6 +10,7 @@ if not __package__:  # started by its path
 from common import checkpoint, cli
 from common.console import print_metrics
 from common.device import select_device
+from common.errors import reading
 from common.evaluation import find_trained, load_best
 from common.metrics import bits_per_character, perplexity
 from common.results.records import write_record
@@ -71,8 +72,12 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     args.device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser())
-    best = checkpoint.load(run_dir / "best.safetensors", "tokenizer")
-    test = load_test(config, restore_tokenizer(config, best["tokenizer"])).to(args.device)
+    path = run_dir / "best.safetensors"
+    with reading(path):
+        state = checkpoint.load(path, "tokenizer")
+        tokenizer = restore_tokenizer(config, state["tokenizer"])
+        steps = state["step"] // state["epoch"] * config.epochs
+    test = load_test(config, tokenizer).to(args.device)
     model = build_model(config, test.tokenizer).to(args.device)
     load_best(model, run_dir)
 
@@ -90,7 +95,6 @@ def main(argv=None):
     if config.positions != "rotary":  # of which nothing is added to the tokens
         title = f"{config.dataset}: {config.positions} positions"
         draw_positions(run_dir / "positions.png", model.positions.weight, title)
-    steps = best["step"] // best["epoch"] * config.epochs
     rates = learning_rates(config.schedule, config.lr, steps, config.warmup)
     draw_schedule(run_dir / "schedule.png", rates, f"{config.dataset}: learning rate")
     print(f"pictures in {run_dir}")

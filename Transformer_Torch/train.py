@@ -18,7 +18,7 @@ from Transformer_Torch.model import LanguageModel, Transformer
 from Transformer_Torch.utils import architecture
 from Transformer_Torch.utils.evaluation import evaluate
 from Transformer_Torch.utils.optim import OPTIMIZERS, make_optimizer
-from Transformer_Torch.utils.parts import count, in_parts
+from Transformer_Torch.utils.parts import check_compile, count, in_parts
 from Transformer_Torch.utils.sampling import write_sample
 
 FOLDER = Path(__file__).resolve().parent
@@ -94,6 +94,7 @@ def main(argv=None):
 def train_on(device: torch.device, args: Namespace) -> None:
     cli.switch_dataset(args, RECIPES, or_offline(args))
     architecture.resolve(args)
+    check_compile(args)
     train, validation = load_training(args)
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     num_batches = train.num_batches(args.batch_size)

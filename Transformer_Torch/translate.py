@@ -11,7 +11,7 @@ if not __package__:  # started by its path
 
 from common import checkpoint, cli
 from common.device import select_device
-from common.errors import UserError
+from common.errors import UserError, reading
 from common.evaluation import find_trained, load_best
 from common.history import counted
 from Transformer_Torch.dataset import restore_tokenizer
@@ -48,8 +48,10 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser(), task="translate")
-    state = checkpoint.load(run_dir / "best.safetensors", "tokenizer")
-    tokenizer = restore_tokenizer(config, state["tokenizer"])
+    path = run_dir / "best.safetensors"
+    with reading(path):
+        state = checkpoint.load(path, "tokenizer")
+        tokenizer = restore_tokenizer(config, state["tokenizer"])
     model = build_model(config, tokenizer).to(device)
     load_best(model, run_dir)
 

@@ -18,7 +18,7 @@ from ViT.dataset import load_training, or_shapes
 from ViT.dataset.normalize import Normalize
 from ViT.utils import augmentation, build, pretrained
 from ViT.utils.optim import OPTIMIZERS, make_optimizer
-from ViT.utils.predict import check_batch, predict_all
+from ViT.utils.predict import check_batch, predict_all, share_buffers
 from ViT.utils.weights import fit_weights
 
 FOLDER = Path(__file__).resolve().parent
@@ -131,7 +131,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
                     average.update_parameters(model)
                 run.log_step(loss, len(labels), lr=lr)
             best = average.module if average else model
-            distributed.share_buffers(best)
+            share_buffers(best)
             run.log_epoch(**metrics_of(*predict_all(best, validation, args)))
         run.finish()
 

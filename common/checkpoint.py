@@ -4,6 +4,7 @@ Tensors are stored under their dotted path ("model.layers.0.weight"), so other p
 them; the rest travels as JSON in the file's metadata. No pickle: loading runs no code.
 """
 
+import copy
 import json
 import os
 import re
@@ -16,10 +17,9 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from common.errors import UserError
+from common.errors import UserError, reading
 
 TEMPORARY = ".part"  # what the name of a file that is being written ends with
 
@@ -40,7 +40,7 @@ def load(path: Path, *parts: str) -> dict:
 
     Raises UserError for a file that is missing, damaged, no checkpoint of ours, or without `parts`.
     """
-    try:
+    with reading(path, "is damaged or no checkpoint of this project"):
         content = path.read_bytes()  # once: a running training may replace the file
         header = content[8 : 8 + int.from_bytes(content[:8], "little")]
         metadata = json.loads(header)["__metadata__"]
@@ -48,24 +48,27 @@ def load(path: Path, *parts: str) -> dict:
         if checksum(metadata["state"], tensors) != metadata["crc32"]:
             raise ValueError("its checksum is wrong")
         state = unpack(json.loads(metadata["state"]), tensors)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{path} is damaged or no checkpoint of this project ({reason}): use another run"
-        ) from None
-    lacking = [part for part in parts if part not in state]
+        lacking = [part for part in parts if part not in state]
     if lacking:
         raise UserError(f"{path} is of another folder's network: it has no {', '.join(lacking)}")
     return state
 
 
 def restore(part, state: dict, path: Path, what: str) -> None:
-    """`part.load_state_dict(state)`; a state of another network or optimiser is a UserError."""
-    try:
+    """`part.load_state_dict(state)`; one that is of another part, or not finite, is a UserError."""
+    with reading(path, f"is of another {what}"):
         part.load_state_dict(state)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} is of another {what}: {reason}") from None
+        pack(state, "", given := {})
+        pack(part.state_dict(), "", taken := {})
+        for name, tensor in given.items():
+            if tensor.dtype != taken.get(name, tensor).dtype or not tensor.isfinite().all():
+                raise ValueError(f"{name} is not finite, or of {tensor.dtype}")
+        if isinstance(part, torch.optim.Optimizer):  # which trusts its state until the next step
+            trial = copy.deepcopy(part)  # without what is no state of it
+            vars(trial).update({k: v for k, v in vars(part).items() if k not in vars(trial)})
+            for parameter in (p for group in trial.param_groups for p in group["params"]):
+                parameter.grad = torch.zeros_like(parameter)
+            trial.step()
 
 
 def checksum(skeleton: str, tensors: dict[str, Tensor]) -> str:

@@ -101,18 +101,6 @@ def total(values: Tensor) -> Tensor:
     return values
 
 
-def mean(values: Tensor) -> Tensor:
-    """The mean over all processes."""
-    return total(values) / world_size() if is_distributed() else values
-
-
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the first one's buffers: each has running statistics of its own."""
-    if is_distributed():
-        for buffer in model.buffers():
-            distributed.broadcast(buffer, src=0)
-
-
 def own_seed(seed: int, step: int) -> int:
     """What a process other than the first draws its own random numbers from, after `step` steps."""
     return (seed + 1_000_003 * rank() + 7_919 * step) % 2**32

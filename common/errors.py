@@ -7,6 +7,7 @@ import signal
 import sys
 import unicodedata
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import NoReturn
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # what a stream's end may say
@@ -32,6 +33,16 @@ def printable(name: object) -> str:
         else c
         for c in str(name)
     )
+
+
+@contextmanager
+def reading(path: object, wrong: str = "is no whole run's"):
+    """What goes wrong inside, with the content of `path`, is a UserError that names it."""
+    try:
+        yield
+    except Exception as error:  # whatever content that is not as expected may raise
+        why = f"{path} {wrong} ({' '.join(str(error).split())[:300]}): use another run"
+        raise error if isinstance(error, UserError) else UserError(why) from None
 
 
 def prepare_streams() -> None:

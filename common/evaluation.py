@@ -5,7 +5,7 @@ from pathlib import Path
 
 from common import checkpoint, folders
 from common.checkpoint import check_classes
-from common.errors import UserError
+from common.errors import UserError, reading
 
 
 def find_trained(folder: Path, args: Namespace, parser, **wanted) -> tuple[Path, Namespace]:
@@ -31,9 +31,10 @@ def load_best(model, run_dir: Path, classes: list[str] | None = None) -> None:
     """
     path = run_dir / "best.safetensors"
     state = checkpoint.load(path)
-    if "data" in state:  # older runs do not say
-        check_classes(path, state["data"]["classes"], classes)
-    checkpoint.restore(model, best_weights(state), path, "network")
+    with reading(path):
+        if "data" in state:  # older runs do not say
+            check_classes(path, state["data"]["classes"], classes)
+        checkpoint.restore(model, best_weights(state), path, "network")
     model.eval()
 
 

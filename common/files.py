@@ -76,11 +76,8 @@ def sha256(content: bytes) -> str:
 
 
 def kept_at(beside: Path, otherwise: Path, name: str) -> Path:
-    """Where the cache `name` belongs: beside the data, if files may be made there."""
-    return (beside if writable(beside) else otherwise) / name
-
-
-def writable(folder: Path) -> bool:
-    """Whether files may be made there; a folder marked read-only is left alone by root, too."""
+    """Where the cache `name` belongs: beside the data, if files may be made there. A folder marked
+    read-only is left alone by root, too."""
     bits = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
-    return bool(os.access(folder, os.W_OK) and folder.stat().st_mode & bits)
+    writable = os.access(beside, os.W_OK) and beside.stat().st_mode & bits
+    return (beside if writable else otherwise) / name

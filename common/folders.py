@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from common import checkpoint, lock
-from common.errors import UserError, printable
+from common.errors import UserError, printable, reading
+from common.files import read_file
 
 OWN_DATA = ("folder", "csv")  # datasets that are what lies in --data-dir, and called like it
 FREE = {"epochs", "device", "data_dir"}  # flags that may change when a run goes on
@@ -110,10 +111,8 @@ def write_config(run_dir: Path, folder: Path, flags: dict) -> None:
 def read_config(run_dir: Path) -> dict:
     """What the run's config.json holds. Raises UserError when it cannot be read."""
     path = run_dir / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({error}): use another run") from None
+    with reading(path, "cannot be read"):
+        config = json.loads(read_file(path, "use another run")[0])
     if not isinstance(config, dict) or "dataset" not in config:
         raise UserError(f"{path} holds no run's flags: use another run")
     return config
@@ -150,10 +149,11 @@ def read_flags(run_dir: Path, needed: str, folder: Path, parser) -> dict:
         raise UserError(f"{path}: {json.dumps(name)[:60]}: {str(error)[:200]}") from None
     flags |= {"commit": None, **config}
     trained = checkpoint.load(run_dir / needed, "model")
-    for name, value in trained.get("flags", {}).items():
-        if flags.get(name, value) != value:
-            why = f"{json.dumps(name)} is {json.dumps(flags[name])}"
-            raise UserError(f"{path}: {why}, but {needed} was trained with {json.dumps(value)}")
+    with reading(run_dir / needed):
+        for name, value in trained.get("flags", {}).items():
+            if flags.get(name, value) != value:
+                why = f"{json.dumps(name)} is {json.dumps(flags[name])}"
+                raise UserError(f"{path}: {why}, but {needed} was trained with {json.dumps(value)}")
     dataset = trained.get("dataset", flags["dataset"])  # early runs have no more than this
     if flags["dataset"] not in (dataset, *OWN_DATA):
         raise UserError(f"{path}: dataset is {flags['dataset']}, but {needed} is of {dataset}")

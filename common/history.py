@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from pathlib import Path
 
 
@@ -69,3 +70,14 @@ def to_csv(history: list[dict]) -> str:
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue()
+
+
+def progress(state: dict, *names: str) -> dict:
+    """What a checkpoint says under these names. Raises an error where it contradicts itself."""
+    rows, stands = state["history"], [state[name] for name in ("epoch", "step", "batch")]
+    numbers = [v for row in rows if best_row(rows) for k, v in row.items() if k != "dataset"]
+    total = sum([*numbers, *stands, *state["train_loss"], state["lr"], state["seconds"]])
+    every_epoch = [row["epoch"] for row in rows] == list(range(1, stands[0] + 1))
+    if not every_epoch or not math.isfinite(total) or min(stands) < 0:
+        raise ValueError("its history is not one of finite numbers, an epoch a row")
+    return {name: state[name] for name in names}

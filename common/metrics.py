@@ -49,11 +49,6 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return correct(logits, labels).float().mean().item()
 
 
-def top_k_accuracy(logits: Tensor, labels: Tensor, k: int = 5) -> float:
-    """The share of examples whose label is among the `k` largest logits, in [0, 1]."""
-    return correct(logits, labels, k).float().mean().item()
-
-
 def metrics_of(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Mean loss (nats per example, never smoothed) and accuracy: (N, K), (N,).
 

@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from common import checkpoint, console, device, distributed, folders
 from common.data import facts
-from common.errors import UserError
-from common.history import best_row, to_csv
+from common.errors import UserError, reading
+from common.history import best_row, progress, to_csv
 from common.metrics import RunningMean, parameter_count
 
 PROGRESS = ("epoch", "step", "batch", "lr", "history")  # where a run stands
+WHAT = {"model": "network", "optimizer": "optimiser"}  # that a checkpoint may be of another's
 CHECKPOINT_SECONDS = 120  # within an epoch; every epoch ends with a checkpoint in any case
 
 
@@ -89,7 +90,7 @@ class Run:
         Raises UserError when the loss is not finite; the last good checkpoint stays.
         """
         self.step, self.batch, self.lr = self.step + 1, self.batch + 1, lr
-        self.train_loss.add(distributed.mean(loss.detach()), count)
+        self.train_loss.add(distributed.total(loss.detach()) / distributed.world_size(), count)
         pressed = self.ctrl_c.pressed  # asked once: what comes later is seen after the next step
         due = pressed or time.monotonic() - self.last_save > CHECKPOINT_SECONDS
         # .item() makes a GPU wait, so there it is done now and then; a NaN stays in the sum
@@ -172,15 +173,14 @@ class Run:
         """Take everything back from last.safetensors."""
         path = self.path / "last.safetensors"
         state = checkpoint.load(path, "model", "optimizer", *self.parts)
-        if "data" in state:  # older runs do not say
-            checkpoint.check_same(path, state["data"], self.data)
-        checkpoint.restore(self.model, state["model"], path, "network")
-        checkpoint.restore(self.optimizer, state["optimizer"], path, "optimiser")
-        for name, part in self.parts.items():
-            checkpoint.restore(part, state[name], path, name)
-        vars(self).update({name: state[name] for name in (*PROGRESS, "seconds")})
-        self.train_loss = RunningMean(*state["train_loss"])
-        device.set_random_state(state["random"])
+        with reading(path):
+            if "data" in state:  # older runs do not say
+                checkpoint.check_same(path, state["data"], self.data)
+            for name, own in dict(model=self.model, optimizer=self.optimizer, **self.parts).items():
+                checkpoint.restore(own, state[name], path, WHAT.get(name, name))
+            vars(self).update(progress(state, *PROGRESS, "seconds"))
+            self.train_loss = RunningMean(*state["train_loss"])
+            device.set_random_state(state["random"])
 
     def draw_curves(self) -> None:
         """Write curves.png: the losses and the other metrics, epoch by epoch."""

@@ -52,7 +52,7 @@ def test_one_process_is_the_first_of_one_and_changes_nothing():
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     assert distributed.is_first() and not distributed.is_distributed()
     assert distributed.parallel(model) is distributed.parallel(model, True) is model
-    assert distributed.total(values) is distributed.mean(values) is values
+    assert distributed.total(values) is values
     assert distributed.own_seed(5, 0) == 5
     with distributed.processes(torch.device("cpu")) as device:
         assert device == torch.device("cpu") and not distributed.is_distributed()
@@ -92,7 +92,6 @@ with distributed.processes(torch.device("cpu")) as device:
     print("printed by", rank)
     seen["who"] = [rank, distributed.world_size(), distributed.is_first()]
     seen["total"] = distributed.total(torch.tensor([1.0, 10.0]) * (rank + 1))
-    seen["mean"] = distributed.mean(torch.tensor(3.0 + rank))
 
     running = RunningMean()
     running.add(torch.tensor(2.0 + 3 * rank), 3 - 2 * rank)
@@ -171,7 +170,7 @@ def test_the_first_process_alone_prints(two):
 
 def test_sums_and_means_are_over_both(two):
     for seen in two[:2]:
-        assert seen["total"].tolist() == [3, 30] and seen["mean"] == 3.5
+        assert seen["total"].tolist() == [3, 30]
         assert seen["gathered"] == [(3 * 2 + 1 * 5) / 4, 4]
         assert seen["gathered, one without examples"] == 2.0
 

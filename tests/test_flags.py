@@ -96,6 +96,8 @@ COMPILED = ["MLP_Torch", "CNN_Torch", "ResNet", "ViT", "Transformer_Torch"]
 @pytest.mark.parametrize("folder", COMPILED)
 def test_a_compiled_network_learns_as_a_plain_one_does(folder, tmp_path, quick, monkeypatch):
     """With the tracer alone; what compiles the trace takes minutes."""
+    if folder == "Transformer_Torch" and torch.__version__ < "2.4":
+        pytest.skip("refused: the next test")
     wanted, traced = torch.compile, []
 
     def compile(model):
@@ -110,6 +112,27 @@ def test_a_compiled_network_learns_as_a_plain_one_does(folder, tmp_path, quick, 
         train(folder, *small(folder), "--epochs", 2, "--run-dir", tmp_path / name, *more)
         losses.append([float(row["train_loss"]) for row in history(tmp_path / name)])
     assert len(traced) == 1 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.skipif(torch.__version__ >= "2.4", reason="newer ones can")
+def test_a_translation_that_this_torch_cannot_compile_is_refused_at_once(tmp_path, quick, capsys):
+    argv = [*small("Transformer"), "--epochs", 1, "--run-dir", tmp_path / "run", "--compile"]
+    result = call(capsys, script("Transformer_Torch").main, *argv)
+    assert_one_line(result, "--compile", f"torch {torch.__version__}", "--task translate")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.compiler  # some minutes
+@pytest.mark.skipif(torch.__version__ < "2.4", reason="refused")
+def test_a_compiled_translation_learns_as_a_plain_one_does(tmp_path, quick):
+    """Really compiled, with batches of several lengths."""
+    torch._dynamo.reset()
+    losses = []
+    for name, more in (("plain", []), ("fast", ["--compile"])):
+        flags = [*small("Transformer"), "--dropout", 0, "--epochs", 1]
+        train("Transformer_Torch", *flags, "--run-dir", tmp_path / name, *more)
+        losses.append([float(row["train_loss"]) for row in history(tmp_path / name)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.compiler  # a minute and a half each

@@ -5,6 +5,8 @@ import os
 import shutil
 
 import pytest
+import safetensors.torch
+import torch
 
 from common import checkpoint, folders
 from common.data import ROOT
@@ -15,6 +17,7 @@ from tests.running import (
     assert_one_line,
     call,
     few_shapes,
+    kind,
     script,
     short_strings,
     small,
@@ -159,6 +162,121 @@ def test_a_dataset_that_contradicts_an_early_run_is_one_line(runs, tmp_path, cap
     edit(path, dataset="mnist", folder=...)
     result = call(capsys, script("MLP_Manual", "test").main, "--run-dir", path)
     assert_one_line(result, path / "config.json", "mnist", "spirals")
+
+
+# ---- a whole checkpoint with the wrong content ----
+
+
+def with_weight(change):
+    """The state with its first weights changed."""
+
+    def wrong(state):
+        name = next(k for k, v in state["model"].items() if v.is_floating_point() and v.numel() > 1)
+        return {**state, "model": {**state["model"], name: change(state["model"][name])}}
+
+    return wrong
+
+
+WRONG = {
+    "nothing": lambda state: {},
+    "a list": lambda state: [1, 2],
+    "a number": lambda state: 3,
+    "a list of itself": lambda state: [state],
+    "no model": lambda state: {k: v for k, v in state.items() if k != "model"},
+    "a list for a model": lambda state: {**state, "model": [1]},
+    "an empty model": lambda state: {**state, "model": {}},
+    "a tensor less": lambda state: {**state, "model": dict([*state["model"].items()][1:])},
+    "a tensor more": lambda state: {**state, "model": {**state["model"], "x": torch.ones(1)}},
+    "no tensor": with_weight(lambda weight: None),
+    "no weight but a number": with_weight(lambda weight: 0.5),
+    "another shape": with_weight(lambda weight: weight[None]),
+    "another length": with_weight(lambda weight: weight[:-1]),
+    "double": with_weight(lambda weight: weight.double()),
+    "integers": with_weight(lambda weight: weight.long()),
+    "NaN": with_weight(lambda weight: weight * float("nan")),
+    "infinity": with_weight(lambda weight: weight.index_fill(0, torch.tensor(0), float("-inf"))),
+    "a list for data": lambda state: {**state, "data": [1]},
+    "a number for flags": lambda state: {**state, "flags": 3},
+}
+WRONG_PROGRESS = {  # what train.py alone looks at
+    "no epoch in the history": lambda state: {**state, "history": []},
+    "another history": lambda state: {**state, "history": [3]},
+    "text in the history": lambda state: {**state, "history": [{**state["history"][0], "lr": "x"}]},
+    "no history": lambda state: {k: v for k, v in state.items() if k != "history"},
+    "steps before the first": lambda state: {**state, "step": -1},
+    "no optimiser": lambda state: {**state, "optimizer": {}},
+    "a list for an optimiser": lambda state: {**state, "optimizer": []},
+    "an optimiser's NaN": lambda state: {**state, "optimizer": with_nan(state["optimizer"])},
+    "random states of other lengths": lambda state: {**state, "random": {"torch": torch.ones(3)}},
+    "no random state": lambda state: {**state, "random": None},
+    "no mean loss": lambda state: {**state, "train_loss": ["x"]},
+}
+
+
+def with_nan(state):
+    """The same nesting with NaN in every tensor."""
+    if isinstance(state, dict):
+        return {key: with_nan(value) for key, value in state.items()}
+    return state * float("nan") if isinstance(state, torch.Tensor) else state
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_whole_checkpoint_with_wrong_content_is_one_line(folder, runs, tmp_path, capsys):
+    path = shutil.copytree(runs / folder, tmp_path / "run")
+    used = {"last": [("train", ["--resume", "--epochs", 2])],
+            "best": [(name, ARGUMENTS.get(name, [])) for name in scripts(folder)]}  # fmt: skip
+    if kind(folder) == "Transformer":  # the run is of the other task
+        used["best"] = [each for each in used["best"] if each[0] != "generate"]
+    for name, commands in used.items():
+        file = path / f"{name}.safetensors"
+        whole, content = checkpoint.load(file), file.read_bytes()
+        own = [n for n in ("encoding", "tokenizer", "vocabulary", "kind") if n in whole]
+        cases = {**WRONG, **(WRONG_PROGRESS if name == "last" else {})}
+        cases |= {f"no {n}": lambda s, n=n: {k: v for k, v in s.items() if k != n} for n in own}
+        cases |= {f"{n} {{}}": lambda s, n=n: {**s, n: {}} for n in own}
+        cases |= {f"{n} 3": lambda s, n=n: {**s, n: 3} for n in own}
+        for case, change in cases.items():
+            checkpoint.save(file, change(whole))
+            for command, argv in commands:
+                result = call(capsys, script(folder, command).main, "--run-dir", path, *argv)
+                assert result.code == 2, (case, command, result)
+                assert_one_line(result, path)
+                assert len(result.err) < 700, (case, command)
+        file.write_bytes(content)
+    assert {p.name for p in path.glob("*.safetensors")} == {"last.safetensors", "best.safetensors"}
+
+
+@pytest.mark.parametrize("where", ["state", "header", "config"])
+def test_deeply_nested_json_is_one_line(where, runs, tmp_path, capsys):
+    path = shutil.copytree(runs / "MLP_Torch", tmp_path / "run")
+    deep, file = "[" * 100_000 + "]" * 100_000, path / "config.json"
+    if where == "config":
+        file.write_text(f'{{"dataset": {deep}}}')
+        called = [(script("MLP_Torch").main, ["--resume"]), (script("MLP_Torch", "test").main, [])]
+    else:
+        file = path / "best.safetensors"
+        if where == "state":
+            metadata = {"state": deep, "crc32": checkpoint.checksum(deep, {})}
+            content = safetensors.torch.save({}, metadata)
+        else:
+            header = f'{{"__metadata__": {deep}}}'.encode()
+            content = len(header).to_bytes(8, "little") + header
+        file.write_bytes(content)
+        called = [(script("MLP_Torch", "test").main, [])]
+    for main, argv in called:
+        assert_one_line(call(capsys, main, "--run-dir", path, *argv), file)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+@pytest.mark.parametrize("name", ["config.json", "best.safetensors"])
+def test_a_pipe_or_a_folder_in_a_run_is_one_line(name, runs, tmp_path, capsys):
+    path = shutil.copytree(runs / "CNN_Torch", tmp_path / "run")
+    for make in (os.mkfifo, os.mkdir):
+        (path / name).unlink() if (path / name).is_file() else None
+        make(path / name)
+        result = call(capsys, script("CNN_Torch", "test").main, "--run-dir", path)
+        assert_one_line(result, path, name)
+        (path / name).rmdir() if make is os.mkdir else (path / name).unlink()
 
 
 # ---- the latest run ----

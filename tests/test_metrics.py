@@ -47,13 +47,8 @@ def test_a_process_without_examples_sums_on_its_own_device(monkeypatch):
 def test_top_k_accuracy_is_scikit_learns(k):
     logits, labels = random_case(200, 10)
     expected = sklearn.metrics.top_k_accuracy_score(labels, logits, k=k, labels=range(10))
-    assert metrics.top_k_accuracy(logits, labels, k) == pytest.approx(expected)
-
-
-def test_top_k_accuracy_takes_five_by_default_and_all_classes_always_hold_the_label():
-    logits, labels = random_case(200, 10)
-    assert metrics.top_k_accuracy(logits, labels) == metrics.top_k_accuracy(logits, labels, 5)
-    assert metrics.top_k_accuracy(logits, labels, 10) == 1
+    assert metrics.correct(logits, labels, k).float().mean() == pytest.approx(expected)
+    assert metrics.correct(logits, labels, 10).all(), "all classes always hold the label"
 
 
 def test_correct_says_which_examples_are():

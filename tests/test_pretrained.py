@@ -348,7 +348,8 @@ def test_the_weights_are_the_average_where_the_run_kept_one(tmp_path):
         for tensor in (*model.parameters(), model.norm.running_mean):
             tensor.add_(1)
     average.update_parameters(model)
-    state = {"model": model.state_dict(), "average": average.state_dict()}
+    state = {"model": model.state_dict(), "average": average.state_dict(), "history": []}
+    state |= dict(epoch=0, step=0, batch=0, lr=0.1, seconds=1.0, train_loss=[0.0, 0])
     checkpoint.save(tmp_path / "best.safetensors", state)
     assert states_equal(best_weights(state), average.module.state_dict())
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common import checkpoint
 from common.data import Split
-from common.errors import UserError
+from common.errors import UserError, reading
 from common.files import kept_at, sha256
 from common.metrics import RunningMean, accuracy
 from common.schedules import make_schedule
@@ -128,9 +128,10 @@ def find_classifier(args: argparse.Namespace, train: Split, validation: Split) -
     path = kept_where(args, train)
     model = Classifier(train.shape, max(4, len(train.classes)))
     try:
-        state = checkpoint.load(path)
-        model.load_state_dict(state["model"])
-        reached = state["accuracy"]
+        state = checkpoint.load(path, "model")
+        checkpoint.restore(model, state["model"], path, "classifier")
+        with reading(path):
+            reached = float(state["accuracy"])
     except UserError:  # there is none yet, or half of one
         print(
             f"training the classifier that will judge the images, once, on all {len(train):,} of "

@@ -25,4 +25,5 @@ class Diary:
         return {player: self.rows(player) for player in PLAYERS}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.entries = {player: list(map(tuple, state[player].tolist())) for player in PLAYERS}
+        rows = {player: state[player].view(-1, 3).tolist() for player in PLAYERS}
+        self.entries = {player: list(map(tuple, rows[player])) for player in PLAYERS}

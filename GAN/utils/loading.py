@@ -10,7 +10,7 @@ from common import checkpoint, cli
 from common.checkpoint import check_classes
 from common.data import Split
 from common.device import select_device
-from common.errors import UserError
+from common.errors import UserError, reading
 from common.evaluation import best_weights, find_trained
 from GAN.model import Generator
 from GAN.utils.build import build_model
@@ -41,11 +41,14 @@ def load_trained(folder: Path, args: Namespace, parser: cli.Parser, **wanted):
     run_dir, config = find_trained(folder, args, parser, **wanted)
     path = run_dir / "best.safetensors"
     state = checkpoint.load(path, "kind")
-    kind = Kind(**state["kind"])
-    model = build_model(config, kind)
-    checkpoint.restore(model, state["model"], path, "network")
-    if state.get("average"):
-        checkpoint.restore(model.generator, best_weights(state), path, "generator")
+    with reading(path):
+        kind = Kind(**state["kind"])
+        model = build_model(config, kind)
+        checkpoint.restore(model, state["model"], path, "network")
+        if state.get("average"):
+            checkpoint.restore(model.generator, best_weights(state), path, "generator")
+        if "data" in state:  # older runs do not say
+            check_classes(path, state["data"]["classes"], kind.classes)
     model.eval().to(device=device, memory_format=torch.channels_last)
     return run_dir, config, kind, model
 

@@ -51,6 +51,14 @@ class Vocabulary:
     def state_dict(self) -> dict:
         return {"characters": "".join(self.characters)}
 
+    @classmethod
+    def of(cls, state: dict) -> "Vocabulary":
+        """As a checkpoint holds it. Raises ValueError for what is none."""
+        characters = list(state["characters"])
+        if not characters or characters != sorted({*"".join(characters)}):
+            raise ValueError("its vocabulary is not of characters in the order of their codes")
+        return cls(characters)
+
     def load_state_dict(self, state: dict) -> None:
         """Raises ValueError for another vocabulary: the weights belong to the characters."""
         if list(state["characters"]) != self.characters:

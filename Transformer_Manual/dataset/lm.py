@@ -29,4 +29,4 @@ def load_test(args: Namespace, tokenizer: Vocabulary) -> Windows:
 
 
 def restore(state: dict) -> Vocabulary:
-    return Vocabulary(list(state["characters"]))
+    return Vocabulary.of(state)

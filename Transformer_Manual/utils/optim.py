@@ -55,7 +55,9 @@ class Optimizer:
             )
             if own != given:
                 raise ValueError(f"{buffer} is of parameters {given} instead of {own}")
-        self.lr, self.t = state["lr"], state["t"]
+        self.lr, self.t = float(state["lr"]), int(state["t"])
+        if self.t < 0:
+            raise ValueError(f"it has taken {self.t} steps")
         for buffer, tensors in self.buffers.items():
             for name, tensor in tensors.items():
                 tensor.copy_(state["buffers"][buffer][name])
@@ -228,7 +230,7 @@ class MovingAverage:
 
     def load_state_dict(self, state: dict) -> None:
         state = {name.removeprefix("module."): value for name, value in state.items()}
-        self.steps = state.pop("n_averaged")
+        self.steps = int(state.pop("n_averaged"))
         self.model.load_state_dict(state)
 
 

@@ -1,11 +1,24 @@
-"""A batch in parts, each small enough for the memory (gradient accumulation)."""
+"""A batch in parts, each small enough for the memory (gradient accumulation); what compiles."""
 
+from argparse import Namespace
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from common import distributed
+from common.errors import UserError
 from Transformer_Torch.dataset.batches import IGNORED
+
+
+def check_compile(args: Namespace) -> None:
+    """Raises UserError where this torch cannot compile what is asked for: that of 2.3 remembers how
+    long a padded batch was, and fails at the first one of another length."""
+    if args.compile and args.task == "translate" and torch.__version__ < "2.4":
+        raise UserError(
+            f"--compile: torch {torch.__version__} cannot compile --task translate, whose batches "
+            "are of many lengths; leave it out, or install a newer torch"
+        )
 
 
 def count(labels: Tensor) -> int:

@@ -15,6 +15,13 @@ from ViT.dataset.normalize import Normalize
 AT_ONCE = 1_000  # images of up to 64 x 64 pixels that are evaluated at the same time
 
 
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the first one's buffers: each has running statistics of its own."""
+    if distributed.is_distributed():
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
 def check_batch(build: Callable, args: Namespace, train: Split) -> None:
     """Raises UserError when a batch cannot be dealt out evenly to the processes and the parts that
     it is computed in, or when the network that `build` makes cannot learn such a part."""
