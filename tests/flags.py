@@ -15,9 +15,9 @@ from tests.test_run import EFFECTIVE
 
 TESTS = Path(__file__).resolve().parent
 TOOLS = [  # the other scripts
-    "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py", "MLP_Manual/optimizers.py",
-    "RNN_Manual/echo.py",
-    "RNN_Manual/generate.py", "Transformer_Manual/generate.py", "Transformer_Torch/generate.py",
+    "CNN_Manual/profile_step.py", "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py",
+    "MLP_Manual/optimizers.py", "RNN_Manual/echo.py", "RNN_Manual/generate.py",
+    "ResNet/profile_step.py", "Transformer_Manual/generate.py", "Transformer_Torch/generate.py",
     "Transformer_Torch/parts.py", "Transformer_Torch/translate.py", "VAE/generate.py",
     "common/results/compare.py", "common/results/report.py", "common/results/runs.py",
     "common/results/speed.py",
@@ -175,7 +175,14 @@ STUDIED = "test_optimizers.py::test_a_small_study_is_recorded_and_shown"
 BASELINE = "test_lstm.py::test_a_baseline_is_recorded_beside_the_network"
 ECHO = "test_rnn_manual.py::test_echo_study_draws_its_picture"
 PREDICTED = "test_lstm.py::test_a_folder_of_csv_files_from_training_to_prediction"
+PARTS = "::test_parts_of_a_step_are_recorded_and_shown"
 OF_SCRIPT = {
+    "CNN_Manual/profile_step.py": dict.fromkeys(
+        ("--steps", "--record"), f"test_cnn_manual.py{PARTS}"
+    ),
+    "ResNet/profile_step.py": dict.fromkeys(
+        ("--model", "--batch-size", "--steps", "--record"), f"test_resnet.py{PARTS}"
+    ),
     "VAE/test.py": {"--samples": "test_flags.py::test_likelihoods_are_of_so_many_samples"},
     "Transformer_Manual/test.py": {"--beam": TRANSLATED, "--length-penalty": PENALTY},
     "Transformer_Torch/test.py": {"--beam": TRANSLATED, "--length-penalty": PENALTY},

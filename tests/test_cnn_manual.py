@@ -1,6 +1,7 @@
 """CNN_Manual against PyTorch: layers, the network, the shapes, augmentation, and learning."""
 
 import itertools
+import json
 import math
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from CNN_Manual import profile_step
 from CNN_Manual.dataset import load_test, load_training, shapes
 from CNN_Manual.model import CNN
 from CNN_Manual.utils import augment
@@ -566,3 +568,25 @@ def test_learns_the_shapes():
     fit(model, [b for epoch in range(2) for b in train.batches(64, epoch=epoch)], lr=0.01)
     predictions = model.eval().forward(validation.inputs).argmax(1)
     assert (predictions == validation.labels).float().mean() >= 0.97
+
+
+# ---- where the time goes ----
+
+
+def test_parts_of_a_step_are_recorded_and_shown(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "compare_profile.json"
+    monkeypatch.setattr(profile_step, "RECORD", path)
+    assert profile_step.table(path) == "Nothing recorded yet."
+    profile_step.main(["--steps", "2", "--record"])
+    record = json.loads(path.read_text())
+    assert record["steps"] == 2
+    kinds = {type(layer).__name__ for _, layer in CNN().modules() if not layer.children()}
+    for parts in record["step_parts"].values():
+        assert {part.split(",")[0] for part in parts} == {
+            *kinds, "augmentation", "CrossEntropy", "AdamW",
+        }  # fmt: skip
+        assert sum(parts.values()) > 0
+    printed, shown = capsys.readouterr().out, profile_step.table(path)
+    assert "Conv2d, backward" in printed and "| Conv2d, backward | " in shown
+    total = sum(record["step_parts"]["bfloat16"].values())
+    assert f"| {total:.1f} | 100% |" in shown

@@ -350,6 +350,7 @@ OWN = {
     "model.py": "the network",
     "train.py": "its loop",
     "test.py": "its evaluation",
+    "profile_step.py": "by hand, layer by layer, and by PyTorch's profiler",
     "generate.py": "what it draws or writes",
     "dataset/__init__.py": "which datasets the folder learns",
     "dataset/strings.py": "aⁿbⁿ and echoes to go on with; strings to translate",

@@ -17,6 +17,7 @@ from common import checkpoint, data
 from common.data import Split
 from common.run import Run
 from ResNet import model as networks
+from ResNet import profile_step
 from ResNet import train as script
 from ResNet.dataset import coloured_shapes
 from ResNet.model import PRESETS, Conv3x3, FastResNet, ResNet, conv3x3
@@ -709,3 +710,18 @@ def test_small_convolution_is_that_of_torch(N, C, O, H, W):
         results.append((output, *torch.autograd.grad(output, [inputs, module.weight], grad_output)))
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_parts_of_a_step_are_recorded_and_shown(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "compare_profile.json"
+    monkeypatch.setattr(profile_step, "RECORD", path)
+    flags = ["--model", "resnet9-small", "--batch-size", "4", "--steps", "1"]
+    profile_step.main([*flags, "--record"])
+    record = json.loads(path.read_text())
+    assert (record["batch_size"], record["steps"]) == (4, 1)
+    assert record["command"].endswith("--model resnet9-small --batch-size 4")
+    for parts in record["step_parts"].values():
+        assert list(parts) == [*profile_step.PARTS, profile_step.REST]
+        assert all(parts[p] > 0 for p in parts if p.startswith(("conv", "Batch", "GELU", "pool")))
+    assert "| convolutions, backward | " in profile_step.table(path)
+    assert "convolutions, backward" in capsys.readouterr().out
