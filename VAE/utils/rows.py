@@ -1,0 +1,54 @@
+"""The rows of a study, kept in a file as they are found: what was stopped goes on from there."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from common import checkpoint, lock
+from common.device import environment, git_commit
+from common.errors import UserError
+
+
+def read(path: Path) -> dict:
+    """The study in a file: its settings, command, environment and rows."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove it") from None
+
+
+def load(path: Path, settings: dict) -> dict:
+    """What was found before. Raises UserError for a file of another study."""
+    study = read(path) if path.is_file() else {"settings": settings, "rows": []}
+    if study.get("settings") != settings:
+        raise UserError(f"{path} is of other flags, {study.get('settings')}: name another --output")
+    return study
+
+
+def matching(study: dict, **key) -> list[dict]:
+    """The rows of a study that have these values."""
+    return [row for row in study["rows"] if key.items() <= row.items()]
+
+
+def collect(
+    path: Path, settings: dict, command: str, device: torch.device, keys: Iterable[dict],
+    make: Callable[..., dict],
+) -> dict:  # fmt: skip
+    """The study in the file `path`, with a row for each of `keys`, such as {"depth": 8, "seed": 0}.
+
+    What a row holds besides is found by `make(depth=8, seed=0)`, if it is not there yet. Every row
+    names its commit, and its machine where that is not the study's first.
+    """
+    commit, machine = git_commit(), environment(device)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock.hold(path.parent):  # two at a time would do things twice
+        study = {"environment": machine, **load(path, settings), "command": command}
+        elsewhere = {} if study["environment"] == machine else {"environment": machine}
+        checkpoint.write_json(path, study)
+        for key in keys:
+            if not matching(study, **key):
+                study["rows"].append({**key, **make(**key), "commit": commit, **elsewhere})
+                checkpoint.write_json(path, study)
+    return study
