@@ -132,7 +132,22 @@ def maths(folder: str) -> str:
     return text.partition("\n## The maths\n")[2].partition("\n## ")[0]
 
 
-GREEK = """alpha beta gamma delta epsilon eta theta lambda mu rho sigma Phi varphi nabla""".split()
+GREEK = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "eta",
+    "theta",
+    "lambda",
+    "mu",
+    "rho",
+    "sigma",
+    "Phi",
+    "varphi",
+    "nabla",
+]
 
 
 def letters(formula: str) -> set[str]:
