@@ -32,11 +32,11 @@ def search_folders(folder: Path, data_dir: str | None) -> list[Path]:
 
 def find(
     dataset: str, holds: Callable[[Path], bool], wanted: str,
-    files: dict[str, tuple[list[str], str]], folder: Path, data_dir: str | None,
+    files: Callable[[], dict[str, tuple[list[str], str]]], folder: Path, data_dir: str | None,
 ) -> Path:  # fmt: skip
     """The first of `search_folders` that `holds` the dataset, or the place it was downloaded to.
 
-    `files` are what to download: path -> (urls, md5). `wanted` is what the user looks for in a
+    `files` says what to download: path -> (urls, md5). `wanted` is what the user looks for in a
     place. Raises DataMissing when there is neither a copy nor a network.
     """
     places = search_folders(folder, data_dir)
@@ -45,7 +45,7 @@ def find(
             return place
     root = Path(data_dir) if data_dir else folder / "dataset"
     try:
-        for path, (urls, md5) in files.items():
+        for path, (urls, md5) in files().items():
             if not is_there(root / path) and not is_there(root / path.removesuffix(".gz")):
                 download(urls, root / path, md5)
     except (DataMissing, OSError) as error:

@@ -36,7 +36,7 @@ def find(folder: Path, data_dir: str | None) -> Path:
         return unpacked(place) or (place / ARCHIVE).is_file()
 
     files, wanted = {ARCHIVE: (URLS, MD5)}, f"{ARCHIVE} or {NAME}/"
-    place = data.find("imdb", holds, wanted, files, folder, data_dir)
+    place = data.find("imdb", holds, wanted, lambda: files, folder, data_dir)
     return place / NAME if unpacked(place) else place / ARCHIVE
 
 

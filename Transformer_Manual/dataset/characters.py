@@ -70,18 +70,12 @@ def find_file(folder: Path, data_dir: str | None) -> Path:
 
     Raises DataMissing when there is neither a copy nor a network.
     """
+
+    def holds(place: Path) -> bool:
+        return (place / FILE).is_file()
+
     files = {FILE: ([URL], MD5)}
-    return (
-        find(
-            "tiny-shakespeare",
-            lambda place: (place / FILE).is_file(),
-            FILE,
-            files,
-            folder,
-            data_dir,
-        )
-        / FILE
-    )
+    return find("tiny-shakespeare", holds, FILE, lambda: files, folder, data_dir) / FILE
 
 
 def or_help_topics(dataset: str, named: bool, folder: Path, data_dir: str | None) -> str:

@@ -48,7 +48,7 @@ def find(folder: Path, data_dir: str | None) -> Path:
     def holds(place: Path) -> bool:
         return all(is_there(place / NAME / name) for name in CHECKSUMS)
 
-    return data.find(NAME, holds, f"{NAME}/train.de.gz", files, folder, data_dir) / NAME
+    return data.find(NAME, holds, f"{NAME}/train.de.gz", lambda: files, folder, data_dir) / NAME
 
 
 def load(split: str, folder: Path, data_dir: str | None) -> Sentences:

@@ -103,13 +103,15 @@ def find_files(dataset: str, folder: Path, data_dir: str | None) -> Path:
 
     Raises DataMissing when there is neither a copy nor a network.
     """
-    from torchvision import datasets  # slow to import
 
-    official = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[dataset]
-    files = {
-        f"{FOLDERS[dataset]}/{name}": ([mirror + name for mirror in official.mirrors], md5)
-        for name, md5 in official.resources
-    }
+    def files() -> dict[str, tuple[list[str], str]]:
+        from torchvision import datasets  # slow to import
+
+        official = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}[dataset]
+        return {
+            f"{FOLDERS[dataset]}/{name}": ([mirror + name for mirror in official.mirrors], md5)
+            for name, md5 in official.resources
+        }
 
     def holds(place: Path) -> bool:
         names = [name for pair in FILES.values() for name in pair]

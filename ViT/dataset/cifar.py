@@ -37,7 +37,7 @@ def find_root(dataset: str, folder: Path, data_dir: str | None) -> Path:
         )
 
     files = {official.filename: ([official.url], official.tgz_md5)}
-    return find(dataset, holds, official.base_folder, files, folder, data_dir)
+    return find(dataset, holds, official.base_folder, lambda: files, folder, data_dir)
 
 
 def load(dataset: str, train: bool, folder: Path, data_dir: str | None) -> Split:
