@@ -133,21 +133,9 @@ def maths(folder: str) -> str:
 
 
 GREEK = [
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "epsilon",
-    "eta",
-    "theta",
-    "lambda",
-    "mu",
-    "rho",
-    "sigma",
-    "Phi",
-    "varphi",
-    "nabla",
-]
+    "alpha", "beta", "gamma", "delta", "epsilon", "eta", "theta", "lambda", "mu", "rho", "sigma",
+    "Phi", "varphi", "nabla",
+]  # fmt: skip
 
 
 def letters(formula: str) -> set[str]:
