@@ -126,7 +126,9 @@ def table(path: Path = RECORD) -> str:
     note += f"{LIKELIHOOD_IMAGES:,} images at most, by importance sampling with "
     note += f"{settings['samples']:,} codes of each. Neighbours are looked for among {KNOWN:,} "
     note += f"training images at most. Mean ± standard deviation ({machine(study['environment'])})."
-    return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`"])
+    return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`", "",
+                      "![Over the numbers in a code](results/codes.png)", "",
+                      "![Nearest neighbours](results/codes_neighbours.png)"])  # fmt: skip
 
 
 def draw(path: Path, study: dict) -> None:
@@ -169,13 +171,14 @@ def main(argv=None):
     add("--quick", action="store_true", help="a few digits, to see that it works")
     add("--output", metavar="FILE", help="the rows (default: results/compare_codes.json)")
     args, path = parser.parse_args(argv), RECORD
+    device = select_device(args.device)
     if args.quick:
         vars(args).update(QUICK)
         path = FOLDER / "runs" / "codes-quick.json"
     else:
         named = args.dataset != "mnist"
         args.dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
-    path, device = Path(args.output or path), select_device(args.device)
+    path = Path(args.output or path)
     recipe = Namespace(**{**RECIPES[args.dataset], "epochs": args.epochs})
     train, validation = (s.to(device) for s in load_training(args.dataset, args.data_dir))
     train = train.subset(args.subset)
