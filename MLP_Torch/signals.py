@@ -24,10 +24,10 @@ from common.errors import printable
 from common.plots import new_figure, save
 from common.results import tables
 from common.results.report import mean_std
+from MLP_Torch import rows
 from MLP_Torch.dataset import load_training, mnist
 from MLP_Torch.model import MLP
 from MLP_Torch.train import evaluate
-from MLP_Torch.utils import rows
 
 FOLDER = Path(__file__).resolve().parent
 RECORD = FOLDER / "results" / "compare_signals.json"

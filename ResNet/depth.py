@@ -30,11 +30,12 @@ from common.plots import new_figure, save
 from common.results import tables
 from common.results.report import mean_std
 from common.schedules import make_schedule
+from ResNet import rows
 from ResNet.dataset import load_training, or_shapes
 from ResNet.dataset.normalize import Normalize
 from ResNet.model import CIFAR, BasicBlock, ResNet
 from ResNet.train import RECIPES
-from ResNet.utils import augmentation, rows
+from ResNet.utils import augmentation
 from ResNet.utils.predict import predict_all
 
 FOLDER = Path(__file__).resolve().parent

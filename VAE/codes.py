@@ -26,10 +26,10 @@ from common.plots import new_figure, save
 from common.results import tables
 from common.results.report import mean_std
 from common.schedules import make_schedule
+from VAE import rows
 from VAE.dataset import load_training, mnist
 from VAE.model import Autoencoder, Terms
 from VAE.train import RECIPES, build_model
-from VAE.utils import rows
 from VAE.utils.bounds import OBJECTIVES, kl_to_prior
 from VAE.utils.importance import estimate_split
 from VAE.utils.likelihoods import grey_levels, uniform

@@ -15,9 +15,9 @@ from common import data, lock
 from common.data import Split
 from common.files import DataMissing
 from common.results import report
+from MLP_Torch import rows as kept
 from MLP_Torch import signals
 from MLP_Torch.model import MLP
-from MLP_Torch.utils import rows as kept
 from ResNet import depth
 from ResNet.model import BasicBlock, PaddedShortcut
 from tests.conftest import user_error
