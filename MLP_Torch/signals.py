@@ -24,10 +24,10 @@ from common.errors import printable
 from common.plots import new_figure, save
 from common.results import tables
 from common.results.report import mean_std
+from MLP_Torch import rows
 from MLP_Torch.dataset import load_training, mnist
 from MLP_Torch.model import MLP
 from MLP_Torch.train import evaluate
-from MLP_Torch.utils import rows
 
 FOLDER = Path(__file__).resolve().parent
 RECORD = FOLDER / "results" / "compare_signals.json"
@@ -141,7 +141,8 @@ def table(path: Path = RECORD) -> str:
     note = f"{settings['dataset']}, {last} hidden layers of {settings['width']} units; ratios of "
     note += "root mean squares, geometric means of the seeds; accuracy: mean ± standard deviation "
     note += f"({machine(study['environment'])})."
-    return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`"])
+    return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`", "",
+                      "![Activations, gradients, dead units](results/signals.png)"])  # fmt: skip
 
 
 def ratio(above: float, below: float) -> str:
@@ -196,15 +197,16 @@ def main(argv=None):
     add("--quick", action="store_true", help="small networks, to see that it works")
     add("--output", metavar="FILE", help="the rows (default: results/compare_signals.json)")
     args, path = parser.parse_args(argv), RECORD
+    device = select_device(args.device)
     if args.quick:
         vars(args).update(QUICK)
         path = FOLDER / "runs" / "signals-quick.json"
     else:
         named = args.dataset != "mnist"
         args.dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
-    path, device = Path(args.output or path), select_device(args.device)
+    path = Path(args.output or path)
     train, validation = (s.to(device) for s in load_training(args.dataset, args.data_dir))
-    some = train.subset(EXAMPLES)  # in a shuffled order that never changes
+    some = train.subset(min(EXAMPLES, len(train)))  # in a shuffled order that never changes
 
     def make(**key) -> dict:
         seed_everything(key["seed"])

@@ -30,11 +30,12 @@ from common.plots import new_figure, save
 from common.results import tables
 from common.results.report import mean_std
 from common.schedules import make_schedule
+from ResNet import rows
 from ResNet.dataset import load_training, or_shapes
 from ResNet.dataset.normalize import Normalize
 from ResNet.model import CIFAR, BasicBlock, ResNet
 from ResNet.train import RECIPES
-from ResNet.utils import augmentation, rows
+from ResNet.utils import augmentation
 from ResNet.utils.predict import predict_all
 
 FOLDER = Path(__file__).resolve().parent
@@ -128,7 +129,8 @@ def table(path: Path = RECORD) -> str:
     note += f"{settings['pixels']} pixels, {settings['epochs']} epochs. Both errors without "
     note += "augmentation, in evaluation mode, after the last epoch. Mean ± standard deviation "
     note += f"({machine(study['environment'])})."
-    return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`"])
+    return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`", "",
+                      "![Errors over epochs and depth](results/depth.png)"])  # fmt: skip
 
 
 def draw(path: Path, study: dict) -> None:
@@ -169,7 +171,7 @@ def main(argv=None):
     add = parser.add_argument
     add("--dataset", choices=RECIPES, default="cifar10", help="what to learn")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
-    add("--subset", type=cli.positive_int, default=10_000, help="images to train on")
+    add("--subset", type=cli.positive_int, help="images to train on (default: 10,000 at most)")
     add("--epochs", type=cli.positive_int, default=16, help="passes over them")
     add("--pixels", type=cli.positive_int, default=16, help="side that images are shrunk to")
     add("--lr", type=cli.positive, default=0.1, help="learning rate, the schedule's peak")
@@ -178,16 +180,16 @@ def main(argv=None):
     add("--quick", action="store_true", help="a few made-up images, to see that it works")
     add("--output", metavar="FILE", help="the rows (default: results/compare_depth.json)")
     args, path = parser.parse_args(argv), RECORD
+    device = select_device(args.device)
     if args.quick:
         vars(args).update(QUICK)
         path = FOLDER / "runs" / "depth-quick.json"
     else:
         args.dataset = or_shapes(args.dataset, args.dataset != "cifar10", args.data_dir)
-        if args.dataset == "shapes":
-            args.subset = min(args.subset, 8_000)  # there are no more
-    path, device = Path(args.output or path), select_device(args.device)
+    path = Path(args.output or path)
     args.image_size, args.flip_test, args.precision = None, False, "float32"
     train, validation = load_training(args)
+    args.subset = args.subset or min(10_000, len(train))
     train = shrunk(train.subset(args.subset), args.pixels).to(device)
     validation = shrunk(validation, args.pixels).to(device)
     splits = {"training": train, "validation": validation}

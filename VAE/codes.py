@@ -26,10 +26,10 @@ from common.plots import new_figure, save
 from common.results import tables
 from common.results.report import mean_std
 from common.schedules import make_schedule
+from VAE import rows
 from VAE.dataset import load_training, mnist
 from VAE.model import Autoencoder, Terms
 from VAE.train import RECIPES, build_model
-from VAE.utils import rows
 from VAE.utils.bounds import OBJECTIVES, kl_to_prior
 from VAE.utils.importance import estimate_split
 from VAE.utils.likelihoods import grey_levels, uniform
@@ -126,7 +126,9 @@ def table(path: Path = RECORD) -> str:
     note += f"{LIKELIHOOD_IMAGES:,} images at most, by importance sampling with "
     note += f"{settings['samples']:,} codes of each. Neighbours are looked for among {KNOWN:,} "
     note += f"training images at most. Mean ± standard deviation ({machine(study['environment'])})."
-    return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`"])
+    return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`", "",
+                      "![Over the numbers in a code](results/codes.png)", "",
+                      "![Nearest neighbours](results/codes_neighbours.png)"])  # fmt: skip
 
 
 def draw(path: Path, study: dict) -> None:
@@ -169,13 +171,14 @@ def main(argv=None):
     add("--quick", action="store_true", help="a few digits, to see that it works")
     add("--output", metavar="FILE", help="the rows (default: results/compare_codes.json)")
     args, path = parser.parse_args(argv), RECORD
+    device = select_device(args.device)
     if args.quick:
         vars(args).update(QUICK)
         path = FOLDER / "runs" / "codes-quick.json"
     else:
         named = args.dataset != "mnist"
         args.dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
-    path, device = Path(args.output or path), select_device(args.device)
+    path = Path(args.output or path)
     recipe = Namespace(**{**RECIPES[args.dataset], "epochs": args.epochs})
     train, validation = (s.to(device) for s in load_training(args.dataset, args.data_dir))
     train = train.subset(args.subset)

@@ -16,9 +16,10 @@ from tests.test_run import EFFECTIVE
 TESTS = Path(__file__).resolve().parent
 TOOLS = [  # the other scripts
     "CNN_Manual/profile_step.py", "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py",
-    "MLP_Manual/optimizers.py", "RNN_Manual/echo.py", "RNN_Manual/generate.py",
-    "ResNet/profile_step.py", "Transformer_Manual/generate.py", "Transformer_Torch/generate.py",
-    "Transformer_Torch/parts.py", "Transformer_Torch/translate.py", "VAE/generate.py",
+    "MLP_Manual/optimizers.py", "MLP_Torch/signals.py", "RNN_Manual/echo.py",
+    "RNN_Manual/generate.py", "ResNet/depth.py", "ResNet/profile_step.py",
+    "Transformer_Manual/generate.py", "Transformer_Torch/generate.py", "Transformer_Torch/parts.py",
+    "Transformer_Torch/translate.py", "VAE/codes.py", "VAE/generate.py",
     "common/results/compare.py", "common/results/report.py", "common/results/runs.py",
     "common/results/speed.py",
 ]  # fmt: skip
@@ -166,6 +167,14 @@ WRITTEN = {
     for name in ("--prompt", "--temperature", "--top-k", "--top-p", "--seed", "--run-dir")
 } | {"--length": "test_flags.py::test_a_text_is_as_long_as_asked_for", "--device": DEVICE}
 STUDY = "test_modern_transformer.py::test_a_killed_study_goes_on_and_does_nothing_twice"
+SMALL_STUDY = {
+    "--seeds": "test_small_studies.py::test_a_killed_study_goes_on_and_does_nothing_twice",
+    "--output": "test_small_studies.py::test_rows_of_other_flags_are_refused",
+    "--data-dir": "test_small_studies.py::test_without_data_a_study_says_what_it_takes_instead",
+    "--quick": "test_small_studies.py::test_quick_study_makes_its_table_and_its_picture",
+    "--device": DEVICE,
+}
+OTHER_ROWS = "test_small_studies.py::test_rows_of_other_flags_are_refused"
 LAYERS = "test_rnn_manual.py::test_layers_beside_torch_are_equal_and_recorded"
 QUICK = "test_results_speed.py::test_quick_run_prints_one_table_of_all_networks"
 COMPARED = "test_twins.py::test_compare_prints_times_lines_and_differences"
@@ -202,6 +211,19 @@ OF_SCRIPT = {
         "--precision": "test_modern_transformer.py::test_rows_of_other_flags_are_refused",
         "--quick": "test_modern_transformer.py::test_quick_study_shows_every_part",
         "--device": DEVICE,
+    },
+    "ResNet/depth.py": {
+        **SMALL_STUDY,
+        **dict.fromkeys(("--subset", "--epochs", "--pixels", "--lr"), OTHER_ROWS),
+        "--dataset": "test_small_studies.py::test_errors_are_of_fixed_parts_in_evaluation_mode",
+    },
+    "MLP_Torch/signals.py": {
+        **SMALL_STUDY,
+        **dict.fromkeys(("--dataset", "--depth", "--width", "--steps", "--lr"), OTHER_ROWS),
+    },
+    "VAE/codes.py": {
+        **SMALL_STUDY,
+        **dict.fromkeys(("--dataset", "--subset", "--epochs", "--samples"), OTHER_ROWS),
     },
     "Transformer_Manual/generate.py": {
         **WRITTEN, "--run-dir": "test_transformer_manual.py::test_writer_is_evaluated_and_writes",
