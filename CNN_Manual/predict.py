@@ -24,8 +24,9 @@ TAKES = "about two minutes on 2 cores; one without network and data"
 @torch.no_grad()
 def main(argv=None):
     args = make_parser(__doc__, "each picture and what the filters see in it").parse_args(argv)
-    device, files = select_device(args.device), existing(args.pictures)
+    device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
+    files = existing(args.pictures)
     data = load_pictures(files, config.dataset, known_classes(run_dir)).to(device)
     model = build_model(config, data).to(device=device)
     load_best(model, run_dir)

@@ -31,12 +31,13 @@ def latest() -> str | None:
 @torch.no_grad()
 def main(argv=None):
     args = make_parser(__doc__, "the pictures as the network gets them").parse_args(argv)
-    device, files = select_device(args.device), existing(args.pictures)
+    device = select_device(args.device)
     args.run_dir = args.run_dir or latest()
     run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
     if config.dataset not in mnist.CLASSES:
         again = f"`python {FOLDER.name}/train.py` ({TAKES})"
         raise UserError(f"{run_dir} has learned points, no pictures: train another with {again}")
+    files = existing(args.pictures)
     data = load_pictures(files, config.dataset, known_classes(run_dir)).to(device)
     model = build_model(config, data).to(device=device)
     load_best(model, run_dir)

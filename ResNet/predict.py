@@ -27,8 +27,9 @@ def main(argv=None):
         "--data-dir", type=cli.place, help="where a run's own folder of images lies"
     )
     args = parser.parse_args(argv)
-    device, files = select_device(args.device), existing(args.pictures)
+    device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
+    files = existing(args.pictures)
     data = load_pictures(files, config, known_classes(run_dir)).to(device)
     model = build_model(config, data).to(device)
     load_best(model, run_dir)

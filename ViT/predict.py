@@ -18,7 +18,7 @@ from ViT.utils.predict import predict_all
 from ViT.utils.rollout import relevance
 
 FOLDER = Path(__file__).resolve().parent
-TAKES = "about ten minutes on 2 cores; one without network and data"
+TAKES = "about ten minutes on 2 cores; two or three without network and data"
 
 
 def main(argv=None):
@@ -27,8 +27,9 @@ def main(argv=None):
         "--data-dir", type=cli.place, help="where a run's own folder of images lies"
     )
     args = parser.parse_args(argv)
-    device, files = select_device(args.device), existing(args.pictures)
+    device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
+    files = existing(args.pictures)
     data = load_pictures(files, config, known_classes(run_dir)).to(device)
     model = build_model(config, data).to(device)
     load_best(model, run_dir)
