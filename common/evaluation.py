@@ -8,11 +8,15 @@ from common.checkpoint import check_classes
 from common.errors import UserError, reading
 
 
-def find_trained(folder: Path, args: Namespace, parser, **wanted) -> tuple[Path, Namespace]:
+def find_trained(
+    folder: Path, args: Namespace, parser, takes: str = "", **wanted
+) -> tuple[Path, Namespace]:
     """The run that `args` name (default: the latest with the flags `wanted`), and the flags that it
-    was trained with, by train.py's `parser`; --data-dir may differ from the run's.
+    was trained with, by train.py's `parser`; --data-dir may differ from the run's. Without a run,
+    the error says how long it `takes` to train one.
     """
-    run_dir = folders.find_run(folder / "runs", args.run_dir, "best.safetensors", **wanted)
+    takes = f" ({takes})" if takes else ""
+    run_dir = folders.find_run(folder / "runs", args.run_dir, "best.safetensors", takes, **wanted)
     config = Namespace(**folders.read_flags(run_dir, "best.safetensors", folder, parser))
     for name, value in wanted.items():
         if getattr(config, name) != value:

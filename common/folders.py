@@ -79,7 +79,7 @@ def number(path: Path) -> int:
     return int(path.name.split("-")[0])
 
 
-def find_run(runs: Path, run_dir: str | None, needed: str, **wanted) -> Path:
+def find_run(runs: Path, run_dir: str | None, needed: str, takes: str = "", **wanted) -> Path:
     """The folder `run_dir`, or the latest run below `runs` with the flags `wanted`, that holds the
     file `needed`. Says so when it steps over a later one. Raises UserError when there is none."""
     if run_dir is not None:
@@ -96,9 +96,9 @@ def find_run(runs: Path, run_dir: str | None, needed: str, **wanted) -> Path:
             if young:
                 print(f"{young} has no {needed} yet: taking {path}", file=sys.stderr)
             return path
-    again = [f"python {runs.parent.name}/train.py", *(f"--{k} {v}" for k, v in wanted.items())]
+    again = f"python {runs.parent.name}/train.py" + "".join(f" --{k} {wanted[k]}" for k in wanted)
     raise UserError(
-        f"no run with a {needed} in {runs}: name a --run-dir, or train one with `{' '.join(again)}`"
+        f"no run with a {needed} in {runs}: name a --run-dir, or train one with `{again}`{takes}"
     )
 
 

@@ -10,18 +10,20 @@ import importlib
 import re
 from pathlib import Path
 
-from tests.running import FOLDERS, kind
+from tests.running import CNNS, FOLDERS, MLPS, kind
 from tests.test_run import EFFECTIVE
 
 TESTS = Path(__file__).resolve().parent
+PREDICTORS = [f"{folder}/predict.py" for folder in (*MLPS, *CNNS, "ResNet", "ViT")]
 TOOLS = [  # the other scripts
+    *PREDICTORS,
     "CNN_Manual/profile_step.py", "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py",
     "MLP_Manual/optimizers.py", "MLP_Torch/signals.py", "RNN_Manual/echo.py",
-    "RNN_Manual/generate.py", "ResNet/depth.py", "ResNet/profile_step.py",
-    "Transformer_Manual/generate.py", "Transformer_Torch/generate.py", "Transformer_Torch/parts.py",
-    "Transformer_Torch/translate.py", "VAE/codes.py", "VAE/generate.py",
-    "common/results/compare.py", "common/results/report.py", "common/results/runs.py",
-    "common/results/speed.py",
+    "RNN_Manual/generate.py", "ResNet/depth.py", "ResNet/make_jpegs.py", "ResNet/profile_step.py",
+    "Transformer_Manual/generate.py", "Transformer_Manual/translate.py",
+    "Transformer_Torch/generate.py", "Transformer_Torch/parts.py", "Transformer_Torch/translate.py",
+    "VAE/codes.py", "VAE/generate.py", "ViT/make_jpegs.py", "common/results/compare.py",
+    "common/results/report.py", "common/results/runs.py", "common/results/speed.py",
 ]  # fmt: skip
 SCRIPTS = [f"{folder}/{name}.py" for folder in FOLDERS for name in ("train", "test")] + TOOLS
 
@@ -185,7 +187,35 @@ BASELINE = "test_lstm.py::test_a_baseline_is_recorded_beside_the_network"
 ECHO = "test_rnn_manual.py::test_echo_study_draws_its_picture"
 PREDICTED = "test_lstm.py::test_a_folder_of_csv_files_from_training_to_prediction"
 PARTS = "::test_parts_of_a_step_are_recorded_and_shown"
+TRANSLATOR = {
+    "text": "test_transformer_scripts.py::test_a_sentence_is_translated",
+    "--run-dir": "test_transformer_scripts.py::test_a_sentence_is_translated",
+    "--beam": "test_transformer_scripts.py::test_a_sentence_is_translated",
+    "--input": "test_transformer_scripts.py::test_lines_stay_in_order_and_empty_ones_empty",
+    "--length-penalty": PENALTY,
+    "--device": DEVICE,
+}
+FORMS = "test_predict.py::test_a_held_out_digit_is_recognised_in_every_form"
+OF_DIGITS = {
+    "pictures": FORMS, "--run-dir": FORMS, "--device": DEVICE,
+    "--top": "test_predict.py::test_so_many_classes_are_listed",
+    "--output": "test_predict.py::test_what_the_network_saw_is_drawn",
+}  # fmt: skip
+LIKE_TEST = "test_predict.py::test_images_are_answered_as_the_test_split_is"
+OF_PHOTOS = {
+    **dict.fromkeys(("pictures", "--run-dir", "--top", "--output"), LIKE_TEST),
+    "--device": DEVICE,
+    "--data-dir": "test_predict.py::"
+    "test_photos_are_read_in_the_size_of_the_folder_that_was_learned",
+}
+MADE = dict.fromkeys(
+    ("place", "--data-dir"),
+    "test_cifar.py::test_the_archive_becomes_a_folder_of_jpegs_that_is_learned",
+)
 OF_SCRIPT = {
+    **{f"{folder}/predict.py": OF_DIGITS for folder in (*MLPS, *CNNS)},
+    **{f"{folder}/predict.py": OF_PHOTOS for folder in ("ResNet", "ViT")},
+    **{f"{folder}/make_jpegs.py": MADE for folder in ("ResNet", "ViT")},
     "CNN_Manual/profile_step.py": dict.fromkeys(
         ("--steps", "--record"), f"test_cnn_manual.py{PARTS}"
     ),
@@ -195,15 +225,8 @@ OF_SCRIPT = {
     "VAE/test.py": {"--samples": "test_flags.py::test_likelihoods_are_of_so_many_samples"},
     "Transformer_Manual/test.py": {"--beam": TRANSLATED, "--length-penalty": PENALTY},
     "Transformer_Torch/test.py": {"--beam": TRANSLATED, "--length-penalty": PENALTY},
-    "Transformer_Torch/translate.py": {
-        "text": "test_transformer_scripts.py::test_a_sentence_is_translated",
-        "--run-dir": "test_transformer_scripts.py::test_a_sentence_is_translated",
-        "--beam": "test_transformer_scripts.py::test_a_sentence_is_translated",
-        "--input": "test_transformer_scripts.py::"
-        "test_lines_stay_in_order_and_empty_ones_empty",
-        "--length-penalty": PENALTY,
-        "--device": DEVICE,
-    },
+    "Transformer_Torch/translate.py": TRANSLATOR,
+    "Transformer_Manual/translate.py": TRANSLATOR,
     "Transformer_Torch/generate.py": WRITTEN,
     "Transformer_Torch/parts.py": {
         **dict.fromkeys(("--dataset", "--data-dir", "--seconds", "--seeds", "--output"), STUDY),

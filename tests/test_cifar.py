@@ -1,6 +1,8 @@
 """dataset/cifar.py on small files of the real layout: reading, looking up, unpacking, downloads."""
 
+import errno
 import hashlib
+import io
 import os
 import pickle
 import shutil
@@ -14,12 +16,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torchvision import datasets
 
 from common import data
 from common.data import DataMissing, stratified_split
 from ResNet.dataset import cifar
 from tests.conftest import user_error
+from tests.running import assert_one_line, call, script
 
 EACH = 20  # images of a file
 CLASSES = {
@@ -386,3 +390,50 @@ def test_other_folders_find_what_one_has_downloaded(served, folder):
     served.unlink()
     other = folder.parent / "ViT"
     assert cifar.find_root("cifar10", other, None) == folder / "dataset"
+
+
+# JPEG files
+
+
+@pytest.mark.parametrize("name", ["ResNet", "ViT"])
+def test_the_archive_becomes_a_folder_of_jpegs_that_is_learned(
+    name, tmp_path, folder, known, no_network, capsys
+):
+    """Each image is where its class says, and as Pillow compresses it."""
+    contents = make_files(tmp_path / "archives", "cifar10")
+    known("cifar10", contents, pack(tmp_path / "archives", "cifar10"))
+    make, place = script(name, "make_jpegs"), tmp_path / "cifar10-jpeg"
+    result = call(capsys, make.main, place, "--data-dir", tmp_path / "archives")
+    assert (result.code, result.err) == (0, "")
+    assert "100 images to train on and 20 to test on" in result.out
+    splits = script(name, "dataset.image_folder").find_splits(str(place))
+    for split, seeds in (("train", range(5)), ("test", [5])):
+        assert splits[split].classes == CLASSES["cifar10"]
+        images, labels = expected("cifar10", seeds)
+        assert splits[split].labels.tolist() == labels.sort().values.tolist()
+        order = labels.argsort(stable=True)
+        for path, pixels in zip(splits[split].paths, images[order], strict=True):
+            original = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+            content = io.BytesIO()
+            original.save(content, "JPEG")  # quality 75, 4:2:0
+            assert path.read_bytes() == content.getvalue()
+    assert_one_line(call(capsys, make.main, place), place, "is there already")
+
+
+def test_half_a_folder_of_jpegs_is_none(tmp_path, folder, known, no_network, capsys, monkeypatch):
+    contents = make_files(tmp_path / "archives", "cifar10")
+    known("cifar10", contents)
+    make, place = script("ResNet", "make_jpegs"), tmp_path / "jpegs"
+    flags = [place, "--data-dir", tmp_path / "archives"]
+    (tmp_path / ".jpegs.part" / "train").mkdir(parents=True)  # of a run that was killed
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full_disk)
+        assert_one_line(call(capsys, make.main, *flags), place, "No space left")
+    assert not place.exists() and not (tmp_path / ".jpegs.part").exists()
+    assert call(capsys, make.main, *flags).code == 0
+    empty = [tmp_path / "other", "--data-dir", tmp_path / "absent"]
+    assert_one_line(call(capsys, make.main, *empty), tmp_path / "absent")
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")

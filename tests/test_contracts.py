@@ -352,6 +352,8 @@ OWN = {
     "test.py": "its evaluation",
     "profile_step.py": "by hand, layer by layer, and by PyTorch's profiler",
     "generate.py": "what it draws or writes",
+    "predict.py": "what it reads, and shows of the network",
+    "translate.py": "its tensors' way to the device",
     "dataset/__init__.py": "which datasets the folder learns",
     "dataset/strings.py": "aⁿbⁿ and echoes to go on with; strings to translate",
     "dataset/texts.py": "reviews with their class; a text as a stream of characters",

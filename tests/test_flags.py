@@ -15,7 +15,7 @@ from common.run import Run
 from LSTM import baseline
 from RNN_Manual import echo
 from tests.conftest import user_error
-from tests.flags import SCRIPTS, definitions, find_test, flags, mentions, source
+from tests.flags import PREDICTORS, SCRIPTS, definitions, find_test, flags, mentions, source
 from tests.running import (
     TRANSFORMERS,
     assert_one_line,
@@ -266,11 +266,15 @@ def test_a_data_dir_goes_before_the_runs_own(tmp_path, quick):
         assert config.data_dir == str(expected)
 
 
-NEEDED = {"common/results/compare.py": ["MLP"], "VAE/generate.py": ["samples"]}
+NEEDED = {
+    "common/results/compare.py": ["MLP"], "VAE/generate.py": ["samples"],
+    **dict.fromkeys(PREDICTORS, ["photo.png"]),
+}  # fmt: skip
 OTHERS = [path for path in SCRIPTS if not path.endswith(("/train.py", "/test.py"))
           and path not in ("common/results/report.py", "common/results/runs.py",
                            "LSTM/baseline.py", "CNN_Manual/profile_step.py",
-                           "ResNet/profile_step.py")]  # fmt: skip
+                           "ResNet/profile_step.py", "ResNet/make_jpegs.py",
+                           "ViT/make_jpegs.py")]  # fmt: skip
 
 
 @pytest.mark.parametrize("path", OTHERS)
@@ -322,7 +326,7 @@ def test_flags_reach_the_baseline(tmp_path, quick, capsys, monkeypatch):
 def test_length_penalty_reaches_the_search(folder, tmp_path, quick, capsys, monkeypatch):
     path, asked = tmp_path / "run", []
     train(folder, *small(folder), "--epochs", 1, "--run-dir", path)
-    for name in ("test", "translate")[: 1 + (folder == "Transformer_Torch")]:
+    for name in ("test", "translate"):
         module = script(folder, name)
         real = module.translate
 
@@ -334,7 +338,7 @@ def test_length_penalty_reaches_the_search(folder, tmp_path, quick, capsys, monk
         words = ["a b"] * (name == "translate")
         flags = ["--run-dir", path, "--beam", 2, "--length-penalty", 0.25]
         assert call(capsys, module.main, *words, *flags).code == 0
-    assert set(asked) == {(2, 0.25)} and len(asked) == 1 + (folder == "Transformer_Torch")
+    assert set(asked) == {(2, 0.25)} and len(asked) == 2
 
 
 @pytest.mark.parametrize("folder", ["RNN_Manual", *TRANSFORMERS])

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import torch
+
 from common.data import Split
 
-from . import mnist, shapes
+from . import drawing, mnist, shapes
 
 FOLDER = Path(__file__).resolve().parent.parent
 
@@ -29,3 +31,10 @@ def load_test(name: str, data_dir: str | None = None) -> Split:
     if name == "shapes":
         return shapes.load_test(name, data_dir)
     return standardised(mnist.load_test(name, FOLDER, data_dir), name)
+
+
+def load_pictures(files: list[Path], name: str, classes: list[str]) -> Split:
+    """Pictures of your own, made like those of the dataset; the labels are all 0."""
+    images, labels = torch.stack([drawing.prepare(f, name) for f in files]), torch.zeros(len(files))
+    data = Split(images, labels.long(), classes, {})
+    return shapes.standardised(data) if name == "shapes" else standardised(data, name)

@@ -20,7 +20,8 @@ from common.data import Split, stratified_split
 from common.errors import UserError
 from common.files import sha256
 
-from .pictures import fit, random_crop, read_image
+from .crops import fit, random_crop
+from .pictures import read_image
 from .streamed import Streamed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}

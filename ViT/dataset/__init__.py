@@ -4,11 +4,14 @@ from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from common.data import Split, or_stand_in
 
-from . import cifar, coloured_shapes, image_folder, mnist
+from . import cifar, coloured_shapes, crops, drawing, image_folder, mnist
 
 FOLDER = Path(__file__).resolve().parent.parent
+SIDE = 32  # pixels of an image of CIFAR's, and of a made-up one
 
 
 def or_shapes(dataset: str, named: bool, data_dir: str | None) -> str:
@@ -46,3 +49,16 @@ def load_test(args: Namespace) -> Split:
     if dataset == "folder":
         return image_folder.load_test(data_dir, args.image_size)
     return coloured_shapes.make("test")
+
+
+def load_pictures(files: list[Path], args: Namespace, classes: list[str]) -> Split:
+    """Pictures of your own, made like those of the run's dataset: uint8 images (N, C, H, W). The
+    labels are all 0."""
+    if args.dataset in mnist.FOLDERS:
+        images = [drawing.prepare(file, args.dataset) for file in files]
+    else:
+        size = args.image_size or SIDE
+        if args.dataset == "folder" and not args.image_size:
+            size = image_folder.natural_size(image_folder.find_splits(args.data_dir)["train"])
+        images = [crops.fit(file, size) for file in files]
+    return Split(torch.stack(images), torch.zeros(len(files)).long(), classes, {})

@@ -1,0 +1,47 @@
+"""What a trained network makes of your pictures: `python CNN_Manual/predict.py photo.jpg`."""
+
+from pathlib import Path
+
+if not __package__:  # started by its path
+    import start  # noqa: F401
+
+import torch
+
+from CNN_Manual.dataset import load_pictures
+from CNN_Manual.train import build_model
+from CNN_Manual.train import make_parser as train_parser
+from CNN_Manual.utils.answers import existing, known_classes, make_parser, print_best
+from CNN_Manual.utils.layers import ReLU
+from CNN_Manual.utils.plots import draw_feature_maps
+from common import cli
+from common.device import select_device
+from common.evaluation import find_trained, load_best
+
+FOLDER = Path(__file__).resolve().parent
+TAKES = "about two minutes on 2 cores; one without network and data"
+
+
+@torch.no_grad()
+def main(argv=None):
+    args = make_parser(__doc__, "each picture and what the filters see in it").parse_args(argv)
+    device = select_device(args.device)
+    run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
+    files = existing(args.pictures)
+    data = load_pictures(files, config.dataset, known_classes(run_dir)).to(device)
+    model = build_model(config, data).to(device=device)
+    load_best(model, run_dir)
+
+    logits = torch.cat([model(images) for images, _ in data.in_order()])
+    captions = print_best(files, logits, data.classes, args.top)
+    for n, caption in enumerate(captions if args.output else []):
+        path = Path(args.output)
+        if len(files) > 1:  # one for each: maps-1.png, maps-2.png …
+            path = path.with_name(f"{path.stem}-{n + 1}{path.suffix}")
+        model(data.inputs[n : n + 1])  # leaves each ReLU's output in `y`
+        stages = [layer.y[0] for layer in model.features.layers if isinstance(layer, ReLU)]
+        draw_feature_maps(path, data.inputs[n, 0], stages, caption)
+        print(f"picture in {path}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,54 @@
+"""What a trained network makes of your pictures: `python MLP_Manual/predict.py photo.jpg`."""
+
+from pathlib import Path
+
+if not __package__:  # started by its path
+    import start  # noqa: F401
+
+import torch
+
+from common import cli, folders
+from common.device import select_device
+from common.errors import UserError
+from common.evaluation import find_trained, load_best
+from common.plots import draw_images
+from MLP_Manual.dataset import load_pictures, mnist
+from MLP_Manual.train import build_model
+from MLP_Manual.train import make_parser as train_parser
+from MLP_Manual.utils.answers import existing, known_classes, make_parser, print_best
+
+FOLDER = Path(__file__).resolve().parent
+TAKES = "some minutes on 2 cores; half a minute without network and data"
+
+
+def latest() -> str | None:
+    """The latest run of pictures, not of points; None where there is none."""
+    runs = [run for run in folders.numbered(FOLDER / "runs") if (run / "best.safetensors").exists()]
+    fitting = [run for run in runs if folders.read_config(run)["dataset"] in mnist.CLASSES]
+    return str(max(fitting, key=folders.number)) if fitting else None
+
+
+@torch.no_grad()
+def main(argv=None):
+    args = make_parser(__doc__, "the pictures as the network gets them").parse_args(argv)
+    device = select_device(args.device)
+    args.run_dir = args.run_dir or latest()
+    run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
+    if config.dataset not in mnist.CLASSES:
+        again = f"`python {FOLDER.name}/train.py` ({TAKES})"
+        raise UserError(f"{run_dir} has learned points, no pictures: train another with {again}")
+    files = existing(args.pictures)
+    data = load_pictures(files, config.dataset, known_classes(run_dir)).to(device)
+    model = build_model(config, data).to(device=device)
+    load_best(model, run_dir)
+
+    logits = torch.cat([model(inputs) for inputs, _ in data.in_order()])
+    captions = print_best(files, logits, data.classes, args.top)
+    if args.output:
+        pictures, title = data.inputs.view(-1, 28, 28), f"as {config.dataset} shows them"
+        draw_images(Path(args.output), pictures, captions, title, columns=4)
+        print(f"picture in {args.output}")
+
+
+if __name__ == "__main__":
+    cli.entry(main)

@@ -1,0 +1,48 @@
+"""predict.py's flags, the classes that a run knows, and a network's answers as a table."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from common import checkpoint, cli
+from common.errors import UserError, printable
+
+
+def make_parser(description: str, drawn: str) -> cli.Parser:
+    parser = cli.Parser(description)
+    add = parser.add_argument
+    add("pictures", nargs="+", metavar="FILE", help="pictures: PNG, JPEG, GIF, WebP, TIFF …")
+    add("--run-dir", help="the run whose network answers (default: the latest)")
+    add("--top", type=cli.positive_int, default=3, help="so many classes, the likeliest first")
+    add("--output", metavar="FILE", help=f"draw {drawn}, as a PNG file")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    return parser
+
+
+def existing(names: list[str]) -> list[Path]:
+    """The files of these names. Raises UserError for one that is not there."""
+    for name in names:
+        try:
+            with open(name, "rb"):
+                pass
+        except (OSError, ValueError) as error:
+            raise UserError(f"{name}: {getattr(error, 'strerror', error)}") from None
+    return [Path(name) for name in names]
+
+
+def known_classes(run_dir: Path) -> list[str]:
+    """What the network of a run tells apart."""
+    return checkpoint.load(run_dir / "best.safetensors", "data")["data"]["classes"]
+
+
+def print_best(names: list[Path], logits: Tensor, classes: list[str], most: int) -> list[str]:
+    """The likeliest classes of each picture, by its logits (N, K). Gives a caption for each."""
+    captions = []
+    for name, row in zip(names, logits.float().cpu(), strict=True):
+        probabilities, labels = (row - row.logsumexp(0)).exp().topk(min(most, len(classes)))
+        print(printable(name))
+        for place, (probability, label) in enumerate(zip(probabilities, labels, strict=True)):
+            star = "" if place else "  * the likeliest"
+            print(f"{printable(classes[label]):>14}  {100 * probability:6.2f} %{star}")
+        captions.append(f"{name.name}: {classes[labels[0]]} ({probabilities[0]:.0%})")
+    return captions
