@@ -10,7 +10,7 @@ import torch
 from CNN_Manual.dataset import load_pictures
 from CNN_Manual.train import build_model
 from CNN_Manual.train import make_parser as train_parser
-from CNN_Manual.utils.answers import existing, known_classes, make_parser, print_best
+from CNN_Manual.utils.answers import answer_parser, existing, known_classes, print_best
 from CNN_Manual.utils.layers import ReLU
 from CNN_Manual.utils.plots import draw_feature_maps
 from common import cli
@@ -23,7 +23,7 @@ TAKES = "about two minutes on 2 cores; one without network and data"
 
 @torch.no_grad()
 def main(argv=None):
-    args = make_parser(__doc__, "each picture and what the filters see in it").parse_args(argv)
+    args = answer_parser(__doc__, "each picture and what the filters see in it").parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
     files = existing(args.pictures)

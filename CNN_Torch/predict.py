@@ -11,7 +11,7 @@ from torch import nn
 from CNN_Torch.dataset import load_pictures
 from CNN_Torch.train import build_model, predict
 from CNN_Torch.train import make_parser as train_parser
-from CNN_Torch.utils.answers import existing, known_classes, make_parser, print_best
+from CNN_Torch.utils.answers import answer_parser, existing, known_classes, print_best
 from CNN_Torch.utils.plots import draw_feature_maps
 from common import cli
 from common.device import select_device
@@ -23,7 +23,7 @@ TAKES = "about a minute on 2 cores; half of one without network and data"
 
 @torch.no_grad()
 def main(argv=None):
-    args = make_parser(__doc__, "each picture and what the filters see in it").parse_args(argv)
+    args = answer_parser(__doc__, "each picture and what the filters see in it").parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
     files = existing(args.pictures)

@@ -15,7 +15,7 @@ from common.plots import draw_images
 from MLP_Torch.dataset import load_pictures, mnist
 from MLP_Torch.train import build_model
 from MLP_Torch.train import make_parser as train_parser
-from MLP_Torch.utils.answers import existing, known_classes, make_parser, print_best
+from MLP_Torch.utils.answers import answer_parser, existing, known_classes, print_best
 
 FOLDER = Path(__file__).resolve().parent
 TAKES = "some minutes on 2 cores; half a minute without network and data"
@@ -30,7 +30,7 @@ def latest() -> str | None:
 
 @torch.no_grad()
 def main(argv=None):
-    args = make_parser(__doc__, "the pictures as the network gets them").parse_args(argv)
+    args = answer_parser(__doc__, "the pictures as the network gets them").parse_args(argv)
     device = select_device(args.device)
     args.run_dir = args.run_dir or latest()
     run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)

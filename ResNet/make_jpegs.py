@@ -1,4 +1,4 @@
-"""CIFAR-10's official archive as a folder of JPEG files: `python ResNet/make_jpegs.py PLACE`.
+"""CIFAR-10's official archive as a folder of JPEG files, made at the PLACE that is named.
 
 The archive (cifar-10-python.tar.gz) is looked up or downloaded as `--dataset cifar10` does. Images
 become PLACE/train/<class>/NNNN.jpg and PLACE/test/<class>/NNNN.jpg, numbered within their class in

@@ -12,7 +12,7 @@ from ResNet.dataset import load_pictures
 from ResNet.dataset.normalize import Normalize, to_float
 from ResNet.train import build_model
 from ResNet.train import make_parser as train_parser
-from ResNet.utils.answers import existing, known_classes, make_parser, print_best
+from ResNet.utils.answers import answer_parser, existing, known_classes, print_best
 from ResNet.utils.gradcam import grad_cam
 from ResNet.utils.overlays import draw_overlays
 from ResNet.utils.predict import predict_all
@@ -22,7 +22,7 @@ TAKES = "about ten minutes on 2 cores; one without network and data"
 
 
 def main(argv=None):
-    parser = make_parser(__doc__, "what spoke for each answer (Grad-CAM)")
+    parser = answer_parser(__doc__, "what spoke for each answer (Grad-CAM)")
     parser.add_argument(
         "--data-dir", type=cli.place, help="where a run's own folder of images lies"
     )

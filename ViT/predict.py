@@ -11,7 +11,7 @@ from common.evaluation import find_trained, load_best
 from ViT.dataset import load_pictures
 from ViT.dataset.normalize import Normalize, to_float
 from ViT.train import make_parser as train_parser
-from ViT.utils.answers import existing, known_classes, make_parser, print_best
+from ViT.utils.answers import answer_parser, existing, known_classes, print_best
 from ViT.utils.build import build_model
 from ViT.utils.overlays import draw_overlays
 from ViT.utils.predict import predict_all
@@ -22,7 +22,7 @@ TAKES = "about ten minutes on 2 cores; two or three without network and data"
 
 
 def main(argv=None):
-    parser = make_parser(__doc__, "what went into each answer (attention rollout)")
+    parser = answer_parser(__doc__, "what went into each answer (attention rollout)")
     parser.add_argument(
         "--data-dir", type=cli.place, help="where a run's own folder of images lies"
     )

@@ -8,13 +8,10 @@ from common.checkpoint import check_classes
 from common.errors import UserError, reading
 
 
-def find_trained(
-    folder: Path, args: Namespace, parser, takes: str = "", **wanted
-) -> tuple[Path, Namespace]:
+def find_trained(folder: Path, args: Namespace, parser, takes: str = "", **wanted) -> tuple:
     """The run that `args` name (default: the latest with the flags `wanted`), and the flags that it
     was trained with, by train.py's `parser`; --data-dir may differ from the run's. Without a run,
-    the error says how long it `takes` to train one.
-    """
+    the error says how long it `takes` to train one."""
     takes = f" ({takes})" if takes else ""
     run_dir = folders.find_run(folder / "runs", args.run_dir, "best.safetensors", takes, **wanted)
     config = Namespace(**folders.read_flags(run_dir, "best.safetensors", folder, parser))

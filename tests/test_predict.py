@@ -243,7 +243,7 @@ def test_images_are_answered_as_the_test_split_is(folder, coloured, tmp_path, ca
     assert (result.code, result.err) == (0, "") and f"picture in {output}" in result.out
     assert Image.open(output).size > (300, 300)
 
-    args, parser = Namespace(run_dir=coloured / folder), script(folder).make_parser()
+    args, parser = Namespace(run_dir=str(coloured / folder)), script(folder).make_parser()
     run_dir, config = module.find_trained(module.FOLDER, args, parser)
     model = module.build_model(config, split)
     module.load_best(model, run_dir)

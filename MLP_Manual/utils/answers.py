@@ -8,7 +8,7 @@ from common import checkpoint, cli
 from common.errors import UserError, printable
 
 
-def make_parser(description: str, drawn: str) -> cli.Parser:
+def answer_parser(description: str, drawn: str) -> cli.Parser:
     parser = cli.Parser(description)
     add = parser.add_argument
     add("pictures", nargs="+", metavar="FILE", help="pictures: PNG, JPEG, GIF, WebP, TIFF …")
