@@ -21,9 +21,8 @@ from tests.running import FOLDERS
 READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
 PAGES = [*READMES, ROOT / "CONTRIBUTING.md"]
 MAX_WORDS = 2_200
-TO_BE_REWRITTEN = [  # still to be put into plain English: no limit yet, and formulas in Unicode
-    "ResNet", "ViT", "Transformer_Manual", "Transformer_Torch", "VAE", "GAN",
-]  # fmt: skip
+# still to be put into plain English and LaTeX; VAE has all that, but is too long
+TO_BE_REWRITTEN = ["ViT", "Transformer_Torch", "VAE"]
 REWRITTEN = [folder for folder in FOLDERS if folder not in TO_BE_REWRITTEN]
 
 FENCE = re.compile(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
