@@ -137,7 +137,7 @@ def table(out: str) -> dict[str, list[tuple[str, float]]]:
     """The answers by the file's name: (class, percent)."""
     found, name = {}, None
     for line in out.splitlines():
-        row = re.fullmatch(r" +(.+?) +([\d.]+) %(  \* the likeliest)?", line)
+        row = re.fullmatch(r" *(.+?) +([\d.]+) %(  \* the likeliest)?", line)
         if row:
             found[name].append((row[1], float(row[2])))
             assert bool(row[3]) == (len(found[name]) == 1)
