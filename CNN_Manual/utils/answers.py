@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from common import checkpoint, cli
-from common.errors import UserError, printable
+from common.errors import UserError, printable, reading
 
 
 def answer_parser(description: str, drawn: str) -> cli.Parser:
@@ -32,7 +32,9 @@ def existing(names: list[str]) -> list[Path]:
 
 def known_classes(run_dir: Path) -> list[str]:
     """What the network of a run tells apart."""
-    return checkpoint.load(run_dir / "best.safetensors", "data")["data"]["classes"]
+    path = run_dir / "best.safetensors"
+    with reading(path):
+        return list(map(str, checkpoint.load(path, "data")["data"]["classes"]))
 
 
 def print_best(names: list[Path], logits: Tensor, classes: list[str], most: int) -> list[str]:
