@@ -460,6 +460,15 @@ def test_csv_files_are_read(tmp_path):
     assert list(csv_files.load_test(str(tmp_path)).checksums) == ["test.csv"]
 
 
+@pytest.mark.parametrize("make", ["mkdir", "mkfifo", "symlink"])
+def test_validation_that_is_no_file_is_one_line(make, tmp_path):
+    write_csv(tmp_path, "train.csv", GOOD)
+    arguments = ["nowhere"] if make == "symlink" else []
+    getattr(os, make)(*arguments, tmp_path / "val.csv")
+    with user_error(tmp_path / "val.csv", "no file"):
+        csv_files.load_training(str(tmp_path))
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", *MARKED, "utf-16-le-bom", "crlf"])
 def test_encodings_of_csv_files(encoding, tmp_path):
     content = GOOD.replace("Fine", "Très bien 好")
