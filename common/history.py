@@ -75,9 +75,9 @@ def to_csv(history: list[dict]) -> str:
 def progress(state: dict, *names: str) -> dict:
     """What a checkpoint says under these names. Raises an error where it contradicts itself."""
     rows, stands = state["history"], [state[name] for name in ("epoch", "step", "batch")]
-    numbers = [v for row in rows if best_row(rows) for k, v in row.items() if k != "dataset"]
+    numbers = [row[k] for row in rows for k in row.keys() - {"dataset"} | {"seconds", "train_loss"}]
     total = sum([*numbers, *stands, *state["train_loss"], state["lr"], state["seconds"]])
-    every_epoch = [row["epoch"] for row in rows] == list(range(1, stands[0] + 1))
-    if not every_epoch or not math.isfinite(total) or min(stands) < 0:
+    epochs = [row["epoch"] for row in rows if best_row(rows)]
+    if epochs != list(range(1, stands[0] + 1)) or not math.isfinite(total) or min(stands) < 0:
         raise ValueError("its history is not one of finite numbers, an epoch a row")
     return {name: state[name] for name in names}

@@ -201,6 +201,8 @@ WRONG = {
 }
 WRONG_PROGRESS = {  # what train.py alone looks at
     "no epoch in the history": lambda state: {**state, "history": []},
+    "a history without time": lambda state: without(state, "seconds"),
+    "a history without loss": lambda state: without(state, "train_loss"),
     "another history": lambda state: {**state, "history": [3]},
     "text in the history": lambda state: {**state, "history": [{**state["history"][0], "lr": "x"}]},
     "no history": lambda state: {k: v for k, v in state.items() if k != "history"},
@@ -212,6 +214,12 @@ WRONG_PROGRESS = {  # what train.py alone looks at
     "no random state": lambda state: {**state, "random": None},
     "no mean loss": lambda state: {**state, "train_loss": ["x"]},
 }
+
+
+def without(state, key: str):
+    """The state with a number less in the history."""
+    rows = [{k: v for k, v in row.items() if k != key} for row in state["history"]]
+    return {**state, "history": rows}
 
 
 def with_nan(state):
@@ -240,6 +248,7 @@ def test_a_whole_checkpoint_with_wrong_content_is_one_line(folder, runs, tmp_pat
         cases |= {f"no {n}": lambda s, n=n: {k: v for k, v in s.items() if k != n} for n in own}
         cases |= {f"{n} {{}}": lambda s, n=n: {**s, n: {}} for n in own}
         cases |= {f"{n} 3": lambda s, n=n: {**s, n: 3} for n in own}
+        cases |= {f"{n} []": lambda s, n=n: {**s, n: {k: [] for k in s[n]}} for n in own}
         for case, change in cases.items():
             checkpoint.save(file, change(whole))
             for command, argv in commands:

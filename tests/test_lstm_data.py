@@ -1,13 +1,15 @@
 """LSTM/dataset/: reviews from an archive or a folder, and their cache; CSV files; sentences."""
 
+import gzip
 import io
+import os
 import shutil
 import tarfile
 
 import pytest
 import torch
 
-from common import data
+from common import checkpoint, data
 from LSTM.dataset import cache, csv_files, imdb, load_training, templates, texts
 from LSTM.dataset.texts import Corpus, Encoding, Texts, split_off
 from LSTM.dataset.words import basic_english
@@ -209,6 +211,25 @@ def test_something_that_is_no_archive_is_refused(place, folder):
         imdb.load("train", folder, str(place))
 
 
+def test_headers_inside_headers_are_refused(place, folder):
+    """Each says that the name of the next one is a long one, and the next one is such a header."""
+    head = tarfile.TarInfo("././@LongLink")
+    head.type, head.size = tarfile.GNUTYPE_LONGNAME, 4
+    member = head.tobuf(tarfile.GNU_FORMAT) + b"name".ljust(512, b"\0")
+    (place / imdb.ARCHIVE).write_bytes(gzip.compress(member * 5_000, 1))
+    with user_error(place / imdb.ARCHIVE, "damaged", "download again"):
+        imdb.load("train", folder, str(place))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+def test_a_review_that_is_a_pipe_is_one_line(tmp_path, folder):
+    path = tmp_path / "aclImdb" / "train" / "neg" / "3_1.txt"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with user_error(path, "no file"):
+        imdb.load("train", folder, str(tmp_path))
+
+
 # ---- the cache ----
 
 
@@ -234,6 +255,24 @@ def test_the_second_time_nothing_is_tokenised(place, folder, monkeypatch):
     monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)  # other words by another tokenizer
     imdb.load("train", folder, str(place))
     assert len(reads) == 2 and list(place.glob("imdb-train-*")) == [kept]
+
+
+WRONG = {
+    "words": [torch.tensor([9_999] * 40), torch.zeros(3).int(), 3, None],
+    "lengths": [torch.tensor([-1, 1]), torch.ones(2, 2), "x"], "labels": [torch.zeros(1), []],
+    "tokens": [1, torch.ones(3), torch.tensor([255], dtype=torch.uint8)], "classes": [...],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_cache_with_the_right_key_and_wrong_content_is_made_anew(name, place, folder):
+    whole = as_dict(imdb.load("train", folder, str(place)))
+    (path,) = place.glob("imdb-train-*.safetensors")
+    state = checkpoint.load(path)
+    for value in WRONG[name]:
+        changed = {k: v for k, v in {**state, name: value}.items() if v is not ...}
+        checkpoint.save(path, changed)
+        assert as_dict(imdb.load("train", folder, str(place))) == whole
 
 
 def test_other_content_is_tokenised_anew(place, folder):
@@ -419,6 +458,15 @@ def test_csv_files_are_read(tmp_path):
     write_csv(tmp_path, "test.csv", 'Text , LABEL\n"two\nlines, ""quoted""", bad \n\n')
     assert as_dict(csv_files.load_test(str(tmp_path))) == {"two lines , quoted": 0}
     assert list(csv_files.load_test(str(tmp_path)).checksums) == ["test.csv"]
+
+
+@pytest.mark.parametrize("make", ["mkdir", "mkfifo", "symlink"])
+def test_validation_that_is_no_file_is_one_line(make, tmp_path):
+    write_csv(tmp_path, "train.csv", GOOD)
+    arguments = ["nowhere"] if make == "symlink" else []
+    getattr(os, make)(*arguments, tmp_path / "val.csv")
+    with user_error(tmp_path / "val.csv", "no file"):
+        csv_files.load_training(str(tmp_path))
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", *MARKED, "utf-16-le-bom", "crlf"])

@@ -7,7 +7,7 @@ import numpy
 import torch
 
 from common import checkpoint, distributed
-from common.errors import UserError
+from common.errors import UserError, reading
 
 from .ragged import Ragged
 from .texts import Corpus
@@ -17,17 +17,18 @@ VERSION = 1  # of the reader and the tokenizer: another one makes other words of
 
 def load(path: Path, key: str) -> Corpus | None:
     """What `save` wrote for the data of this checksum; None if that is absent or damaged."""
-    try:
-        if not path.is_file():
-            return None
-        state = checkpoint.load(path)
-        if (state["key"], state["version"]) != (key, VERSION):
-            return None
-        tokens = state["tokens"].numpy().tobytes().decode().split("\n")
-        words = Ragged.of(state["words"], state["lengths"])
-        return Corpus(words, tokens, state["labels"], state["classes"], state["checksums"])
-    except (UserError, KeyError, TypeError, ValueError):
+    if not path.is_file():
         return None
+    with suppress(UserError), reading(path):
+        state = checkpoint.load(path)
+        tokens = state["tokens"].numpy().tobytes().decode().split("\n")
+        words, lengths, labels = state["words"], state["lengths"], state["labels"]
+        known = bool(((words >= 0) & (words < len(tokens))).all())
+        whole = lengths.sum() == len(words) and len(labels) == len(lengths) and min(lengths) >= 0
+        if (state["key"], state["version"]) == (key, VERSION) and known and whole:
+            words = Ragged.of(words, lengths)
+            return Corpus(words, tokens, labels, state["classes"], state["checksums"])
+    return None
 
 
 def save(path: Path, key: str, corpus: Corpus) -> None:

@@ -93,7 +93,9 @@ def load_training(data_dir: str | None) -> tuple[Corpus, Corpus]:
     train = load(path)
     check_choice(train, path)
     validation = path.with_name("val.csv")
-    if validation.is_file():
+    if os.path.lexists(validation):
+        if not validation.is_file():  # but a folder, a pipe, a link to nothing
+            raise UserError(f"{validation} is no file: remove it, or put the texts there")
         return train, load(validation, train.classes)
     check_copies(train, path)
     different = int(train.groups().max()) + 1

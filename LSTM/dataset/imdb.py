@@ -20,6 +20,9 @@ MD5 = "7c2ac02c03563afcf9b574c7e56c153a"
 CLASSES = ["negative", "positive"]
 PER_CLASS, VALIDATION_SIZE = 12_500, 2_500
 LARGEST = 1024**2  # bytes of a review; the longest known has 14 thousand
+DAMAGE = (  # what a bad archive raises; headers inside headers, one of Python's RuntimeErrors
+    tarfile.TarError, EOFError, OSError, zlib.error, ValueError, OverflowError, RuntimeError,
+)  # fmt: skip
 REVIEW = re.compile(r"(?:\./)?aclImdb/(train|test)/(neg|pos)/(\d+)_(\d+)\.txt")  # number_rating
 
 
@@ -96,6 +99,8 @@ def read_folder(source: Path, split: str) -> dict[tuple, bytes]:
         try:
             for path in (source / split / kind).iterdir():
                 match = REVIEW.fullmatch(f"{NAME}/{split}/{kind}/{path.name}")
+                if match and not path.is_file():  # a pipe, of which reading would never end
+                    raise UserError(f"{path} is no file: remove it")
                 if match:
                     reviews[kind, int(match[3]), int(match[4])] = path.read_bytes()
         except OSError as error:
@@ -123,7 +128,7 @@ def read_archive(source: Path, split: str) -> dict[tuple, bytes]:
                 reviews[key] = archive.extractfile(member).read()
             while archive.fileobj.read(2**20):  # to its end, where the checksum is compared
                 pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError) as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{source} is damaged ({reason}): delete it and download again") from None
     return dict(sorted(reviews.items()))

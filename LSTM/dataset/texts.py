@@ -17,7 +17,7 @@ from common.errors import UserError
 
 from .buckets import bucketed
 from .ragged import Ragged
-from .words import basic_english, build_vocabulary, make_vocabulary
+from .words import PAD, UNKNOWN, basic_english, build_vocabulary, make_vocabulary
 
 
 def number_words(texts: Iterable[str]) -> tuple[Tensor, Tensor, list[str]]:
@@ -124,8 +124,11 @@ class Encoding:
 
     @classmethod
     def of(cls, state: dict) -> "Encoding":
-        """As a checkpoint holds it."""
-        return cls(make_vocabulary(state["tokens"]), state["classes"])
+        """As a checkpoint holds it. Raises ValueError for what is none."""
+        tokens, classes = state["tokens"], state["classes"]
+        if tokens[:2] != [PAD, UNKNOWN] or not all(isinstance(w, str) for w in [*tokens, *classes]):
+            raise ValueError("its vocabulary is not one of words")
+        return cls(make_vocabulary(tokens), classes)
 
     def load_state_dict(self, state: dict) -> None:
         """A run goes on with the words it began with. Raises ValueError for others."""

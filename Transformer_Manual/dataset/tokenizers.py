@@ -56,6 +56,8 @@ class Characters(Tokenizer):
 
     @classmethod
     def of(cls, state: dict) -> "Characters":
+        if not isinstance(state["characters"], str):
+            raise ValueError("its vocabulary is not one of characters")
         return cls(state["characters"])
 
     def __len__(self) -> int:
@@ -104,7 +106,10 @@ class Words(Tokenizer):
 
     @classmethod
     def of(cls, state: dict) -> "Words":
-        return cls(words.make_vocabulary(state["words"]))
+        known = state["words"]
+        if tuple(known[: len(SPECIALS)]) != SPECIALS or not all(isinstance(w, str) for w in known):
+            raise ValueError("its vocabulary is not one of words")
+        return cls(words.make_vocabulary(known))
 
     def __len__(self) -> int:
         return len(self.vocabulary)

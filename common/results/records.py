@@ -73,7 +73,7 @@ def write(
     if path.is_file():
         try:
             previous = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path} is damaged ({error}): restore it from git") from None
         known = previous.get("hyperparameters", {})
         for flag in hyperparameters.keys() - known.keys() - set(config["given"]):
