@@ -21,9 +21,6 @@ from tests.running import FOLDERS
 READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
 PAGES = [*READMES, ROOT / "CONTRIBUTING.md"]
 MAX_WORDS = 2_200
-# still to be put into plain English and LaTeX; VAE has all that, but is too long
-TO_BE_REWRITTEN = ["ViT", "Transformer_Torch", "VAE"]
-REWRITTEN = [folder for folder in FOLDERS if folder not in TO_BE_REWRITTEN]
 
 FENCE = re.compile(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
 DISPLAY = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
@@ -148,7 +145,7 @@ def letters(formula: str) -> set[str]:
     return greek | {f"*{letter}" for letter in bold} | set(re.findall(r"[A-Za-z]", formula))
 
 
-@pytest.mark.parametrize("folder", REWRITTEN)
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_the_maths_begin_with_a_table_of_symbols(folder):
     """It has every letter of the formulas below, and none twice."""
     section = maths(folder)
@@ -171,7 +168,7 @@ def test_letters_of_a_formula():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", REWRITTEN)
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_formulas_are_not_typed_in_unicode(folder):
     """Shapes such as (N, C, H, W) and plain products of numbers may be."""
     _, _, rest = split((ROOT / folder / "README.md").read_text(encoding="utf-8"))
@@ -241,7 +238,7 @@ def words_of_prose(text: str) -> int:
     return len(re.findall(r"[^\W\d_][\w'’-]*", rest))
 
 
-@pytest.mark.parametrize("folder", REWRITTEN)
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_a_lesson_is_read_in_twenty_minutes(folder):
     words = words_of_prose((ROOT / folder / "README.md").read_text(encoding="utf-8"))
     assert 200 < words <= MAX_WORDS
