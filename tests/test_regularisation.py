@@ -150,7 +150,7 @@ def test_training_accuracy_is_of_the_same_images_without_regularisation(flags, m
     assert [images for _, images, _ in rows(path)] == [40, 200]
 
 
-@pytest.mark.parametrize("after", [0, 1, 23])
+@pytest.mark.parametrize("after", [0, 23])
 def test_a_killed_study_goes_on_and_does_nothing_twice(after, flags, monkeypatch, capsys):
     argv, path = flags
     run, begun = study.run, []
@@ -222,7 +222,7 @@ def test_the_readmes_table_is_made_of_the_rows(flags, tmp_path, monkeypatch, cap
             for s in ("training", "validation")
         )
         cells += [f"{training.mean():.1f}", f"{validation.mean():.1f} ± {validation.std():.1f}"]
-        cells += [f"{training.mean() - validation.mean():.1f}"]
+        cells += [f"{(training - validation).mean():.1f}"]
     assert f"| mixup | {' | '.join(cells)} |" in text
     assert "`python CNN_Torch/regularisation.py --dataset mnist --steps 10`" in text
     assert table(tmp_path / "none.json") == "Nothing recorded yet."

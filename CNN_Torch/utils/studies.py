@@ -24,8 +24,11 @@ def load_study(path: Path, settings: dict) -> dict:
 
 def open_store(name: str, store: Path):
     """The Optuna study of this name in an SQLite file, which is made where there is none."""
-    import optuna  # slow to import
-    from sqlalchemy.exc import DatabaseError
+    try:
+        import optuna  # slow to import
+        from sqlalchemy.exc import DatabaseError
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is missing: pip install -r requirements.txt") from None
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
