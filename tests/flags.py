@@ -17,6 +17,7 @@ TESTS = Path(__file__).resolve().parent
 PREDICTORS = [f"{folder}/predict.py" for folder in (*MLPS, *CNNS, "ResNet", "ViT")]
 TOOLS = [  # the other scripts
     *PREDICTORS,
+    "CNN_Torch/lr_range.py", "CNN_Torch/regularisation.py", "CNN_Torch/tune.py",
     "CNN_Manual/profile_step.py", "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py",
     "MLP_Manual/optimizers.py", "MLP_Torch/signals.py", "RNN_Manual/echo.py",
     "RNN_Manual/generate.py", "ResNet/depth.py", "ResNet/make_jpegs.py", "ResNet/profile_step.py",
@@ -168,6 +169,9 @@ WRITTEN = {
     name: "test_transformer_scripts.py::test_same_seed_writes_the_same_text"
     for name in ("--prompt", "--temperature", "--top-k", "--top-p", "--seed", "--run-dir")
 } | {"--length": "test_flags.py::test_a_text_is_as_long_as_asked_for", "--device": DEVICE}
+REGULARISED = "test_regularisation.py::test_a_killed_study_goes_on_and_does_nothing_twice"
+SEARCHED = "test_tune.py::test_two_workers_on_one_store_lose_nothing"
+RANGED = "test_tune.py::test_a_killed_range_test_goes_on"
 STUDY = "test_modern_transformer.py::test_a_killed_study_goes_on_and_does_nothing_twice"
 SMALL_STUDY = {
     "--seeds": "test_small_studies.py::test_a_killed_study_goes_on_and_does_nothing_twice",
@@ -228,6 +232,25 @@ OF_SCRIPT = {
     "Transformer_Torch/translate.py": TRANSLATOR,
     "Transformer_Manual/translate.py": TRANSLATOR,
     "Transformer_Torch/generate.py": WRITTEN,
+    "CNN_Torch/regularisation.py": {
+        **dict.fromkeys(("--dataset", "--data-dir", "--steps", "--seeds", "--output"), REGULARISED),
+        "--quick": "test_regularisation.py::test_quick_study_shows_every_technique",
+        "--device": DEVICE,
+    },
+    "CNN_Torch/tune.py": {
+        **dict.fromkeys((
+            "--dataset", "--data-dir", "--images", "--epochs", "--budget", "--jobs", "--seeds",
+            "--output",
+        ), SEARCHED),
+        "--quick": "test_tune.py::test_quick_search_shows_both_and_the_recipe_by_hand",
+        "--device": DEVICE,
+    },
+    "CNN_Torch/lr_range.py": {
+        **dict.fromkeys(("--low", "--high"), "test_tune.py::test_a_range_that_is_none_is_one_line"),
+        **dict.fromkeys(("--dataset", "--data-dir", "--steps", "--seeds", "--output"), RANGED),
+        "--quick": "test_tune.py::test_the_picture_marks_the_rate_that_the_search_found",
+        "--device": DEVICE,
+    },
     "Transformer_Torch/parts.py": {
         **dict.fromkeys(("--dataset", "--data-dir", "--seconds", "--seeds", "--output"), STUDY),
         "--lr": "test_modern_transformer.py::test_rows_of_other_flags_are_refused",
