@@ -37,7 +37,14 @@ FOLDER = Path(__file__).resolve().parent
 RECORD = FOLDER / "results" / "compare_tune.json"
 SAMPLERS = ("tpe", "random")
 NEW_SEED = 100  # the first seed of the comparison: no search and no record has had it
-QUICK = {"epochs": 2, "budget": 8, "images": 400, "seeds": 2, "channels": [4, 8], "hidden_size": 16}
+QUICK = {
+    "epochs": 2,
+    "budget": 24,
+    "images": 400,
+    "seeds": 2,
+    "channels": [4, 8],
+    "hidden_size": 16,
+}
 
 
 def suggest(trial) -> dict:

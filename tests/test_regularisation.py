@@ -218,8 +218,11 @@ def test_the_readmes_table_is_made_of_the_rows(flags, tmp_path, monkeypatch, cap
     cells = []
     for images in (40, 200):
         training, validation = (
-            torch.tensor([100 * r[s]["accuracy"] for r in found if r["images"] == images]).double()
-            for s in ("training", "validation")
+            torch.tensor(values, dtype=torch.float64)
+            for values in (
+                [100 * r[split]["accuracy"] for r in found if r["images"] == images]
+                for split in ("training", "validation")
+            )
         )
         cells += [f"{training.mean():.1f}", f"{validation.mean():.1f} ± {validation.std():.1f}"]
         cells += [f"{(training - validation).mean():.1f}"]

@@ -229,7 +229,7 @@ def test_optuna_is_imported_where_it_is_needed_alone():
 @pytest.mark.smoke
 @pytest.mark.pictures
 def test_quick_search_shows_both_and_the_recipe_by_hand(tmp_path, monkeypatch, capsys):
-    small = {"images": 60, "channels": [2], "hidden_size": 0, "seeds": 1}
+    small = {"images": 60, "budget": 4, "channels": [2], "hidden_size": 0, "seeds": 1}
     monkeypatch.setattr(tune, "QUICK", {**tune.QUICK, **small})
     path = tmp_path / "quick.json"
     result = call(capsys, tune.main, "--quick", "--output", path)
