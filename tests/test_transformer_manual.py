@@ -624,7 +624,7 @@ def test_logits_are_not_written_over_by_the_next_step():
     "arguments, parts",
     [
         (dict(embed_dim=10, num_heads=4), ["10", "4 equal heads"]),
-        (dict(positions="rotary"), ["rotary", "sinusoidal"]),
+        (dict(positions="relative"), ["relative", "sinusoidal"]),
         (dict(activation="swish"), ["swish", "gelu"]),
     ],
 )

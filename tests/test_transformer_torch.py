@@ -202,7 +202,7 @@ def test_attention_is_the_fused_one_and_nobody_warns(monkeypatch):
         (Transformer, dict(num_heads=5), "width of 12 cannot be split into 5"),
         (LanguageModel, dict(num_heads=5), "width of 12 cannot be split into 5"),
         (Transformer, dict(activation="swish"), "'swish' is none of relu, gelu"),
-        (LanguageModel, dict(positions="rotary"), "'rotary' is none of sinusoidal, learned"),
+        (LanguageModel, dict(positions="relative"), "'relative' is none of sinusoidal, learned"),
     ],
 )
 def test_unusable_arguments_are_named(network, arguments, part):

@@ -296,7 +296,7 @@ class Conv2d(Layer):
         grad_weight = weight.new_zeros(*weight.shape[:2], C, O)
         grad_phases = torch.zeros_like(phases) if self.needs_grad_input else None
         for tap, phase, outputs, inputs in self.taps():
-            torch.mm(phases[phase][inputs].T, g[outputs], out=grad_weight[tap])
+            grad_weight[tap].addmm_(phases[phase][inputs].T, g[outputs])
             if grad_phases is not None:
                 grad_phases[phase][inputs].addmm_(g[outputs], weight[tap])  # (…, O) (O, C)
         self.grad_weight = grad_weight.permute(3, 2, 0, 1).contiguous()

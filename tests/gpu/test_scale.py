@@ -12,8 +12,8 @@ from tests.running import FOLDERS, assert_one_line, call, history, script, small
 
 pytestmark = pytest.mark.gpu
 
-BFLOAT16 = ["CNN_Torch", "GAN", "LSTM", "ResNet", "Transformer_Manual", "Transformer_Torch", "VAE",
-            "ViT"]  # fmt: skip
+BFLOAT16 = ["CNN_Manual", "CNN_Torch", "GAN", "LSTM", "ResNet", "Transformer_Manual",
+            "Transformer_Torch", "VAE", "ViT"]  # fmt: skip
 FLOAT16 = ["CNN_Torch", "LSTM", "ResNet", "Transformer_Torch", "ViT"]
 COMPILED = [
     ("CNN_Torch", []), ("MLP_Torch", []), ("ResNet", []), ("Transformer_Torch", []), ("ViT", []),
@@ -21,7 +21,7 @@ COMPILED = [
 ]  # fmt: skip
 # without dropout, which another precision and a compiled network draw in another way, and with
 # steps so small that rounding does not grow
-STEADY = {"CNN_Torch": ["--dropout", 0, "--lr", 1e-3]}
+STEADY = dict.fromkeys(("CNN_Manual", "CNN_Torch"), ["--dropout", 0, "--lr", 1e-3])
 DISTRIBUTED = {"LSTM": [], "ResNet": ["--sync-batch-norm"], "Transformer_Torch": [], "ViT": []}
 
 
