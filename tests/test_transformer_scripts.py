@@ -58,6 +58,13 @@ def answer(line: str) -> str:
     return " ".join(WORDS[word] for word in line.split())
 
 
+FILES = [
+    "--dataset", "files", "--tokenizer", "word", "--max-length", 16, "--batch-size", 128,
+    "--lr", 0.01, "--embed-dim", 32, "--num-layers", 1, "--feedforward-dim", 32, "--dropout", 0,
+    "--label-smoothing", 0, "--warmup", 1, "--epochs", 1,
+]  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def translator(tmp_path_factory):
     """A run that has learned to translate word by word, from two files."""
@@ -65,10 +72,8 @@ def translator(tmp_path_factory):
     lines = [" ".join(words) for n in (2, 3, 4) for words in itertools.product(WORDS, repeat=n)]
     (place / "de.txt").write_text("\n".join(lines) + "\n")
     (place / "en.txt").write_text("\n".join(map(answer, lines)) + "\n")
-    flags = ["--dataset", "files", "--src", place / "de.txt", "--tgt", place / "en.txt",
-             "--tokenizer", "word", "--max-length", 16, "--batch-size", 128, "--lr", 0.01,
-             "--embed-dim", 32, "--num-layers", 1, "--feedforward-dim", 32, "--dropout", 0,
-             "--label-smoothing", 0, "--warmup", 10, "--epochs", 8]  # fmt: skip
+    flags = [*FILES, "--src", place / "de.txt", "--tgt", place / "en.txt",
+             "--warmup", 10, "--epochs", 8]  # fmt: skip
     run(train.main, *flags, "--run-dir", place / "run")
     return place / "run"
 
@@ -477,6 +482,23 @@ def test_texts_with_a_byte_order_mark_are_learned_alike(folder, task, tmp_path):
         found.append([train.tokenizer.state_dict(), len(train), len(validation)])
         assert "\ufeff" not in str(found[-1])
     assert all(each == found[0] for each in found)
+
+
+def test_the_twin_by_hand_translates_alike(translator, tmp_path, capsys, monkeypatch):
+    """With the same weights, in a run of its own."""
+    by_hand, place = tmp_path / "run", translator.parent
+    flags = [*FILES, "--src", place / "de.txt", "--tgt", place / "en.txt"]
+    run(script("Transformer_Manual").main, *flags, "--subset", 64, "--run-dir", by_hand)
+    state = checkpoint.load(by_hand / "best.safetensors")
+    state["model"] = checkpoint.load(translator / "best.safetensors")["model"]
+    checkpoint.save(by_hand / "best.safetensors", state)
+    main = script("Transformer_Manual", "translate").main
+    lines = ["zwei rote hunde", "", "ein ein schlafen", "rote hunde"]
+    for beam in (1, 3):
+        pipe(monkeypatch, "\n".join(lines).encode())
+        result = call(capsys, main, "--run-dir", by_hand, "--beam", beam)
+        assert (result.code, result.err) == (0, "")
+        assert result.out.split("\n")[:-1] == [answer(line) for line in lines]
 
 
 def test_odd_input_has_an_output_line_each(translator, capsys, monkeypatch):
