@@ -39,12 +39,12 @@ def known_classes(run_dir: Path) -> list[str]:
 
 def print_best(names: list[Path], logits: Tensor, classes: list[str], most: int) -> list[str]:
     """The likeliest classes of each picture, by its logits (N, K). Gives a caption for each."""
-    captions = []
+    captions, width = [], max(12, *(len(printable(name)) for name in classes)) + 2
     for name, row in zip(names, logits.float().cpu(), strict=True):
         probabilities, labels = (row - row.logsumexp(0)).exp().topk(min(most, len(classes)))
         print(printable(name))
         for place, (probability, label) in enumerate(zip(probabilities, labels, strict=True)):
             star = "" if place else "  * the likeliest"
-            print(f"{printable(classes[label]):>14}  {100 * probability:6.2f} %{star}")
+            print(f"{printable(classes[label]):>{width}}  {100 * probability:6.2f} %{star}")
         captions.append(f"{name.name}: {classes[labels[0]]} ({probabilities[0]:.0%})")
     return captions
