@@ -235,8 +235,10 @@ def test_a_whole_checkpoint_with_wrong_content_is_one_line(folder, runs, tmp_pat
     used = {"last": [("train", ["--resume", "--epochs", 2])],
             "best": [(name, ARGUMENTS.get(name, [])) for name in scripts(folder)]}  # fmt: skip
     if folder != "LSTM":  # predict.py is asked of pictures
-        Image.new("L", (28, 28)).save(tmp_path / "black.png")
-        used["best"] = [(name, [tmp_path / "black.png"] if name == "predict" else argv)
+        picture = Image.new("RGB", (32, 32))
+        picture.paste("white", (8, 6, 20, 26))
+        picture.save(tmp_path / "bar.png")
+        used["best"] = [(name, [tmp_path / "bar.png"] if name == "predict" else argv)
                         for name, argv in used["best"]]  # fmt: skip
     if kind(folder) == "Transformer":  # the run is of the other task
         used["best"] = [each for each in used["best"] if each[0] != "generate"]
