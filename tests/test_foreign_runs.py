@@ -295,6 +295,15 @@ def test_a_pipe_or_a_folder_in_a_run_is_one_line(name, runs, tmp_path, capsys):
         (path / name).rmdir() if make is os.mkdir else (path / name).unlink()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+@pytest.mark.parametrize("folder", ["CNN_Manual", "CNN_Torch", "ResNet", "ViT"])
+def test_a_picture_that_is_a_pipe_is_one_line(folder, runs, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    argv = ["--run-dir", runs / folder, tmp_path / "pipe.png"]
+    result = call(capsys, script(folder, "predict").main, *argv)
+    assert_one_line(result, tmp_path / "pipe.png", "no regular file")
+
+
 # ---- the latest run ----
 
 
