@@ -235,8 +235,10 @@ def test_a_whole_checkpoint_with_wrong_content_is_one_line(folder, runs, tmp_pat
     used = {"last": [("train", ["--resume", "--epochs", 2])],
             "best": [(name, ARGUMENTS.get(name, [])) for name in scripts(folder)]}  # fmt: skip
     if folder != "LSTM":  # predict.py is asked of pictures
-        Image.new("L", (28, 28)).save(tmp_path / "black.png")
-        used["best"] = [(name, [tmp_path / "black.png"] if name == "predict" else argv)
+        picture = Image.new("RGB", (32, 32))
+        picture.paste("white", (8, 6, 20, 26))
+        picture.save(tmp_path / "bar.png")
+        used["best"] = [(name, [tmp_path / "bar.png"] if name == "predict" else argv)
                         for name, argv in used["best"]]  # fmt: skip
     if kind(folder) == "Transformer":  # the run is of the other task
         used["best"] = [each for each in used["best"] if each[0] != "generate"]
@@ -291,6 +293,15 @@ def test_a_pipe_or_a_folder_in_a_run_is_one_line(name, runs, tmp_path, capsys):
         result = call(capsys, script("CNN_Torch", "test").main, "--run-dir", path)
         assert_one_line(result, path, name)
         (path / name).rmdir() if make is os.mkdir else (path / name).unlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+@pytest.mark.parametrize("folder", ["CNN_Manual", "CNN_Torch", "ResNet", "ViT"])
+def test_a_picture_that_is_a_pipe_is_one_line(folder, runs, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.png")
+    argv = ["--run-dir", runs / folder, tmp_path / "pipe.png"]
+    result = call(capsys, script(folder, "predict").main, *argv)
+    assert_one_line(result, tmp_path / "pipe.png", "no regular file")
 
 
 # ---- the latest run ----

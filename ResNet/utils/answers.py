@@ -1,5 +1,6 @@
 """predict.py's flags, the classes that a run knows, and a network's answers as a table."""
 
+import os
 from pathlib import Path
 
 from torch import Tensor
@@ -23,6 +24,8 @@ def existing(names: list[str]) -> list[Path]:
     """The files of these names. Raises UserError for one that is not there."""
     for name in names:
         try:
+            if os.path.exists(name) and not os.path.isfile(name):  # a pipe never ends
+                raise ValueError("no regular file")
             with open(name, "rb"):
                 pass
         except (OSError, ValueError) as error:
@@ -34,7 +37,10 @@ def known_classes(run_dir: Path) -> list[str]:
     """What the network of a run tells apart."""
     path = run_dir / "best.safetensors"
     with reading(path):
-        return list(map(str, checkpoint.load(path, "data")["data"]["classes"]))
+        classes = checkpoint.load(path, "data")["data"]["classes"]
+        if not classes or not all(isinstance(name, str) for name in classes):
+            raise ValueError("it has no names of classes")
+        return classes
 
 
 def print_best(names: list[Path], logits: Tensor, classes: list[str], most: int) -> list[str]:
