@@ -8,6 +8,8 @@ from torch import Tensor
 from common import checkpoint, cli
 from common.errors import UserError, printable, reading
 
+LONGEST = 20  # characters of a file's name that there is room for above its picture
+
 
 def answer_parser(description: str, drawn: str) -> cli.Parser:
     parser = cli.Parser(description)
@@ -52,5 +54,6 @@ def print_best(names: list[Path], logits: Tensor, classes: list[str], most: int)
         for place, (probability, label) in enumerate(zip(probabilities, labels, strict=True)):
             star = "" if place else "  * the likeliest"
             print(f"{printable(classes[label]):>{width}}  {100 * probability:6.2f} %{star}")
-        captions.append(f"{name.name}: {classes[labels[0]]} ({probabilities[0]:.0%})")
+        short = name.name if len(name.name) <= LONGEST else f"{name.name[: LONGEST - 1]}…"
+        captions.append(f"{short}\n{classes[labels[0]]} ({probabilities[0]:.0%})")
     return captions
