@@ -118,6 +118,9 @@ def search(name: str, store: Path, worker: int, args: Namespace, splits=None) ->
         study.sampler = tpe if name == "tpe" else optuna.samplers.RandomSampler(seed=seed)
         study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
         trial, state = study.ask(), optuna.trial.TrialState.COMPLETE
+        if studies.spent(study, args.epochs, trial.number) >= args.budget:  # another was faster
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return
         for epoch, model in enumerate(fit(recipe_with(suggest(trial), args), train, seed=0), 1):
             found = accuracy(model, seen)
             trial.report(found, epoch)

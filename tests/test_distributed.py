@@ -314,7 +314,7 @@ def test_the_accuracy_of_two_processes_is_that_of_the_checkpoint(goods, tmp_path
     assert_only_the_first_speaks(result, ["1"])
     names = [path.name for path in (tmp_path / "run").iterdir()]
     assert sorted(names) == [
-        "best.safetensors", "config.json", "curves.png", "history.csv", "last.safetensors",
+        ".lock", "best.safetensors", "config.json", "curves.png", "history.csv", "last.safetensors",
     ]  # fmt: skip
 
     state = checkpoint.load(tmp_path / "run" / "best.safetensors")

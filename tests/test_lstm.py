@@ -241,7 +241,8 @@ def test_every_weight_gets_a_gradient():
 @pytest.mark.smoke
 def test_the_first_loss_is_that_of_guessing():
     args = script.make_parser().parse_args([])  # the recorded network
-    encoding = Encoding.of({"tokens": [f"w{n}" for n in range(500)], "classes": ["a", "b"]})
+    words = ["<pad>", "<unk>", *(f"w{n}" for n in range(498))]
+    encoding = Encoding.of({"tokens": words, "classes": ["a", "b"]})
     model = script.build_model(args, encoding)
     tokens, lengths = make_batch(torch.randint(1, 60, (32,)), V=500)
     loss = F.cross_entropy(model(tokens, lengths), torch.arange(32) % 2)

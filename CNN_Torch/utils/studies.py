@@ -47,9 +47,11 @@ def release(study) -> None:
             study.tell(trial.number, state=type(trial.state).FAIL)
 
 
-def spent(study, epochs: int) -> int:
-    """Epochs of all trials but failed ones; a trial that runs may come to need all of its own."""
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.name != "FAIL"]
+def spent(study, epochs: int, before: float = float("inf")) -> int:
+    """Epochs of all trials `before` this number but failed ones; a trial that runs may come to need
+    all of its own."""
+    trials = [t for t in study.get_trials(deepcopy=False) if t.state.name != "FAIL"]
+    trials = [trial for trial in trials if trial.number < before]
     running = sum(trial.state.name == "RUNNING" for trial in trials)
     done = sum(len(t.intermediate_values) for t in trials if t.state.name != "RUNNING")
     return done + running * epochs
