@@ -103,8 +103,8 @@ def load_data(args: Namespace) -> tuple[Split, Split, Split]:
 def search(name: str, store: Path, worker: int, args: Namespace, splits=None) -> None:
     """Trials until the budget is spent: what each of the --jobs processes does.
 
-    Each trial's sampler has a seed of its own, by how many were there before: a search that goes on
-    does not propose once more what it began with. Both searches begin with the same random trials.
+    Each trial's sampler has a seed of its own, the first that no trial of this worker has: a search
+    that goes on proposes nothing twice. Both searches begin with the same random trials.
     """
     import optuna  # slow to import
 
@@ -112,12 +112,12 @@ def search(name: str, store: Path, worker: int, args: Namespace, splits=None) ->
     train, seen, _ = splits or load_data(args)
     parent = multiprocessing.parent_process()
     while studies.spent(study, args.epochs) < args.budget:
-        number = sum(t.state.name != "FAIL" for t in study.get_trials(deepcopy=False))
-        seed = 1_000 * worker + number
+        seed = studies.free_seed(study, first=1_000_000 * worker)
         tpe = optuna.samplers.TPESampler(seed=seed, constant_liar=args.jobs > 1)
         study.sampler = tpe if name == "tpe" else optuna.samplers.RandomSampler(seed=seed)
         study.pruner = optuna.pruners.MedianPruner(n_startup_trials=5)
         trial, state = study.ask(), optuna.trial.TrialState.COMPLETE
+        trial.set_user_attr("seed", seed)
         if studies.spent(study, args.epochs, trial.number) >= args.budget:  # another was faster
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             return

@@ -178,6 +178,17 @@ def test_two_workers_on_one_store_lose_nothing(tmp_path, monkeypatch, capsys):
             assert len(kept) >= 2 and kept.items() <= recorded.items()
 
 
+def test_a_seed_is_free_again_only_when_its_trial_failed(tmp_path):
+    study = studies.open_store("tpe", tmp_path / "a.db")
+    for seed in (0, 1, 2):
+        study.ask().set_user_attr("seed", seed)
+    study.tell(0, state=optuna.trial.TrialState.FAIL)
+    study.tell(1, 0.5)
+    assert studies.free_seed(study, first=0) == 0
+    study.ask().set_user_attr("seed", 0)
+    assert (studies.free_seed(study, first=0), studies.free_seed(study, first=7)) == (3, 7)
+
+
 def test_running_trials_keep_their_share_of_the_budget(tmp_path):
     study = studies.open_store("tpe", tmp_path / "a.db")
     first, second = study.ask(), study.ask()

@@ -1,6 +1,7 @@
 """What this folder's studies share: their files, Optuna's store, and the pictures of a search."""
 
 import json
+from itertools import count
 from pathlib import Path
 
 from common.errors import UserError
@@ -45,6 +46,13 @@ def release(study) -> None:
     for trial in study.get_trials(deepcopy=False):
         if trial.state.name == "RUNNING":
             study.tell(trial.number, state=type(trial.state).FAIL)
+
+
+def free_seed(study, first: int) -> int:
+    """The lowest seed from `first` on that no trial has but failed ones, which are done again."""
+    trials = [t for t in study.get_trials(deepcopy=False) if t.state.name != "FAIL"]
+    taken = {trial.user_attrs.get("seed") for trial in trials}
+    return next(seed for seed in count(first) if seed not in taken)
 
 
 def spent(study, epochs: int, before: float = float("inf")) -> int:
