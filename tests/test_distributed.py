@@ -272,12 +272,13 @@ def test_two_processes_learn_from_texts_as_one_does(tmp_path):
 
 @pytest.mark.parametrize("task", ["translate", "lm"])
 def test_two_processes_learn_to_write_as_one_does(task, tmp_path):
-    """Their shares of a batch have more or fewer tokens, and each token counts the same."""
+    """Their shares of a batch have more or fewer tokens, and each token counts the same. The
+    language model learns with Muon, of whose momentum each process has all."""
     flags = [*small("Transformer_Torch"), "--dropout", 0, "--schedule", "constant"]
     if task == "lm":
         (tmp_path / "input.txt").write_text("abcdefgh\n" * 60)
         flags[:6] = ["--dataset", "text", "--data-dir", tmp_path, "--batch-size", 8]
-        flags += ["--max-length", 8, "--sample-length", 9]
+        flags += ["--max-length", 8, "--sample-length", 9, "--optimizer", "muon"]
     else:  # sources of one length, so that two processes make the same batches, but not targets
         words = list(itertools.islice(itertools.permutations("abcdef"), 0, 700, 13))  # 54
         for side, lines in (("src", words), ("tgt", [w[: n % 6 + 1] for n, w in enumerate(words)])):

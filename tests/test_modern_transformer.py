@@ -679,7 +679,7 @@ def test_rows_of_other_flags_are_refused(study, capsys, monkeypatch):
     monkeypatch.setattr(parts, "PARTS", {"original": {}})
     call(capsys, parts.main, *argv)
     before = path.read_bytes()
-    for flags in (["--lr", 0.1], ["--precision", "float32"], ["--seconds", 3]):
+    for flags in (["--lr", 0.1], ["--precision", "float32"], ["--seconds", 0.1]):
         result = call(capsys, parts.main, *argv, *flags)
         assert_one_line(result, path, "other flags", "--output")
         call(capsys, parts.main, *argv, *flags[:1], flags[1], "--output", path.with_name("b.json"))

@@ -24,7 +24,6 @@ from tests.running import (
     history,
     script,
     small,
-    torchrun,
 )
 from tests.test_mlp_manual import LEARNING_RATES, Parameters, advance
 from tests.test_run import resume, train
@@ -424,19 +423,3 @@ def test_the_state_of_another_network_or_optimiser_is_refused(which, tmp_path):
         with pytest.raises(UserError, match="another optimiser"):
             path = tmp_path / "last.safetensors"
             checkpoint.restore(muon, stranger.state_dict(), path, "optimiser")
-
-
-# ---- several processes ----
-
-
-def test_two_processes_step_as_one_does(tmp_path):
-    """Of a network without batch statistics, which would be those of half a batch."""
-    flags = ["--dataset", "shapes", "--subset", 64, "--batch-size", 16, "--model", "tiny"]
-    flags += ["--patch-size", 16, "--optimizer", "muon", "--epochs", 1, "--crop", 0]
-    flags += ["--no-flip", "--device", "cpu"]
-    script("ViT").main([*map(str, flags), "--run-dir", str(tmp_path / "one")])
-    result = torchrun("ViT/train.py", *flags, "--run-dir", tmp_path / "two")
-    assert result.code == 0, result.err
-    (one,), (two,) = history(tmp_path / "one"), history(tmp_path / "two")
-    for name in ("train_loss", "validation_loss"):
-        assert float(one[name]) == pytest.approx(float(two[name]), rel=1e-4)
