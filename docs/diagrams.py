@@ -1,0 +1,31 @@
+"""Draw the diagrams of all networks: python -m docs.diagrams [folder …]
+
+Each goes into its folder's results/; "twelve folders, one idea each" goes into docs/.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from docs.drawing import Diagram
+from docs.networks import cnn, mlp, rnn, transformer
+
+ROOT = Path(__file__).resolve().parent.parent
+DIAGRAMS: dict[str, Callable[[], Diagram]] = {
+    "MLP_Manual": mlp.mlp_manual, "CNN_Manual": cnn.cnn_manual, "RNN_Manual": rnn.rnn_manual,
+    "Transformer_Manual": transformer.transformer_manual,
+}  # fmt: skip
+
+
+def path_of(folder: str) -> Path:
+    return ROOT / "docs/folders.png" if folder == "docs" else ROOT / folder / "results/network.png"
+
+
+def main(folders: list[str]) -> None:
+    for folder in folders or DIAGRAMS:
+        DIAGRAMS[folder]().save(path_of(folder))
+        print(path_of(folder).relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

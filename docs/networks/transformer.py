@@ -1,0 +1,110 @@
+"""The Transformers of Transformer_Manual and Transformer_Torch."""
+
+# a call a line, like the rows of a table
+# fmt: off
+from docs.drawing import BACK, Diagram
+
+
+def encoder_decoder(d: Diagram, names: dict[str, str], seen: dict[str, str]) -> None:
+    """The whole network in two rows: the encoder above, the decoder below."""
+    for row, y, tokens in (("1", 46, "source"), ("2", 130, "target")):
+        d.box(f"tokens{row}", 14, y, 62, 44, tokens, kind="tensor")
+        d.box(f"embed{row}", 130, y, 150, 44, names["embed"], kind="learned", size=11.5)
+    d.box("encoder", 346, 46, 104, 44, "encoder\n3 layers", kind="learned")
+    d.box("norm1", 516, 46, 90, 44, "LayerNorm", kind="learned")
+    d.box("decoder", 506, 130, 110, 44, "decoder\n3 layers", kind="learned")
+    d.box("norm2", 676, 130, 84, 44, "LayerNorm", kind="learned", size=11.5)
+    d.box("logits", 816, 130, 70, 44, names["logits"], kind="learned")
+    d.box("loss", 776, 46, 110, 44, "cross-entropy", kind="loss")
+    d.arrow("tokens1", "embed1", "N×S", "source", back=False)
+    d.arrow("embed1", "encoder", "N×S×D", seen["embed1"])
+    d.arrow("encoder", "norm1", "N×S×D", "transformer.encoder.norm:in")
+    d.arrow("norm1", "decoder", "N×S×D", "transformer.encoder.norm")
+    d.arrow("tokens2", "embed2", "N×T", "target", back=False)
+    d.arrow("embed2", "decoder", "N×T×D", seen["embed2"])
+    d.arrow("decoder", "norm2", "N×T×D", "transformer.decoder.norm:in")
+    d.arrow("norm2", "logits", "N×T×D", "transformer.decoder.norm")
+    d.arrow("logits", "loss.bottom 0.68", "N×T×V", "logits")
+    d.text(620, 110, "memory", align="left", size=11.5)
+
+
+def transformer_manual() -> Diagram:
+    d = Diagram("Transformer_Manual: attention, and who receives its gradients", 800)
+    embed = r"$\sqrt{D}\;\W$[token]" + "\n+ position, Dropout"
+    encoder_decoder(
+        d, {"embed": embed, "logits": r"$x\,\W^\top$"},
+        {"embed1": "dropout", "embed2": "target_dropout"},
+    )
+    d.text(
+        14, 110, r"$\W$ stands in three places; $\dL\W$ is the sum of three.", BACK, align="left",
+    )
+
+    d.panel(
+        "layer", 14, 190, 872, 266,
+        "One decoder layer (pre-norm). An encoder layer: no middle part, and a mask of padding.",
+    )
+    at = "transformer.decoder.layers.0"
+    for n, name in enumerate(
+        ("causal\nself-attention", "cross-\nattention", "feed-forward\nD → F → D")
+    ):
+        x = 58 + 272 * n
+        d.node(f"copy{n}", x, 404, "•")
+        d.box(f"ln{n}", x + 20, 316, 52, 48, "Layer-\nNorm", kind="learned", size=11)
+        d.box(f"part{n}", x + 106, 312, 108, 56, name, kind="learned")
+        d.node(f"add{n}", x + 238, 404, "+")
+        d.arrow(f"copy{n}.top", f"ln{n}.left")
+        d.arrow(f"ln{n}", f"part{n}")
+        d.arrow(f"part{n}.right", f"add{n}.top")
+        d.arrow(f"copy{n}", f"add{n}", "N×T×D", f"{at}.norm{n + 1}:in")
+    d.arrow("layer.left 0.8045", "copy0.left")
+    d.arrow("add0", "copy1")
+    d.arrow("add1", "copy2")
+    d.arrow("add2.right", "layer.right 0.8045")
+    d.box("causal", 164, 226, 108, 28, "causal mask", kind="tensor", size=11.5)
+    d.box("memory", 400, 226, 76, 28, "memory", kind="tensor", size=11.5)
+    d.box("padding", 500, 226, 106, 28, "padding mask", kind="tensor", size=11.5)
+    d.arrow("causal", "part0", "1×T×T", f"{at}.self_attn:in1", back=False)
+    d.arrow("memory", "part1.top 0.2", "N×S×D", f"{at}.multihead_attn:in1")
+    d.arrow("padding", "part1.top 0.85", "N·h×1×S", f"{at}.multihead_attn:in2", back=False)
+    d.text(
+        450, 438,
+        "At a +, both ways receive one gradient. Where data went two ways, the gradients add up.",
+        BACK,
+    )
+
+    d.panel(
+        "attention", 14, 468, 872, 292,
+        "Inside causal self-attention: h heads side by side, each with d = D/h channels",
+    )
+    d.box(
+        "project", 28, 546, 124, 192, "in_proj", r"$(q, k, v) =$ | $x\,\W_{in}^\top + b_{in}$",
+        r"$A = (\dL q,$ | $\dL k,\;\dL v)$ | $\dL x = A\,\W_{in}$", "learned",
+    )
+    d.box(
+        "scores", 238, 546, 154, 88, "", r"$s = q\,k^\top/\sqrt{d} + M$",
+        r"$\dL q = (\dL s)\, k\,/\sqrt{d}$ | $\dL k = (\dL s)^\top q\,/\sqrt{d}$",
+    )
+    d.box(
+        "softmax", 462, 546, 180, 88, "", r"$p = \mathrm{softmax}(s)$",
+        r"$\dL s_i = p_i\,(\,\dL p_i$ | $- \Sigma_j\; p_j\;\dL p_j)$",
+    )
+    d.box(
+        "dropout", 710, 546, 100, 88, "Dropout", r"$\tilde p = m\,p$",
+        r"$\dL p =$ | $m\;\dL\tilde p$",
+    )
+    d.box(
+        "values", 600, 672, 160, 74, "", r"$y = \tilde p\, v$",
+        r"$\dL v = \tilde p^\top g$ | $\dL \tilde p = g\, v^\top$",
+    )
+    d.box("out", 816, 672, 62, 74, "out_proj", kind="learned", size=11)
+    d.box("mask", 260, 494, 100, 24, "causal mask M", kind="tensor", size=11)
+    at += ".self_attn.attention"
+    d.arrow("project.right 0.15", "scores.left", "q: N·h×T×d", f"{at}:in")
+    d.arrow("project.right 0.36", "scores.left", "k: N·h×T×d", f"{at}:in1")
+    d.arrow("project.right 0.84", "values.left", "v: N·h×T×d", f"{at}:in2")
+    d.arrow("mask", "scores", "1×T×T", f"{at}:in3", back=False)
+    d.arrow("scores", "softmax", "N·h×T×T", "p")
+    d.arrow("softmax", "dropout", "N·h×T×T", "p")
+    d.arrow("dropout", "values", "N·h×T×T", "p")
+    d.arrow("values", "out", "N·h×\nT×d", f"{at}")
+    return d

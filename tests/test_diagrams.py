@@ -1,0 +1,321 @@
+"""The diagrams of the networks: every shape and every gradient in them is what the real network
+shows, every word is legible, and the committed pictures are of these descriptions."""
+
+import math
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from common.data import ROOT
+from docs.diagrams import DIAGRAMS, path_of
+from docs.drawing import Arrow, Diagram, lines
+
+N, T, S = 3, 5, 7  # no two sizes alike, so that a wrong letter is a wrong shape
+
+
+class Seen(dict):
+    """What a real network shows in one training step: place -> its shape, that of ∂L/∂it or None.
+
+    "layers.0" is the output of that layer and "layers.0:in" its input, "layers.0:in1" its second
+    one; "layers.0.weight" a parameter."""
+
+    def note(self, place: str, value, gradient) -> None:
+        self[place] = (tuple(value.shape), None if gradient is None else tuple(gradient.shape))
+
+
+def places(path: str, part: str, values) -> dict:
+    """The tensors among what a layer took or gave, each with its name."""
+    values = values if isinstance(values, (tuple, list)) else (values,)
+    return {
+        f"{path}{part}{n or ''}".replace(":out", "" if not n else ":out"): value
+        for n, value in enumerate(values)
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def run_by_hand(model, step, **others) -> Seen:
+    """`step()` runs forward and backward of a hand-written model, whose every layer is watched."""
+    values, gradients = dict(others), {}
+
+    def watch(path, layer):
+        forward, backward = layer.forward, getattr(layer, "backward", None)
+
+        def forward_seen(*inputs, **options):
+            output = forward(*inputs, **options)
+            values.update(places(path, ":in", inputs) | places(path, ":out", output))
+            return output
+
+        def backward_seen(*grads, **options):
+            result = backward(*grads, **options)
+            gradients.update(places(path, ":out", grads) | places(path, ":in", result))
+            return result
+
+        layer.forward = forward_seen
+        if backward:
+            layer.backward = backward_seen
+
+    for path, layer in list(model.modules()):
+        if hasattr(layer, "forward"):
+            watch(path.rstrip("."), layer)
+    model.train()
+    step()
+    values |= model.parameters()
+    gradients |= model.gradients()
+    seen = Seen()
+    for place, value in values.items():
+        seen.note(place, value, gradients.get(place))
+    return seen
+
+
+def mlp_manual() -> tuple[Seen, dict]:
+    from MLP_Manual.model import MLP
+    from MLP_Manual.utils.losses import CrossEntropy
+
+    model, criterion, labels = MLP(), CrossEntropy(), torch.zeros(N, dtype=torch.int64)
+
+    def step():
+        criterion.forward(model.forward(torch.randn(N, 784)), labels)
+        model.backward(criterion.backward())
+
+    return run_by_hand(model, step, labels=labels), {"N": N}
+
+
+def cnn_manual() -> tuple[Seen, dict]:
+    from CNN_Manual.model import CNN
+    from CNN_Manual.utils.losses import CrossEntropy
+
+    model, criterion, labels = CNN(), CrossEntropy(), torch.zeros(N, dtype=torch.int64)
+
+    def step():
+        criterion.forward(model.forward(torch.randn(N, 1, 28, 28)), labels)
+        model.backward(criterion.backward())
+
+    seen = run_by_hand(model, step, labels=labels)
+    conv = model.features.layers[4]  # a phase is the whole padded image: one tap reads a part of it
+    _, _, rows, _ = next(tap for tap in conv.taps() if tap[0] == (1, 1))
+    assert conv.weight[:, :, 1, 1].shape == (64, 32)
+    seen["x_ij"] = 2 * ((14 * 14 * N, conv.phases.shape[-1]),)
+    return seen, {"N": N, "H": 14, "W": 14}
+
+
+def rnn_manual() -> tuple[Seen, dict]:
+    from RNN_Manual.model import LanguageModel
+    from RNN_Manual.utils.losses import SequenceCrossEntropy
+
+    model, criterion = LanguageModel(), SequenceCrossEntropy()
+    tokens, taken, given = torch.zeros(T, N, dtype=torch.int64), {}, {}
+    layers, run, run_back = model.recurrent, model.recurrent.run, model.recurrent.run_back
+
+    def run_seen(layer, a, *state):
+        if layer:
+            return run(layer, a, *state)
+        outputs, last, saved = run(layer, a, *state)
+        taken.update(h_0=state[0], c_0=state[1], h_T=last[0], c_T=last[1], h_t=outputs[0])
+        taken.update(c_t=saved[2][1], a=a[0])
+        taken.update({name[-1]: gate[0] for name, gate in zip(layers.gate_names, a.chunk(4, 2))})  # noqa: B905
+        return outputs, last, saved
+
+    def run_back_seen(layer, *grads):
+        if layer:
+            return run_back(layer, *grads)
+        taken.update({f"a_{name}": taken[name] for name in "ifno"})
+        grad_a, grad_hh, before, (grad_h, grad_c) = run_back(layer, *grads)
+        # the first step's: what would go on to the step before, and here ends
+        given.update(h_t=grad_h, c_t=grad_c)
+        given.update({f"a_{name}": part[0] for name, part in zip("ifno", grad_a.chunk(4, 2))})  # noqa: B905
+        given.update({name: given[f"a_{name}"] for name in "ifno"})
+        return grad_a, grad_hh, before, (grad_h, grad_c)
+
+    layers.run, layers.run_back = run_seen, run_back_seen
+
+    def step():
+        logits = model.forward(tokens)
+        taken["logits"] = logits
+        criterion.forward(logits, tokens)
+        given["logits"] = criterion.backward()
+        model.backward(given["logits"])
+
+    seen = run_by_hand(model, step)
+    for place, value in taken.items():
+        seen.note(place, value, given.get(place))
+    seen["x_t"] = tuple(shape[1:] for shape in seen["embedding"])
+    return seen, {"N": N, "T": T, "V": 65}
+
+
+def transformer_manual() -> tuple[Seen, dict]:
+    from Transformer_Manual.model import Transformer
+    from Transformer_Manual.utils.losses import TokenCrossEntropy
+
+    sizes = {"N": N, "T": T, "S": S, "V": 11, "D": 24, "h": 4, "d": 6}
+    model, criterion = Transformer(sizes["V"], sizes["D"], feedforward_dim=32), TokenCrossEntropy()
+    source, target = torch.ones(N, S, dtype=torch.int64), torch.ones(N, T, dtype=torch.int64)
+    attention = model.transformer.decoder.layers[0].self_attn.attention
+    taken, given, back = {}, {}, attention.backward
+
+    def backward_seen(g):  # which never stores ∂L/∂p̃ = g vᵀ
+        taken["p"], given["p"] = attention.weights, g @ attention.v.transpose(1, 2)
+        return back(g)
+
+    attention.backward = backward_seen
+
+    def step():
+        taken["logits"] = model.forward(source, target)
+        criterion.forward(taken["logits"], target)
+        given["logits"] = criterion.backward()
+        model.backward(given["logits"])
+
+    seen = run_by_hand(model, step, source=source, target=target)
+    for place, value in taken.items():
+        seen.note(place, value, given[place])
+    return seen, sizes
+
+
+def size(expression: str, sizes: dict[str, int]) -> tuple[int, ...]:
+    """N×2·D -> the numbers."""
+    return tuple(
+        math.prod(int(f) if f.isdigit() else sizes[f] for f in factor.split("·"))
+        for factor in expression.replace("\n", "").split("×")
+    )
+
+
+def test_sizes_of_a_label():
+    assert size("N·h×T×10", {"N": 3, "h": 2, "T": 5}) == (6, 5, 10)
+
+
+@pytest.mark.parametrize("folder", [folder for folder in DIAGRAMS if folder != "docs"])
+def test_shapes_and_gradients_are_those_of_the_network(folder):
+    """One training step of the real network; each arrow says where its tensor is seen."""
+    torch.manual_seed(0)
+    seen, sizes = globals()[folder.lower()]()
+    for arrow in DIAGRAMS[folder]().arrows:
+        shapes = re.sub(r"^\w: ", "", arrow.shape)  # which of q, k and v it is
+        named = [shape for shape in re.split(r" and |,\s", shapes) if shape]
+        assert len(named) == len(arrow.seen.split()), arrow
+        for shape, place in zip(named, arrow.seen.split(), strict=True):
+            assert place in seen, f"{place} is none of {sorted(seen)}"
+            shown = size(shape, sizes)
+            assert (shown, shown if arrow.back else None) == seen[place], (shape, place)
+
+
+# ---- legible ----
+
+
+def drawn(diagram: Diagram):
+    """The figure, and its texts as (words, left, top, right, bottom) in pixels of the page."""
+    figure = diagram.draw()
+    renderer = figure.canvas.get_renderer()
+    placed, scale = [], figure.dpi / 100
+    for text in figure.axes[0].texts:
+        box = text.get_window_extent(renderer)
+        y0, y1 = (diagram.height - y / scale for y in (box.y1, box.y0))
+        placed.append((text.get_text(), box.x0 / scale, y0, box.x1 / scale, y1))
+    return placed
+
+
+def meet(a, b, by: float = 1.0) -> bool:
+    """Whether two rectangles overlap by more than that."""
+    return min(a[2], b[2]) - max(a[0], b[0]) > by and min(a[3], b[3]) - max(a[1], b[1]) > by
+
+
+def stretches(arrow: Arrow):
+    """Every straight piece of what is drawn of an arrow, as a thin rectangle."""
+    for path, _ in lines(arrow):
+        for (x0, y0), (x1, y1) in zip(path, path[1:], strict=False):
+            yield min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1) + 1, max(y0, y1) + 1
+
+
+def rectangle(box):
+    return box.x, box.y, box.x + box.w, box.y + box.h
+
+
+def faults(diagram: Diagram) -> list[str]:
+    """What a reader would trip over."""
+    texts, found = drawn(diagram), []
+    boxes = {name: box for name, box in diagram.boxes.items() if box.kind != "panel"}
+    for n, (words, *place) in enumerate(texts):
+        if place[0] < 2 or place[1] < 2 or place[2] > 898 or place[3] > diagram.height - 2:
+            found.append(f"{words!r} leaves the page")
+        for other, *its in texts[n + 1 :]:
+            if meet(place, its):
+                found.append(f"{words!r} meets {other!r}")
+        middle = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
+        for name, box in boxes.items():
+            x0, y0, x1, y1 = rectangle(box)
+            inside = x0 < middle[0] < x1 and y0 < middle[1] < y1
+            fits = x0 + 2 <= place[0] and place[2] <= x1 - 2 and y0 <= place[1] and place[3] <= y1
+            if (inside and not fits and box.kind != "node") or (
+                not inside and meet(place, rectangle(box))
+            ):
+                found.append(f"{words!r} crosses the edge of {name}")
+        for arrow in diagram.arrows:
+            own = [boxes[n].title for n in (arrow.start, arrow.end) if n in boxes]
+            if words not in own and any(meet(place, piece, 0.5) for piece in stretches(arrow)):
+                found.append(f"{words!r} is crossed by {arrow.start} -> {arrow.end}")
+    for arrow in diagram.arrows:
+        for name, box in boxes.items():
+            if name not in (arrow.start, arrow.end) and any(
+                meet(piece, rectangle(box)) for piece in stretches(arrow)
+            ):
+                found.append(f"{arrow.start} -> {arrow.end} runs through {name}")
+        for point, name in ((arrow.path[0], arrow.start), (arrow.path[-1], arrow.end)):
+            x0, y0, x1, y1 = rectangle(diagram.boxes[name])
+            edge = (point[0] in (x0, x1) and y0 <= point[1] <= y1) or (
+                point[1] in (y0, y1) and x0 <= point[0] <= x1
+            )
+            if not edge:
+                found.append(f"{arrow.start} -> {arrow.end} does not end at {name}")
+    names = list(boxes)
+    for n, name in enumerate(names):
+        for other in names[n + 1 :]:
+            if meet(rectangle(boxes[name]), rectangle(boxes[other])):
+                found.append(f"{name} overlaps {other}")
+    return found
+
+
+@pytest.mark.parametrize("folder", DIAGRAMS)
+def test_nothing_overlaps_and_arrows_end_at_boxes(folder):
+    assert not (found := faults(DIAGRAMS[folder]())), "\n".join(found)
+
+
+# ---- the pictures ----
+
+
+@pytest.mark.parametrize("folder", DIAGRAMS)
+def test_the_committed_picture_is_of_this_description(folder):
+    """`python -m docs.diagrams` draws it anew. Another matplotlib may give other pixels."""
+    path = path_of(folder)
+    with Image.open(path) as image:
+        assert image.text["Description"] == DIAGRAMS[folder]().digest()
+        assert image.getpixel((0, 0)) == image.getpixel((image.width - 1, 0)), "a white ground"
+    assert path.stat().st_size < 60_000
+
+
+@pytest.mark.parametrize("folder", [folder for folder in DIAGRAMS if folder != "docs"])
+def test_the_readme_shows_it_before_the_maths(folder):
+    top, _, _ = (ROOT / folder / "README.md").read_text(encoding="utf-8").partition("## The maths")
+    (words,) = re.findall(r"!\[(.+?)\]\(results/network\.png\)", top)
+    assert len(words.split()) > 8, "says what is to be seen to those who cannot see it"
+
+
+def test_a_fault_is_found():
+    d = Diagram("a picture", 200)
+    d.box("a", 20, 50, 60, 40, "far too long a name")
+    d.box("b", 60, 60, 60, 40, "b")
+    d.box("c", 200, 50, 60, 40, "c")
+    d.box("e", 300, 50, 60, 40, "e")
+    d.arrow("b", "e")
+    found = "; ".join(faults(d))
+    for fault in ("crosses the edge of a", "a overlaps b", "b -> e runs through c"):
+        assert fault in found
+
+
+def test_a_wrong_shape_and_a_wrong_gradient_are_found(monkeypatch):
+    for wrong in ({"shape": "N×785"}, {"back": True}):
+        d = DIAGRAMS["MLP_Manual"]()
+        for name, value in wrong.items():
+            setattr(d.arrows[0], name, value)
+        monkeypatch.setitem(DIAGRAMS, "MLP_Manual", lambda d=d: d)
+        with pytest.raises(AssertionError):
+            test_shapes_and_gradients_are_those_of_the_network("MLP_Manual")
