@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
-FOLDERS = [name for name in PACKAGES if name not in ("common", "tests")]
+FOLDERS = [name for name in PACKAGES if name not in ("common", "docs", "tests")]
 MODELS = [name for name in FOLDERS if (ROOT / name / "model.py").exists()]
 MANUAL = [name for name in FOLDERS if name.endswith("_Manual")]
 
