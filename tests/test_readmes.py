@@ -19,7 +19,7 @@ from common.data import ROOT
 from tests.running import FOLDERS
 
 READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
-PAGES = [*READMES, ROOT / "CONTRIBUTING.md"]
+PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 MAX_WORDS = 2_200
 
 FENCE = re.compile(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
