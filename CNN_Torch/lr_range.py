@@ -5,7 +5,6 @@ factor in each step. Where the loss falls fastest, and before it rises, good rat
 The picture marks these, the rate of the recipe made by hand, and the one that tune.py found.
 """
 
-import json
 import math
 from argparse import Namespace
 from itertools import count
@@ -21,13 +20,12 @@ from CNN_Torch import tune
 from CNN_Torch.dataset import load_training
 from CNN_Torch.train import RECIPES, augment, build_model
 from CNN_Torch.utils.optim import make_optimizer
-from CNN_Torch.utils.studies import load_study
-from common import checkpoint, cli, lock
+from common import cli
 from common.data import Split
-from common.device import environment, git_commit, machine, seed_everything, select_device
+from common.device import machine, seed_everything, select_device
 from common.errors import UserError, printable
 from common.plots import new_figure, save
-from common.results import tables
+from common.results import rows, tables
 
 FOLDER = Path(__file__).resolve().parent
 RECORD = FOLDER / "results" / "compare_lr_range.json"
@@ -94,7 +92,7 @@ def known(settings: dict) -> dict[str, float]:
     """The rates of recipes for this dataset: by hand, and tune.py's where it has been recorded."""
     found = {"by hand": RECIPES[settings["dataset"]]["lr"]}
     if tune.RECORD.is_file():
-        record = json.loads(tune.RECORD.read_text(encoding="utf-8"))
+        record = rows.read(tune.RECORD)
         if record["settings"]["dataset"] == settings["dataset"]:
             found["tune.py"] = tune.best(record["searches"]["tpe"])["parameters"]["lr"]
     return found
@@ -108,7 +106,7 @@ def table(path: Path = RECORD) -> str:
     """The README's table, by common.results.report."""
     if not path.is_file():
         return "Nothing recorded yet."
-    study = json.loads(path.read_text(encoding="utf-8"))
+    study = rows.read(path)
     settings, lines = study["settings"], [["rate", "geometric mean", "from", "to", "seeds"]]
     found = [suggested(row, settings) for row in study["rows"]]
     for name, text in (("steepest", "where the loss falls fastest"), ("lowest", "of the lowest")):
@@ -164,23 +162,19 @@ def main(argv=None):
         path = Path(args.output or FOLDER / "runs" / "lr_range-quick.json")
     train = load_training(args.dataset, args.data_dir)[0].to(device)
     settings = {k: getattr(args, k) for k in ("dataset", "low", "high", "steps")}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with lock.hold(path.parent):  # two at a time would do things twice
-        study = load_study(path, settings)
-        study.setdefault("commit", git_commit())
-        study.setdefault("environment", environment(device))
-        words = ["--quick"] if args.quick else [f"--{k} {v}" for k, v in settings.items()]
-        study["command"] = " ".join(["python CNN_Torch/lr_range.py", *words])
-        for seed in range(args.seeds):
-            if seed in [row["seed"] for row in study["rows"]]:
-                continue
-            losses = measure(train, Namespace(**RECIPES[args.dataset]), args, seed)
-            study["rows"].append({"seed": seed, "losses": losses})
-            checkpoint.write_json(path, study)
-            found = suggested(study["rows"][-1], settings)
-            print(f"seed {seed}  {len(losses)} steps  falls fastest at {found['steepest']:.2g}, "
-                  f"lowest at {found['lowest']:.2g}", flush=True)  # fmt: skip
-        draw(path.with_name("lr_range.png"), study)
+
+    def make(seed: int) -> dict:
+        row = {"losses": measure(train, Namespace(**RECIPES[args.dataset]), args, seed)}
+        found = suggested(row, settings)
+        print(f"seed {seed}  {len(row['losses'])} steps  falls fastest at {found['steepest']:.2g}, "
+              f"lowest at {found['lowest']:.2g}", flush=True)  # fmt: skip
+        return row
+
+    keys = [{"seed": seed} for seed in range(args.seeds)]
+    words = ["--quick"] if args.quick else [f"--{k} {v}" for k, v in settings.items()]
+    command = " ".join(["python CNN_Torch/lr_range.py", *words])
+    study = rows.collect(path, settings, command, device, keys, make)
+    draw(path.with_name("lr_range.png"), study)
     print(f"\n{table(path)}\n\nrows in {printable(path)}, picture beside them")
 
 

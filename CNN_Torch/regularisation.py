@@ -6,7 +6,6 @@ is: without dropout, augmentation or mixup, on the 1,000 images that all sizes s
 as they are found, so a study that was stopped goes on where it was.
 """
 
-import json
 import time
 from argparse import Namespace
 from collections.abc import Iterator
@@ -22,14 +21,13 @@ from torch import Tensor, nn
 from CNN_Torch.dataset import load_training
 from CNN_Torch.model import CNN
 from CNN_Torch.train import RECIPES, augment, predict
-from CNN_Torch.utils.studies import load_study
-from common import checkpoint, cli, lock
+from common import cli
 from common.data import Split
-from common.device import environment, git_commit, machine, seed_everything, select_device
+from common.device import machine, seed_everything, select_device
 from common.errors import printable
 from common.metrics import metrics_of
 from common.plots import new_figure, save
-from common.results import tables
+from common.results import rows, tables
 from common.schedules import moving_average
 
 FOLDER = Path(__file__).resolve().parent
@@ -106,8 +104,8 @@ def fit(values: dict, train: Split, steps: int, seed: int) -> Iterator[tuple[int
 
 
 def run(technique: str, size: int | None, seed: int, train: Split, validation: Split, args) -> dict:
-    """A row: one technique on so many images from one seed. Early stopping watches one half of the
-    validation split; all that is reported is measured on the other, so it has no advantage."""
+    """What a row holds: one technique on so many images from one seed. Early stopping watches one
+    half of the validation split; all that is reported is measured on the other."""
     start, values = time.perf_counter(), {**NONE, **TECHNIQUES[technique], "dataset": args.dataset}
     halves = torch.arange(len(validation), device=validation.labels.device) % 2 == 0
     watched, reported = validation.take(halves), validation.take(~halves)
@@ -125,16 +123,15 @@ def run(technique: str, size: int | None, seed: int, train: Split, validation: S
             break
     chosen = history[best if values["patience"] else -1]
     curves = {n: [round(check[n]["accuracy"], 4) for check in history] for n in splits}
-    return {"technique": technique, "images": len(train), "seed": seed, "step": chosen["step"],
-            "seconds": round(time.perf_counter() - start, 1), "training": chosen["training"],
-            "validation": chosen["validation"],
+    return {"step": chosen["step"], "seconds": round(time.perf_counter() - start, 1),
+            "training": chosen["training"], "validation": chosen["validation"],
             "history": {"step": [check["step"] for check in history], **curves}}  # fmt: skip
 
 
 def percent(study: dict, technique: str, images: int, split: str) -> Tensor:
     """The accuracies of all seeds, in %."""
-    rows = [r for r in study["rows"] if (r["technique"], r["images"]) == (technique, images)]
-    return torch.tensor([100 * row[split]["accuracy"] for row in rows], dtype=torch.float64)
+    found = rows.matching(study, technique=technique, images=images)
+    return torch.tensor([100 * row[split]["accuracy"] for row in found], dtype=torch.float64)
 
 
 def sizes(study: dict) -> list[int]:
@@ -145,7 +142,7 @@ def table(path: Path = RECORD) -> str:
     """The README's table, by common.results.report."""
     if not path.is_file():
         return "Nothing recorded yet."
-    study = json.loads(path.read_text(encoding="utf-8"))
+    study = rows.read(path)
     lines = [["technique"]]
     for images in sizes(study):
         lines[0] += [f"{images:,} images: training", "validation", "gap"]
@@ -189,9 +186,9 @@ def draw(path: Path, study: dict) -> None:
 
 def draw_curves(path: Path, study: dict) -> None:
     """The histories of the lowest seed, on the fewest images: a panel for each technique."""
-    rows = [r for r in study["rows"] if r["images"] == sizes(study)[0] and r["seed"] == 0]
-    figure, axes = new_figure(2, -(-len(rows) // 2), (13, 5), sharex=True, sharey=True)
-    for axis, row in zip(axes.flat, rows, strict=False):
+    found = rows.matching(study, images=sizes(study)[0], seed=0)
+    figure, axes = new_figure(2, -(-len(found) // 2), (13, 5), sharex=True, sharey=True)
+    for axis, row in zip(axes.flat, found, strict=False):
         for split, colour in (("training", "C1"), ("validation", "C0")):
             values = [100 * value for value in row["history"][split]]
             axis.plot(row["history"]["step"], values, "-o", ms=3, color=colour, label=split)
@@ -201,7 +198,7 @@ def draw_curves(path: Path, study: dict) -> None:
     axes[0, 0].legend()
     figure.supxlabel("step (dotted: the one that counts)")
     figure.supylabel("accuracy, %")
-    figure.suptitle(f"{study['settings']['dataset']}, {rows[0]['images']:,} images, seed 0")
+    figure.suptitle(f"{study['settings']['dataset']}, {found[0]['images']:,} images, seed 0")
     save(figure, path)
 
 
@@ -222,25 +219,22 @@ def main(argv=None):
         path = Path(args.output or FOLDER / "runs" / "regularisation-quick.json")
     splits = [split.to(device) for split in load_training(args.dataset, args.data_dir)]
     settings = {"dataset": args.dataset, "steps": args.steps, "techniques": TECHNIQUES}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with lock.hold(path.parent):  # two at a time would do things twice
-        study = load_study(path, settings)
-        study.setdefault("commit", git_commit())
-        study.setdefault("environment", environment(device))
-        words = "--quick" if args.quick else f"--dataset {args.dataset} --steps {args.steps}"
-        study["command"] = f"python CNN_Torch/regularisation.py {words}"
-        done = {(row["technique"], row["images"], row["seed"]) for row in study["rows"]}
-        for seed, size, technique in product(range(args.seeds), args.sizes, TECHNIQUES):
-            if (technique, size or len(splits[0]), seed) in done:
-                continue
-            row = run(technique, size, seed, *splits, args)
-            study["rows"].append(row)
-            checkpoint.write_json(path, study)
-            training, found = (100 * row[s]["accuracy"] for s in ("training", "validation"))
-            print(f"seed {seed}  {row['images']:6,} images  {technique:15} training {training:5.1f}"
-                  f"  validation {found:5.1f} %  {row['seconds']:5.1f} s", flush=True)  # fmt: skip
-        draw(path.with_name("regularisation.png"), study)
-        draw_curves(path.with_name("regularisation_curves.png"), study)
+
+    def make(technique: str, images: int, seed: int) -> dict:
+        row = run(technique, images, seed, *splits, args)
+        training, found = (100 * row[s]["accuracy"] for s in ("training", "validation"))
+        print(f"seed {seed}  {images:6,} images  {technique:15} training {training:5.1f}"
+              f"  validation {found:5.1f} %  {row['seconds']:5.1f} s", flush=True)  # fmt: skip
+        return row
+
+    kinds = product(range(args.seeds), args.sizes, TECHNIQUES)
+    keys = [dict(technique=technique, images=size or len(splits[0]), seed=seed)
+            for seed, size, technique in kinds]  # fmt: skip
+    words = "--quick" if args.quick else f"--dataset {args.dataset} --steps {args.steps}"
+    command = f"python CNN_Torch/regularisation.py {words}"
+    study = rows.collect(path, settings, command, device, keys, make)
+    draw(path.with_name("regularisation.png"), study)
+    draw_curves(path.with_name("regularisation_curves.png"), study)
     print(f"\n{table(path)}\n\nrows in {printable(path)}, pictures beside them")
 
 

@@ -7,11 +7,11 @@ a search that was stopped goes on where it was, and --jobs processes share it. O
 split, the searches see one half; the comparison at the end is measured on the other.
 """
 
-import json
 import multiprocessing
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 if not __package__:  # started by its path
@@ -25,12 +25,13 @@ from CNN_Torch.train import RECIPES, augment, build_model, predict
 from CNN_Torch.utils import studies
 from CNN_Torch.utils.optim import make_optimizer
 from CNN_Torch.utils.studies import open_store
-from common import checkpoint, cli, lock
+from common import cli
 from common.data import Split
-from common.device import environment, git_commit, machine, seed_everything, select_device
+from common.device import machine, seed_everything, select_device
 from common.errors import UserError, printable
 from common.metrics import metrics_of, parameter_count
-from common.results import tables
+from common.results import rows, tables
+from common.results.report import mean_std
 from common.schedules import make_schedule
 
 FOLDER = Path(__file__).resolve().parent
@@ -175,13 +176,12 @@ def table(path: Path = RECORD) -> str:
     """The README's table, by common.results.report."""
     if not path.is_file():
         return "Nothing recorded yet."
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = rows.read(path)
     lines = [["recipe", "in the search, %", "new seeds, other half, %", "seeds", "trials", "pruned",
               "epochs", *record["hand"]]]  # fmt: skip
     for name in ("by hand", *SAMPLERS):
-        rows = [row for row in record["rows"] if row["recipe"] == name]
-        found = 100 * torch.tensor([r["validation"]["accuracy"] for r in rows]).double()
-        cells = [f"{found.mean():.2f}" + (f" ± {found.std():.2f}" if len(rows) > 1 else "")]
+        accuracies = [r["validation"]["accuracy"] for r in rows.matching(record, recipe=name)]
+        cells = [mean_std(accuracies, 100, 2)]
         trials, chosen = record["searches"].get(name, []), record["hand"]
         before, counts = "", ["", "", ""]
         if trials:
@@ -190,7 +190,7 @@ def table(path: Path = RECORD) -> str:
             counts = [len(trials), sum(t["state"] == "pruned" for t in trials),
                       sum(len(t["accuracies"]) for t in trials)]  # fmt: skip
         values = [f"{chosen[k]:.3g}" for k in record["hand"]]
-        lines.append([name, before, *cells, *map(str, [len(rows), *counts]), *values])
+        lines.append([name, before, *cells, *map(str, [len(accuracies), *counts]), *values])
     settings = record["settings"]
     note = f"Validation accuracy; {settings['dataset']}, {settings['images']:,} training images, "
     note += f"{settings['epochs']} epochs; mean ± standard deviation "
@@ -218,40 +218,35 @@ def main(argv=None):
         path = Path(args.output or FOLDER / "runs" / "tune-quick.json")
     store = (FOLDER / "runs" if path == RECORD else path.parent) / f"{path.stem}.db"
     splits = load_data(args)
-    for place in (path.parent, store.parent):
-        place.mkdir(parents=True, exist_ok=True)
-    with lock.hold(path.parent):  # processes that share a search are --jobs
-        record = studies.load_study(path, settings_of(args))
-        record.setdefault("commit", git_commit())
-        record.setdefault("environment", environment(device))
-        words = ["--quick"] if args.quick else [f"--{k} {v}" for k, v in settings_of(args).items()]
-        record["command"] = " ".join(["python CNN_Torch/tune.py", *words])
-        searches, shares = (record.setdefault(key, {}) for key in ("searches", "importance"))
-        for name in SAMPLERS:
-            if name not in searches:
-                searches[name] = run_search(name, store, args, splits)
-                shares[name] = studies.importances(open_store(name, store))
-        chosen = {name: best(searches[name])["parameters"] for name in SAMPLERS}
-        hand = vars(recipe_with({}, args))
-        record["hand"] = {key: hand[key] for key in chosen["tpe"]}
-        checkpoint.write_json(path, record)
-        train, _, unseen = splits
-        done = {(row["recipe"], row["seed"]) for row in record["rows"]}
-        for seed in range(NEW_SEED, NEW_SEED + args.seeds):
-            for name, changes in {"by hand": {}, **chosen}.items():
-                if (name, seed) in done:
-                    continue
-                *_, model = fit(recipe_with(changes, args), train, seed)
-                found = metrics_of(predict(model, unseen, False), unseen.labels)
-                record["rows"].append({"recipe": name, "seed": seed, "validation": found,
-                                       "parameters": parameter_count(model)})  # fmt: skip
-                checkpoint.write_json(path, record)
-                print(
-                    f"{name:8}  seed {seed}  accuracy {100 * found['accuracy']:5.2f} %", flush=True
-                )
-        studies.draw_history(path.with_name("tune.png"), record)
-        studies.draw_importance(path.with_name("tune_importance.png"), record)
-        studies.draw_slices(path.with_name("tune_slices.png"), record)
+    store.parent.mkdir(parents=True, exist_ok=True)
+    train, _, unseen = splits
+
+    def chosen(name: str) -> dict:
+        return best(rows.read(path)["searches"][name])["parameters"]
+
+    def hand() -> dict:
+        recipe = vars(recipe_with({}, args))
+        return {key: recipe[key] for key in chosen("tpe")}
+
+    def make(recipe: str, seed: int) -> dict:
+        changes = {} if recipe == "by hand" else chosen(recipe)
+        *_, model = fit(recipe_with(changes, args), train, seed)
+        found = metrics_of(predict(model, unseen, False), unseen.labels)
+        print(f"{recipe:8}  seed {seed}  accuracy {100 * found['accuracy']:5.2f} %", flush=True)
+        return {"validation": found, "parameters": parameter_count(model)}
+
+    kinds = product(range(NEW_SEED, NEW_SEED + args.seeds), ("by hand", *SAMPLERS))
+    keys = [dict(recipe=recipe, seed=seed) for seed, recipe in kinds]
+    words = ["--quick"] if args.quick else [f"--{k} {v}" for k, v in settings_of(args).items()]
+    record = rows.collect(
+        path, settings_of(args), " ".join(["python CNN_Torch/tune.py", *words]), device, keys, make,
+        searches=lambda: {name: run_search(name, store, args, splits) for name in SAMPLERS},
+        importance=lambda: {n: studies.importances(open_store(n, store)) for n in SAMPLERS},
+        hand=hand,
+    )  # fmt: skip
+    studies.draw_history(path.with_name("tune.png"), record)
+    studies.draw_importance(path.with_name("tune_importance.png"), record)
+    studies.draw_slices(path.with_name("tune_slices.png"), record)
     print(f"\n{table(path)}\n\nrows in {printable(path)}, pictures beside them")
 
 

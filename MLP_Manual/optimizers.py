@@ -4,12 +4,10 @@ One network, every optimiser, every rate of one grid, several seeds. Each traini
 file as soon as it ends: killed and started again, the study goes on with the next one.
 """
 
-import json
-import shutil
 import statistics
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 if not __package__:  # started by its path
@@ -17,28 +15,22 @@ if not __package__:  # started by its path
 
 import torch
 
-from common import checkpoint, cli, lock
+from common import cli
 from common.data import Split
-from common.device import (
-    environment,
-    git_commit,
-    machine,
-    seed_everything,
-    select_device,
-    synchronize,
-)  # fmt: skip
-from common.errors import UserError
+from common.device import machine, seed_everything, select_device, synchronize
+from common.errors import printable
+from common.results import rows, tables
 from MLP_Manual.dataset import load_training, mnist
 from MLP_Manual.model import MLP
 from MLP_Manual.train import evaluate
 from MLP_Manual.utils.losses import CrossEntropy
 from MLP_Manual.utils.optim import OPTIMIZERS, make_schedule
-from MLP_Manual.utils.optimizer_plots import best_rates, draw_study, of, reached
+from MLP_Manual.utils.optimizer_plots import best_rates, draw_study, reached
 
 FOLDER = Path(__file__).resolve().parent
 RATES = [round(10 ** (k / 2), 7) for k in range(-10, 2)]  # 0.00001 to 3.16, two a decade
 WEIGHT_DECAY = {"adamw": 0.05, "muon": 0.05}  # those whose decay is not the gradient's
-RECORD = FOLDER / "results" / "study_optimizers.json"
+RECORD = FOLDER / "results" / "compare_optimizers.json"
 POINTS = 10  # of the curve of training loss, in an epoch
 
 
@@ -50,8 +42,7 @@ def make_parser() -> cli.Parser:
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--quick", action="store_true", help="two minutes: a sample, one seed, four rates")
-    add("--output", metavar="FILE", help="the rows (default: below runs/); the picture lies beside")
-    add("--record", action="store_true", help="copy both into results/ when all is done")
+    add("--output", metavar="FILE", help="the rows (default: results/compare_optimizers.json)")
     return parser
 
 
@@ -120,97 +111,65 @@ def time_steps(train: Split, steps: int) -> dict[str, dict]:
     return found
 
 
-def jobs(protocol: dict) -> Iterator[dict]:
+def jobs(settings: dict, seeds: int) -> list[dict]:
     """All trainings of the study; a seed is through before the next begins."""
-    for seed in range(protocol["seeds"]):
-        for dataset in protocol["datasets"]:
-            for name in OPTIMIZERS:
-                for lr in protocol["rates"]:
-                    yield {"dataset": dataset, "optimizer": name, "lr": lr, "seed": seed}
-
-
-def start_or_go_on(path: Path, protocol: dict, device: torch.device) -> dict:
-    """The record at `path`, or a new one. Raises UserError for one of another study."""
-    fresh = {
-        "command": "python MLP_Manual/optimizers.py", "protocol": protocol,
-        "environment": environment(device), "steps": {}, "rows": [],
-    }  # fmt: skip
-    if not path.is_file():
-        return fresh
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        known = {**record["protocol"], "seeds": protocol["seeds"]}  # more seeds may be added
-        record["protocol"]["seeds"] = max(record["protocol"]["seeds"], protocol["seeds"])
-        record["rows"], record["steps"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): remove it, or name another") from None
-    if known != protocol:
-        raise UserError(f"{path} is of another study: name another file with --output")
-    return record
-
-
-def write(path: Path, record: dict) -> None:
-    """A row on a line, whole or not at all."""
-    head = json.dumps({k: v for k, v in record.items() if k != "rows"}, indent=2)[:-2]
-    rows = ",\n".join("    " + json.dumps(row) for row in record["rows"])
-    checkpoint.write_atomically(path, f'{head},\n  "rows": [\n{rows}\n  ]\n}}\n'.encode())
+    kinds = product(range(seeds), settings["datasets"], OPTIMIZERS, settings["rates"])
+    return [dict(dataset=dataset, optimizer=name, lr=lr, seed=seed)
+            for seed, dataset, name, lr in kinds]  # fmt: skip
 
 
 def study(path: Path, args: Namespace, device: torch.device) -> dict:
     """Do what is left to do, a row at a time, and give the whole record."""
     first = "mnist-sample" if args.quick else mnist.or_sample("mnist", False, FOLDER, args.data_dir)
-    sample = first != "mnist"
-    protocol = {
-        "datasets": [first] if sample else [first, "fashion-mnist"],
-        "rates": RATES[2::3] if args.quick else RATES,
-        "seeds": 1 if args.quick else args.seeds,
-        "epochs": args.epochs,
-    }
+    datasets = [first] if first != "mnist" else [first, "fashion-mnist"]
     splits = {
         name: [split.to(device) for split in load_training(name, args.data_dir)]
-        for name in protocol["datasets"]
+        for name in datasets
     }
-    protocol["steps_per_epoch"] = {n: train.num_batches(128) for n, (train, _) in splits.items()}
-    record = start_or_go_on(path, protocol, device)
-    done = {tuple(row[key] for key in ("dataset", "optimizer", "lr", "seed"))
-            for row in record["rows"]}  # fmt: skip
-    left = [job for job in jobs(protocol) if tuple(job.values()) not in done]
-    print(f"{path}: {len(done)} trainings are done, {len(left)} are left", flush=True)
-    for job in left:
-        found = fit(job["optimizer"], job["lr"], job["seed"], args.epochs, *splits[job["dataset"]])
-        record["rows"].append({**job, **found, "commit": git_commit()})
-        write(path, record)
+    settings = {
+        "datasets": datasets,
+        "rates": RATES[2::3] if args.quick else RATES,
+        "epochs": args.epochs,
+        "steps_per_epoch": {name: train.num_batches(128) for name, (train, _) in splits.items()},
+    }
+
+    def make(dataset: str, optimizer: str, lr: float, seed: int) -> dict:
+        found = fit(optimizer, lr, seed, args.epochs, *splits[dataset])
         ends = "diverges" if found["diverged"] else f"{found['accuracy']:.2%}"
-        print(f"{job['dataset']:>13} {job['optimizer']:>8} {job['lr']:<9.2g} seed {job['seed']}  "
-              f"{ends:>8}  {found['seconds']:5.1f} s", flush=True)  # fmt: skip
-    if not record["steps"]:
-        record["steps"] = time_steps(splits[first][0], 20 if args.quick else 300)
-        write(path, record)
-    return record
+        print(f"{dataset:>13} {optimizer:>8} {lr:<9.2g} seed {seed}  {ends:>8}  "
+              f"{found['seconds']:5.1f} s", flush=True)  # fmt: skip
+        return found
+
+    words = "--quick" if args.quick else f"--epochs {args.epochs}"
+    return rows.collect(
+        path, settings, f"python MLP_Manual/optimizers.py {words}", device,
+        jobs(settings, args.seeds), make,
+        steps=lambda: time_steps(splits[first][0], 20 if args.quick else 300),
+    )  # fmt: skip
 
 
-def table() -> str:
-    """What the README shows of the record."""
-    if not RECORD.is_file():
+def table(path: Path = RECORD) -> str:
+    """The README's table, by common.results.report."""
+    if not path.is_file():
         return "Nothing recorded yet."
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    lines, protocol = [], record["protocol"]
-    for dataset in protocol["datasets"]:
-        lines += [
-            f"| {dataset} | best rate | validation accuracy, % | with a third of it | three times "
-            "| a tenth | ten times | step, ms | kept per parameter |", "|" + " --- |" * 9,
-        ]  # fmt: skip
+    record = rows.read(path)
+    lines, settings = [], record["settings"]
+    for dataset in settings["datasets"]:
+        cells = [[dataset, "best rate", "validation accuracy, %", "with a third of it",
+                  "three times", "a tenth", "ten times", "step, ms",
+                  "kept per parameter"]]  # fmt: skip
         for name, best in best_rates(record, dataset).items():
-            at = protocol["rates"].index(best)
-            cells = [reached(record, dataset, name, at + k) for k in (0, -1, 1, -2, 2)]
-            steps = record["steps"].get(name, {"step_milliseconds": "", "kept": ""})
-            cells += [str(steps["step_milliseconds"]), str(steps["kept"])]
-            lines.append(f"| {name} | {best:.2g} | " + " | ".join(cells) + " |")
-        lines.append("")
+            at = settings["rates"].index(best)
+            near = [reached(record, dataset, name, at + k) for k in (0, -1, 1, -2, 2)]
+            steps = record["steps"][name]
+            steps = [str(steps["step_milliseconds"]), str(steps["kept"])]
+            cells.append([name, f"{best:.2g}", *near, *steps])
+        lines += [*tables.table(cells), ""]
     diverged = sum(row["diverged"] for row in record["rows"])
+    seeds = len({row["seed"] for row in record["rows"]})
     note = (
-        f"{len(record['rows'])} trainings of {protocol['epochs']} epochs, {diverged} of which "
-        f"diverged; mean ± standard deviation of {protocol['seeds']} seeds. The best rate is the "
+        f"{len(record['rows'])} trainings of {settings['epochs']} epochs, {diverged} of which "
+        f"diverged; mean ± standard deviation of {seeds} seeds. The best rate is the "
         "one with the highest validation accuracy, which is therefore a little too good; the test "
         f"split was not read ({machine(record['environment'])})."
     )
@@ -223,22 +182,11 @@ def main(argv=None):
     device = select_device(args.device)
     if args.quick:
         args.epochs = 1
-    usual = f"study_optimizers{'-quick' * args.quick}.json"
-    path = Path(args.output or FOLDER / "runs" / usual)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with lock.hold(path.parent):
-        record = study(path, args, device)
-        draw_study(path.with_suffix(".png"), record)
-    for dataset in record["protocol"]["datasets"]:
-        for name, best in best_rates(record, dataset).items():
-            curves = of(record, dataset, name, best)
-            accuracy = statistics.fmean(row.get("accuracy", 0) for row in curves)
-            print(f"{dataset:>13} {name:>8}  best rate {best:<8.2g} {accuracy:.2%}")
-    print(f"picture in {path.with_suffix('.png')}")
-    if args.record:
-        for copied in (path, path.with_suffix(".png")):
-            shutil.copyfile(copied, RECORD.with_suffix(copied.suffix))
-        print(f"recorded in {RECORD}")
+        args.seeds = 1
+    usual = FOLDER / "runs" / "optimizers-quick.json" if args.quick else RECORD
+    path = Path(args.output or usual)
+    draw_study(path.with_name("optimizers.png"), study(path, args, device))
+    print(f"\n{table(path)}\n\nrows in {printable(path)}, picture beside them")
 
 
 if __name__ == "__main__":

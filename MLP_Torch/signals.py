@@ -22,9 +22,8 @@ from common.data import Split
 from common.device import machine, seed_everything, select_device
 from common.errors import printable
 from common.plots import new_figure, save
-from common.results import tables
+from common.results import rows, tables
 from common.results.report import mean_std
-from MLP_Torch import rows
 from MLP_Torch.dataset import load_training, mnist
 from MLP_Torch.model import MLP
 from MLP_Torch.train import evaluate

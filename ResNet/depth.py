@@ -27,10 +27,9 @@ from common.errors import UserError, printable
 from common.folders import dataset_name
 from common.metrics import metrics_of, parameter_count
 from common.plots import new_figure, save
-from common.results import tables
+from common.results import rows, tables
 from common.results.report import mean_std
 from common.schedules import make_schedule
-from ResNet import rows
 from ResNet.dataset import load_training, or_shapes
 from ResNet.dataset.normalize import Normalize
 from ResNet.model import CIFAR, BasicBlock, ResNet

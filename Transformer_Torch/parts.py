@@ -6,10 +6,9 @@ measured before, of all networks in turns. Rows are kept as they are found, so a
 stopped goes on where it was.
 """
 
-import json
 import time
 from argparse import Namespace
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from statistics import median
 
@@ -19,19 +18,13 @@ if not __package__:  # started by its path
 import torch
 from torch import nn
 
-from common import checkpoint, cli, lock
-from common.device import (
-    autocast,
-    environment,
-    git_commit,
-    machine,
-    seed_everything,
-    select_device,
-)
+from common import cli
+from common.device import autocast, machine, seed_everything, select_device
 from common.errors import UserError, printable
 from common.metrics import parameter_count
 from common.plots import new_figure, save
-from common.results import tables
+from common.results import rows, tables
+from common.results.report import mean_std
 from common.schedules import make_schedule
 from Transformer_Torch.dataset import lm
 from Transformer_Torch.dataset.windows import Windows
@@ -110,7 +103,7 @@ def time_steps(train: Windows, recipe: dict, args: Namespace) -> dict[str, float
 
 
 def run(part: str, seed: int, study: dict, train, validation, recipe, args) -> dict:
-    """A row: one network from one seed."""
+    """What a row holds: one network from one seed."""
     seed_everything(seed)
     model = make_model(part, recipe, len(train.tokenizer)).to(train.labels.device)
     steps = max(2, round(args.seconds / study["step_seconds"][part]))
@@ -118,42 +111,28 @@ def run(part: str, seed: int, study: dict, train, validation, recipe, args) -> d
     for _ in fit(model, train, steps, recipe, args, seed):
         pass
     seconds, loss = time.perf_counter() - start, mean_loss(model, validation)
-    return {"part": part, "seed": seed, "steps": steps, "seconds": round(seconds, 1),
-            "parameters": parameter_count(model), "validation": {"loss": loss}}  # fmt: skip
-
-
-def load_study(path: Path, settings: dict) -> dict:
-    """What was found before. Raises UserError for a file of another study."""
-    if not path.is_file():
-        return {"settings": settings, "rows": []}
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): remove it") from None
-    if study.get("settings") != settings:
-        raise UserError(f"{path} is of other flags, {study.get('settings')}: name another --output")
-    return study
+    return {"steps": steps, "seconds": round(seconds, 1), "parameters": parameter_count(model),
+            "validation": {"loss": loss}}  # fmt: skip
 
 
 def of_part(study: dict, part: str) -> list[dict]:
-    return [row for row in study["rows"] if row["part"] == part]
+    return rows.matching(study, part=part)
 
 
 def table(path: Path = RECORD) -> str:
     """The README's table, by common.results.report."""
     if not path.is_file():
         return "Nothing recorded yet."
-    study = json.loads(path.read_text(encoding="utf-8"))
+    study = rows.read(path)
     lines = [["with", "validation loss, nats", "seeds", "steps", "ms per step", "seconds",
               "parameters"]]  # fmt: skip
     for part in [part for part in PARTS if of_part(study, part)]:
-        rows, mean = of_part(study, part), torch.tensor(losses(study, part)).mean().item()
-        spread = f" ± {torch.tensor(losses(study, part)).std().item():.4f}" if rows[1:] else ""
-        seconds = sum(row["seconds"] for row in rows) / len(rows)
+        found, loss = of_part(study, part), mean_std(losses(study, part), 1, 4)
+        seconds = sum(row["seconds"] for row in found) / len(found)
         name = part if part == "original" else f"+ {part}"
-        lines.append([name, f"{mean:.4f}{spread}", f"{len(rows)}", f"{rows[0]['steps']:,}",
+        lines.append([name, loss, f"{len(found)}", f"{found[0]['steps']:,}",
                       f"{1000 * study['step_seconds'][part]:.1f}", f"{seconds:.0f}",
-                      f"{rows[0]['parameters']:,}"])  # fmt: skip
+                      f"{found[0]['parameters']:,}"])  # fmt: skip
     where, settings = machine(study["environment"]), study["settings"]
     note = f"Each line adds a part to those above; {settings['dataset']}, {settings['precision']}, "
     note += f"learning rate {settings['lr']:g}. Mean ± standard deviation ({where})."
@@ -206,25 +185,21 @@ def main(argv=None):
     data = Namespace(**{**recipe, **vars(args)})
     train, validation = (split.to(device) for split in lm.load_training(data))
     validation = validation.subset(5000 if args.quick else None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with lock.hold(path.parent):  # two at a time would do things twice
-        study = load_study(path, settings)
-        if "step_seconds" not in study:
-            study["step_seconds"] = time_steps(train, recipe, args)
-            study |= {"commit": git_commit(), "environment": environment(device)}
-        words = ["--quick"] if args.quick else [f"--{k} {v}" for k, v in settings.items()]
-        study["command"] = " ".join(["python Transformer_Torch/parts.py", *words])
-        checkpoint.write_json(path, study)
-        done = {(row["part"], row["seed"]) for row in study["rows"]}
-        for seed, part in ((seed, part) for seed in range(args.seeds) for part in PARTS):
-            if (part, seed) in done:
-                continue
-            row = run(part, seed, study, train, validation, recipe, args)
-            study["rows"].append(row)
-            checkpoint.write_json(path, study)
-            print(f"seed {seed}  + {part:16}  {row['steps']:6,} steps in {row['seconds']:5.1f} s  "
-                  f"validation loss {row['validation']['loss']:.4f}", flush=True)  # fmt: skip
-        draw(path.with_name("parts.png"), study)
+
+    def make(part: str, seed: int) -> dict:
+        row = run(part, seed, rows.read(path), train, validation, recipe, args)
+        print(f"seed {seed}  + {part:16}  {row['steps']:6,} steps in {row['seconds']:5.1f} s  "
+              f"validation loss {row['validation']['loss']:.4f}", flush=True)  # fmt: skip
+        return row
+
+    keys = [dict(part=part, seed=seed) for seed, part in product(range(args.seeds), PARTS)]
+    words = ["--quick"] if args.quick else [f"--{k} {v}" for k, v in settings.items()]
+    command = " ".join(["python Transformer_Torch/parts.py", *words])
+    study = rows.collect(
+        path, settings, command, device, keys, make,
+        step_seconds=lambda: time_steps(train, recipe, args),
+    )  # fmt: skip
+    draw(path.with_name("parts.png"), study)
     print(f"\n{table(path)}\n\nrows in {printable(path)}, picture beside them")
 
 

@@ -23,10 +23,9 @@ from common.device import machine, seed_everything, select_device
 from common.errors import printable
 from common.metrics import RunningMean
 from common.plots import new_figure, save
-from common.results import tables
+from common.results import rows, tables
 from common.results.report import mean_std
 from common.schedules import make_schedule
-from VAE import rows
 from VAE.dataset import load_training, mnist
 from VAE.model import Autoencoder, Terms
 from VAE.train import RECIPES, build_model

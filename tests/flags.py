@@ -283,9 +283,9 @@ OF_SCRIPT = {
         "--seeds": "test_flags.py::test_echo_is_trained_so_often_and_so_long",
     },
     "MLP_Manual/optimizers.py": {
-        **dict.fromkeys(("--seeds", "--epochs", "--data-dir", "--record"), STUDIED),
-        "--quick": "test_optimizers.py::test_a_killed_study_goes_on_and_does_nothing_twice",
-        "--output": STUDIED, "--device": DEVICE,
+        **dict.fromkeys(("--seeds", "--epochs", "--data-dir"), STUDIED), "--device": DEVICE,
+        **dict.fromkeys(("--quick", "--output"),
+                        "test_optimizers.py::test_a_killed_study_goes_on_and_does_nothing_twice"),
     },
     "LSTM/predict.py": {
         "text": PREDICTED, "--run-dir": PREDICTED, "--device": DEVICE,

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from common.results import report
+from common.results import rows as kept
 from MLP_Manual import optimizers as script
 from MLP_Manual.dataset import load_training
 from MLP_Manual.utils.optim import OPTIMIZERS
@@ -35,20 +36,23 @@ def rows(path) -> list[dict]:
 
 @pytest.mark.pictures
 def test_a_small_study_is_recorded_and_shown(few, tmp_path, monkeypatch, capsys):
-    record = tmp_path / "results" / "study_optimizers.json"
-    record.parent.mkdir()
+    record = tmp_path / "results" / "compare_optimizers.json"
     monkeypatch.setattr(script, "RECORD", record)
+    table = script.table
+    monkeypatch.setattr(script, "table", lambda path=record: table(path))
     for dataset in ("mnist", "fashion-mnist"):
         make_digits(tmp_path, dataset)
-    argv = ["--seeds", 2, "--epochs", 2, "--data-dir", tmp_path, "--record"]
-    result = call(capsys, script.main, *argv, "--output", tmp_path / "out" / "rows.json")
+    argv = ["--epochs", 2, "--data-dir", tmp_path]
+    assert call(capsys, script.main, *argv, "--seeds", 1).code == 0
+    first = json.loads(record.read_text())["rows"]
+    result = call(capsys, script.main, *argv, "--seeds", 2)
     assert (result.code, result.err) == (0, "")
     found = json.loads(record.read_text())
-    assert found == json.loads((tmp_path / "out" / "rows.json").read_text())
+    assert found["rows"][: len(first)] == first, "a second seed is added, nothing is done twice"
     jobs = {(r["dataset"], r["optimizer"], r["lr"], r["seed"]) for r in found["rows"]}
     assert len(jobs) == len(found["rows"]) == 2 * 3 * 6 * 2
-    assert found["protocol"]["epochs"] == 2 and found["protocol"]["seeds"] == 2
-    assert (tmp_path / "out" / "rows.png").stat().st_size > 10_000
+    assert found["settings"]["epochs"] == 2 and found["command"].endswith("--epochs 2")
+    assert (tmp_path / "results" / "optimizers.png").stat().st_size > 10_000
     # without momentum none; two averages; a velocity where Muon's are two
     assert [found["steps"][n]["kept"] for n in ("sgd", "adam")] == [0, 2]
     assert 1 < found["steps"]["muon"]["kept"] < 2
@@ -109,13 +113,13 @@ def test_a_file_of_something_else_is_one_line_and_stays(how, few, tmp_path, caps
         monkeypatch.setattr(script, "RATES", [1.0, 2.0, 3.0])
     elif how == "other epochs":
         record = json.loads(path.read_text())
-        record["protocol"]["epochs"] = 7
-        script.write(path, record)
+        record["settings"]["epochs"] = 7
+        kept.write(path, record)
     else:
         path.write_bytes(b"[]" if how == "text" else path.read_bytes()[:200])
     content = path.read_bytes()
     result = call(capsys, script.main, "--quick", "--output", path)
-    assert_one_line(result, path, "another study" if "other" in how else "damaged")
+    assert_one_line(result, path, "other flags" if "other" in how else "damaged")
     assert path.read_bytes() == content
 
 
@@ -124,7 +128,7 @@ def test_a_rate_that_is_too_high_diverges_and_says_so():
     found = script.fit("sgd", 1e4, 0, 1, train.subset(512), held_out)
     assert found["diverged"] and "accuracy" not in found and found["step"] < 4
     record = {
-        "protocol": {"rates": [1e-2, 1e4], "datasets": ["mnist-sample"]},
+        "settings": {"rates": [1e-2, 1e4], "datasets": ["mnist-sample"]},
         "rows": [
             {"dataset": "mnist-sample", "optimizer": "sgd", "lr": 1e4, "seed": 0, **found},
             {"dataset": "mnist-sample", "optimizer": "sgd", "lr": 1e-2, "seed": 0,
@@ -154,7 +158,9 @@ def test_the_study_of_the_readme_is_whole():
         pytest.skip("not recorded yet")
     record = json.loads(script.RECORD.read_text(encoding="utf-8"))
     found = [tuple(r[k] for k in ("dataset", "optimizer", "lr", "seed")) for r in record["rows"]]
-    assert sorted(found) == sorted(tuple(job.values()) for job in script.jobs(record["protocol"]))
-    assert record["protocol"]["seeds"] >= 3 and set(record["steps"]) == set(OPTIMIZERS)
-    assert "sample" not in str(record["protocol"]["datasets"])
+    seeds = len({row["seed"] for row in record["rows"]})
+    jobs = script.jobs(record["settings"], seeds)
+    assert sorted(found) == sorted(tuple(job.values()) for job in jobs)
+    assert seeds >= 3 and set(record["steps"]) == set(OPTIMIZERS)
+    assert "sample" not in str(record["settings"]["datasets"])
     assert not any(str(row["commit"]).endswith("-dirty") for row in record["rows"])

@@ -29,9 +29,7 @@ from tests.running import (
 READMES = [
     path for path in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))] if path.exists()
 ]
-RECORDS = [
-    p for p in sorted(ROOT.glob("*/results/*.json")) if not p.name.startswith(("compare", "study"))
-]
+RECORDS = [p for p in sorted(ROOT.glob("*/results/*.json")) if not p.name.startswith("compare")]
 COMPARISONS = [path for path in sorted(ROOT.glob("*/results/compare*.json"))
                if path.name != "compare_layers.json"]  # fmt: skip
 

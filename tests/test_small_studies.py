@@ -15,7 +15,7 @@ from common import data, lock
 from common.data import Split
 from common.files import DataMissing
 from common.results import report
-from MLP_Torch import rows as kept
+from common.results import rows as kept
 from MLP_Torch import signals
 from MLP_Torch.model import MLP
 from ResNet import depth

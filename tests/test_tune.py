@@ -223,7 +223,7 @@ def test_bad_flags_and_other_files_are_one_line(flags, monkeypatch, capsys):
     path.with_suffix(".db").unlink()
     studies.open_store("tpe", path.with_suffix(".db")).set_user_attr("settings", {"budget": 1})
     assert_one_line(call(capsys, tune.main, *argv), path.with_suffix(".db"), "other flags")
-    path.write_text(json.dumps({"settings": {"budget": 1}}))
+    path.write_text(json.dumps({"settings": {"budget": 1}, "rows": []}))
     assert_one_line(call(capsys, tune.main, *argv), path, "other flags")
     path.write_text("{")
     assert_one_line(call(capsys, tune.main, *argv), path, "damaged")
@@ -371,7 +371,7 @@ def test_the_picture_marks_the_rate_that_the_search_found(dataset, tmp_path, mon
     tiny = {**tune.RECIPES["mnist-sample"], "channels": [2]}
     monkeypatch.setitem(tune.RECIPES, "mnist-sample", tiny)
     trial = {"state": "complete", "accuracies": [0.5], "parameters": {"lr": 0.0123}}
-    record = {"settings": {"dataset": dataset}, "searches": {"tpe": [trial]}}
+    record = {"settings": {"dataset": dataset}, "rows": [], "searches": {"tpe": [trial]}}
     monkeypatch.setattr(tune, "RECORD", tmp_path / "tuned.json")
     tune.RECORD.write_text(json.dumps(record))
     labels, save = [], lr_range.save

@@ -1,6 +1,5 @@
-"""What this folder's studies share: their files, Optuna's store, and the pictures of a search."""
+"""What CNN_Torch/tune.py needs: Optuna's store, and the pictures of a search."""
 
-import json
 from itertools import count
 from pathlib import Path
 
@@ -8,19 +7,6 @@ from common.errors import UserError
 from common.plots import new_figure, save
 
 LIMITS = {"lr": (1e-4, 1e-1), "weight_decay": (1e-3, 1.0)}  # of what is drawn on a log axis
-
-
-def load_study(path: Path, settings: dict) -> dict:
-    """What was found before. Raises UserError for a file of another study."""
-    if not path.is_file():
-        return {"settings": settings, "rows": []}
-    try:
-        study = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): remove it") from None
-    if study.get("settings") != settings:
-        raise UserError(f"{path} is of other flags: name another --output")
-    return study
 
 
 def open_store(name: str, store: Path):

@@ -21,7 +21,7 @@ def best_rates(record: dict, dataset: str) -> dict[str, float]:
     """Optimiser -> the rate of the highest mean accuracy on the validation split."""
     means: dict[str, dict[float, float]] = {}
     for name in dict.fromkeys(row["optimizer"] for row in record["rows"]):
-        for lr in record["protocol"]["rates"]:
+        for lr in record["settings"]["rates"]:
             if rows := of(record, dataset, name, lr):
                 means.setdefault(name, {})[lr] = statistics.fmean(accuracies(rows))
     return {name: max(rates, key=rates.get) for name, rates in means.items()}
@@ -29,7 +29,7 @@ def best_rates(record: dict, dataset: str) -> dict[str, float]:
 
 def reached(record: dict, dataset: str, name: str, at: int) -> str:
     """A cell: mean ± standard deviation with the rate of this number; "–" beyond the grid."""
-    rates = record["protocol"]["rates"]
+    rates = record["settings"]["rates"]
     rows = of(record, dataset, name, rates[at]) if 0 <= at < len(rates) else []
     if not rows:
         return "–"
@@ -43,15 +43,15 @@ def reached(record: dict, dataset: str, name: str, at: int) -> str:
 def draw_study(path: Path, record: dict) -> None:
     """A row of panels for each dataset: validation error over the learning rate, and the training
     loss at the best rate over steps and over seconds."""
-    datasets, protocol = record["protocol"]["datasets"], record["protocol"]
-    powers = [10.0**k for k in range(-5, 2) if 10.0**k <= max(protocol["rates"])]
-    powers = [power for power in powers if power >= min(protocol["rates"])]
+    datasets, settings = record["settings"]["datasets"], record["settings"]
+    powers = [10.0**k for k in range(-5, 2) if 10.0**k <= max(settings["rates"])]
+    powers = [power for power in powers if power >= min(settings["rates"])]
     figure, axes = new_figure(len(datasets), 3, size=(14, 4.2 * len(datasets)))
     for dataset, (rates, steps, seconds) in zip(datasets, axes, strict=True):
         for color, (name, best) in enumerate(best_rates(record, dataset).items()):
-            rows = [of(record, dataset, name, lr) for lr in protocol["rates"]]
+            rows = [of(record, dataset, name, lr) for lr in settings["rates"]]
             known = [
-                (lr, accuracies(r)) for lr, r in zip(protocol["rates"], rows, strict=True) if r
+                (lr, accuracies(r)) for lr, r in zip(settings["rates"], rows, strict=True) if r
             ]
             errors = [[100 * (1 - value) for value in values] for _, values in known]
             style = dict(color=f"C{color}", label=name)
@@ -64,7 +64,7 @@ def draw_study(path: Path, record: dict) -> None:
             if not curves:
                 continue
             loss = [statistics.fmean(values) for values in zip(*curves, strict=True)]
-            part = record["protocol"]["steps_per_epoch"][dataset] * protocol["epochs"] / len(loss)
+            part = settings["steps_per_epoch"][dataset] * settings["epochs"] / len(loss)
             at = [part * (number + 0.5) for number in range(len(loss))]
             steps.plot(at, loss, **style)
             if name in record["steps"]:

@@ -35,7 +35,7 @@ def mean_std(values: list[float], factor: float, decimals: int) -> str:
 
 def load_records(folder: Path) -> list[dict]:
     """A folder's records, MNIST first, samples last."""
-    kept = [p for p in folder.glob("results/*.json") if not p.name.startswith(("compare", "study"))]
+    kept = [p for p in folder.glob("results/*.json") if not p.name.startswith("compare")]
     order = ["mnist", "fashion-mnist", "cifar10", "cifar10-jpeg", "cifar100"]
 
     def rank(record: dict) -> tuple:

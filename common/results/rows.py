@@ -14,16 +14,25 @@ from common.errors import UserError
 def read(path: Path) -> dict:
     """The study in a file: its settings, command, environment and rows."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): remove it") from None
+        study = json.loads(path.read_text(encoding="utf-8"))
+        study["settings"], study["rows"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}): remove it") from None
+    return study
+
+
+def write(path: Path, study: dict) -> None:
+    """A row on a line: what is added is all that git shows."""
+    head = json.dumps({k: v for k, v in study.items() if k != "rows"}, indent=2)[:-2]
+    rows = ",\n".join(f"    {json.dumps(row)}" for row in study["rows"])
+    checkpoint.write_atomically(path, f'{head},\n  "rows": [\n{rows}\n  ]\n}}\n'.encode())
 
 
 def load(path: Path, settings: dict) -> dict:
     """What was found before. Raises UserError for a file of another study."""
     study = read(path) if path.is_file() else {"settings": settings, "rows": []}
-    if study.get("settings") != settings:
-        raise UserError(f"{path} is of other flags, {study.get('settings')}: name another --output")
+    if study["settings"] != settings:
+        raise UserError(f"{path} is of other flags, {study['settings']}: name another --output")
     return study
 
 
@@ -34,21 +43,25 @@ def matching(study: dict, **key) -> list[dict]:
 
 def collect(
     path: Path, settings: dict, command: str, device: torch.device, keys: Iterable[dict],
-    make: Callable[..., dict],
+    make: Callable[..., dict], **facts: Callable[[], object],
 ) -> dict:  # fmt: skip
     """The study in the file `path`, with a row for each of `keys`, such as {"depth": 8, "seed": 0}.
 
-    What a row holds besides is found by `make(depth=8, seed=0)`, if it is not there yet. Every row
-    names its commit, and its machine where that is not the study's first.
+    What a row holds besides is found by `make(depth=8, seed=0)`, if it is not there yet; and before
+    all rows the `facts`, which are of the whole study. Every row names its commit, and its machine
+    where that is not the study's first.
     """
     commit, machine = git_commit(), environment(device)
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock.hold(path.parent):  # two at a time would do things twice
         study = {"environment": machine, **load(path, settings), "command": command}
         elsewhere = {} if study["environment"] == machine else {"environment": machine}
-        checkpoint.write_json(path, study)
+        write(path, study)
+        for name in [name for name in facts if name not in study]:
+            study[name] = facts[name]()
+            write(path, study)
         for key in keys:
             if not matching(study, **key):
                 study["rows"].append({**key, **make(**key), "commit": commit, **elsewhere})
-                checkpoint.write_json(path, study)
+                write(path, study)
     return study
