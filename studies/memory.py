@@ -1,4 +1,4 @@
-"""How much memory a training step needs, counted tensor by tensor: the same on every machine."""
+"""How much memory a training step needs, counted tensor by tensor. A repetition gives the same."""
 
 import weakref
 from collections.abc import Callable

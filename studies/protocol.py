@@ -122,18 +122,19 @@ def parse(description: str, argv, minutes: list[float], quick: list[float]) -> N
     """The flags of every study, with its default marks and those of --quick."""
     parser = cli.Parser(description)
     add = parser.add_argument
-    add("--minutes", type=cli.positive, nargs="+", default=minutes, metavar="M",
-        help="of training, after which a network is measured")  # fmt: skip
-    add("--seeds", type=cli.positive_int, default=3, help="trainings of each network: 0, 1, …")
+    shown = " ".join(map(str, minutes))
+    add("--minutes", type=cli.positive, nargs="+", metavar="M",
+        help=f"of training, after which a network is measured (default: {shown})")  # fmt: skip
+    add("--seeds", type=cli.positive_int, help="trainings of each network (default: 3)")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a second each on a stand-in, to see that it works")
     add("--output", metavar="FILE", help="the rows (default: studies/results/compare_NAME.json)")
     args = parser.parse_args(argv)
+    args.minutes = args.minutes or (quick if args.quick else minutes)
     if args.minutes != sorted(set(args.minutes)):
         raise UserError("--minutes: each has to be longer than the one before it")
-    if args.quick:
-        args.minutes, args.seeds = quick, 2
+    args.seeds = args.seeds or (2 if args.quick else 3)
     args.device = select_device(args.device)
     return args
 
@@ -147,7 +148,7 @@ def collect(name: str, args: Namespace, keys: Iterable[dict], make: Callable[...
     place = FOLDER / "runs" / f"{name}-quick.json" if args.quick else record(name)
     path = Path(args.output or place)
     settings = {"dataset": args.dataset, "minutes": args.minutes, "quick": args.quick}
-    words = ["--quick"] if args.quick else ["--minutes", *(f"{mark:g}" for mark in args.minutes)]
+    words = ["--quick"] * args.quick + ["--minutes", *(f"{mark:g}" for mark in args.minutes)]
     command = " ".join([f"python studies/{name}.py", *words])
 
     def said(**key) -> dict:
