@@ -161,8 +161,8 @@ def collect(name: str, args: Namespace, keys: Iterable[dict], make: Callable[...
 
 def describe(row: dict) -> str:
     """What was found, for whoever watches."""
-    if "validation" not in row:
-        return ""
+    if "ratio" in row:
+        return f"time of a step by hand over PyTorch's: {row['ratio']:.2f}"
     ((metric, values),) = row["validation"].items()
     return f"{metric} " + " → ".join("–" if v is None else shown(metric, [v]) for v in values)
 
@@ -227,7 +227,7 @@ def draw(path: Path, study: dict, networks: dict[str, str], metric: str) -> None
                                 row["validation"][metric]] for row in found])  # fmt: skip
         times = [("minutes", torch.tensor([minutes] * len(found)).float())]
         if "epochs" in found[0]:
-            times.append(("epochs", torch.tensor([row["epochs"] for row in found])))
+            times.append(("epochs", torch.tensor([row["epochs"] for row in found]).float()))
         for axis, (_, x) in zip(axes[0], times, strict=False):
             axis.plot(x.mean(0).tolist(), values.mean(0).tolist(), color=f"C{number}", label=name)
             axis.plot(x.flatten().tolist(), values.flatten().tolist(), "o", color=f"C{number}",

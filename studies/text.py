@@ -200,11 +200,12 @@ def main(argv=None):
             return transformer(network, seed, gpt_text, gpt_validation, gpt)
         return recurrent(network, seed, text, validation, recipe)
 
-    def make(network: str = "", seed: int = 0, pair: str = "") -> dict:
-        if pair:
-            twins = {"manual": partial(build, pair, 0), "torch": partial(build, f"{pair}-torch", 0)}
+    def make(**key) -> dict:
+        if "pair" in key:
+            manual, native = (partial(build, key["pair"] + kind, 0) for kind in ("", "-torch"))
+            twins = {"manual": manual, "torch": native}
             return compare(twins, args.device, 3 if args.quick else TIMED)
-        return protocol.make_row(partial(build, network, seed), args.minutes, METRIC)
+        return protocol.make_row(partial(build, **key), args.minutes, METRIC)
 
     keys = [{"pair": pair} for pair in PAIRS]
     keys += [{"network": name, "seed": seed} for seed in range(args.seeds) for name in NETWORKS]
