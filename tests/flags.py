@@ -25,6 +25,7 @@ TOOLS = [  # the other scripts
     "Transformer_Torch/generate.py", "Transformer_Torch/parts.py", "Transformer_Torch/translate.py",
     "VAE/codes.py", "VAE/generate.py", "ViT/make_jpegs.py", "common/results/compare.py",
     "common/results/report.py", "common/results/runs.py", "common/results/speed.py",
+    "studies/images.py", "studies/reviews.py", "studies/text.py",
 ]  # fmt: skip
 SCRIPTS = [f"{folder}/{name}.py" for folder in FOLDERS for name in ("train", "test")] + TOOLS
 
@@ -181,6 +182,14 @@ SMALL_STUDY = {
     "--device": DEVICE,
 }
 OTHER_ROWS = "test_small_studies.py::test_rows_of_other_flags_are_refused"
+ACROSS = {  # of every study of several folders
+    "--minutes": "test_studies.py::test_rows_of_other_flags_are_refused",
+    "--seeds": "test_studies.py::test_a_killed_study_goes_on_and_does_nothing_twice",
+    "--data-dir": "test_studies.py::test_without_data_a_study_says_what_it_takes_instead",
+    "--device": DEVICE,
+    "--quick": "test_studies.py::test_quick_study_makes_its_table_and_its_picture",
+    "--output": "test_studies.py::test_rows_of_other_flags_are_refused",
+}
 LAYERS = "test_rnn_manual.py::test_layers_beside_torch_are_equal_and_recorded"
 QUICK = "test_results_speed.py::test_quick_run_prints_one_table_of_all_networks"
 COMPARED = "test_twins.py::test_compare_prints_times_lines_and_differences"
@@ -314,6 +323,7 @@ OF_SCRIPT = {
         "--data-dir": "test_flags.py::test_a_data_dir_goes_before_the_runs_own",
         "--device": DEVICE,
     },
+    **dict.fromkeys(("studies/images.py", "studies/reviews.py", "studies/text.py"), ACROSS),
     "common/results/compare.py": {
         "pairs": COMPARED, "--batch-size": COMPARED, "--steps": COMPARED, "--device": DEVICE,
         "--record": "test_twins.py::test_comparison_of_each_network_is_recorded_and_shown",

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
-FOLDERS = [name for name in PACKAGES if name not in ("common", "docs", "tests")]
+STUDIES = "studies"  # which put several folders side by side
+FOLDERS = [name for name in PACKAGES if name not in ("common", "docs", "tests", STUDIES)]
 MODELS = [name for name in FOLDERS if (ROOT / name / "model.py").exists()]
 MANUAL = [name for name in FOLDERS if name.endswith("_Manual")]
 
@@ -28,7 +29,7 @@ TRAINING_STEPS = {
     "RNN_Manual": ("LanguageModel", "SequenceCrossEntropy", (5, 3)),
     "Transformer_Manual": ("LanguageModel", "TokenCrossEntropy", (3, 5)),
 }
-MAX_LINES = {"train.py": 160, "common": 190}  # a short read: about 150
+MAX_LINES = {"train.py": 160, "common": 190, STUDIES: 250}  # a short read: about 150
 
 
 def sources(package: str) -> dict[str, str]:
@@ -387,10 +388,11 @@ def versions(folders: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
 
 def test_modules_of_one_name_are_one_module():
     """Whoever knows `dataset/mnist.py` of one folder knows it of all, so none may drift."""
-    found = versions({folder: sources(folder) for folder in FOLDERS})
+    found = versions({folder: sources(folder) for folder in [*FOLDERS, STUDIES]})
     copies = {path: trees for path, trees in found.items() if path not in OWN}
     assert {p: sorted(trees) for p, trees in copies.items() if len(set(trees.values())) > 1} == {}
     assert len(copies) > 20 and len(copies["dataset/mnist.py"]) == 8
+    assert len(copies["start.py"]) == len(FOLDERS) + 1
 
 
 def test_the_list_of_what_differs_is_no_longer_than_it_must_be():
@@ -467,13 +469,24 @@ def test_imports_of_a_folder_are_found(source):
 
 @pytest.mark.parametrize("package", ["common", *FOLDERS])
 def test_no_module_imports_a_model_folder_but_its_own(package):
-    others = set(FOLDERS) - {package}
+    """Nor a study: these alone may import several folders."""
+    others = {*FOLDERS, STUDIES} - {package}
     found = {
         path: sorted(packages_imported(source) & others)
         for path, source in sources(package).items()
         if not path.startswith("common/results/compare")  # which put twins side by side
     }
     assert not {path: names for path, names in found.items() if names}
+
+
+@pytest.mark.parametrize("study", ["text", "images", "reviews"])
+def test_a_study_is_of_a_folder_or_more(study):
+    """By the protocol that all share, which says nothing about a network."""
+    found = sources(STUDIES)
+    assert packages_imported(found[f"{STUDIES}/{study}.py"]) >= {STUDIES, "common"}
+    assert packages_imported(found[f"{STUDIES}/{study}.py"]) & set(FOLDERS)
+    for path in ("protocol", "memory"):
+        assert not packages_imported(found[f"{STUDIES}/{path}.py"]) & set(FOLDERS)
 
 
 def modules_imported(source: str) -> set[str]:
@@ -600,7 +613,7 @@ def effects_of_importing(root: Path, modules: list[str]) -> list[str]:
 def test_modules_do_nothing_when_imported(tmp_path):
     """On a copy: a run of ours in the meantime writes into the folders themselves."""
     modules = []
-    for package in ("common", *FOLDERS):
+    for package in ("common", *FOLDERS, STUDIES):
         for path, source in sources(package).items():
             copy = tmp_path / path
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -627,7 +640,7 @@ def test_modules_that_do_something_when_imported_are_found(tmp_path):
 SHORT = [path for name in MODELS for path in sources(name) if path == f"{name}/train.py"]
 
 
-@pytest.mark.parametrize("path", [*SHORT, *sources("common")])
+@pytest.mark.parametrize("path", [*SHORT, *sources("common"), *sources(STUDIES)])
 def test_file_is_a_short_read(path):
     lines = len((ROOT / path).read_text(encoding="utf-8").splitlines())
-    assert lines <= MAX_LINES["common" if path.startswith("common/") else "train.py"]
+    assert lines <= MAX_LINES.get(path.split("/")[0], MAX_LINES["train.py"])

@@ -19,7 +19,8 @@ from common.data import ROOT
 from tests.running import FOLDERS
 
 READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
-PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [*READMES, ROOT / "studies" / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES += sorted(ROOT.glob("docs/*.md"))
 MAX_WORDS = 2_200
 
 FENCE = re.compile(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
@@ -168,7 +169,7 @@ def test_letters_of_a_formula():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, "studies"])
 def test_formulas_are_not_typed_in_unicode(folder):
     """Shapes such as (N, C, H, W) and plain products of numbers may be."""
     _, _, rest = split((ROOT / folder / "README.md").read_text(encoding="utf-8"))
@@ -238,7 +239,7 @@ def words_of_prose(text: str) -> int:
     return len(re.findall(r"[^\W\d_][\w'’-]*", rest))
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [*FOLDERS, "studies"])
 def test_a_lesson_is_read_in_twenty_minutes(folder):
     words = words_of_prose((ROOT / folder / "README.md").read_text(encoding="utf-8"))
     assert 200 < words <= MAX_WORDS
