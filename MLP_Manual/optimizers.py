@@ -77,7 +77,7 @@ def fit(name: str, lr: float, seed: int, epochs: int, train: Split, held_out: Sp
         return {"diverged": True, "step": step, "seconds": seconds}
     edges = [round(k * per_epoch / POINTS) for k in range(epochs * POINTS + 1)]
     parts = [losses[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
-    curve = [round(statistics.fmean(part), 4) for part in parts]
+    curve = [round(statistics.fmean(part), 6) for part in parts]
     return {"diverged": False, **found, "seconds": seconds, "curve": curve}
 
 
