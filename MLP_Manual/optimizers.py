@@ -83,7 +83,7 @@ def fit(name: str, lr: float, seed: int, epochs: int, train: Split, held_out: Sp
 
 def time_steps(train: Split, steps: int) -> dict[str, dict]:
     """Of every optimiser, in turns: the median time of a whole step and of the optimiser's part,
-    and how many numbers it keeps for each parameter."""
+    how many numbers it keeps for each parameter, and how many bytes that is."""
     inputs, labels = train.inputs[:128], train.labels[:128]
     learners = {name: OPTIMIZERS[name](make_network(train), 1e-4) for name in OPTIMIZERS}
     times = {name: ([], []) for name in learners}
@@ -103,11 +103,12 @@ def time_steps(train: Split, steps: int) -> dict[str, dict]:
             times[name][1].append(end - middle)
     found = {}
     for name, optimizer in learners.items():
-        kept = sum(t.numel() for kind in optimizer.buffers.values() for t in kind.values())
+        tensors = [t for kind in optimizer.buffers.values() for t in kind.values()]
+        kept, size = (sum(f(t) for t in tensors) for f in (torch.numel, lambda t: t.nbytes))
         parameters = sum(p.numel() for p in optimizer.model.parameters().values())
         whole, own = (round(1e3 * statistics.median(t), 3) for t in times[name])
         found[name] = {"step_milliseconds": whole, "own_milliseconds": own,
-                       "kept": round(kept / parameters, 2)}  # fmt: skip
+                       "kept": round(kept / parameters, 2), "bytes": size}  # fmt: skip
     return found
 
 

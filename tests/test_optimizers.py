@@ -1,5 +1,6 @@
 """MLP_Manual/optimizers.py: the study of optimisers and learning rates."""
 
+import itertools
 import json
 import statistics
 
@@ -12,6 +13,7 @@ from MLP_Manual import optimizers as script
 from MLP_Manual.dataset import load_training
 from MLP_Manual.utils.optim import OPTIMIZERS
 from MLP_Manual.utils.optimizer_plots import best_rates, of, reached
+from MLP_Torch import optimizers as native
 from tests.running import Stop, assert_one_line, call, make_digits, start, wait_until
 
 
@@ -121,6 +123,48 @@ def test_a_file_of_something_else_is_one_line_and_stays(how, few, tmp_path, caps
     result = call(capsys, script.main, "--quick", "--output", path)
     assert_one_line(result, path, "other flags" if "other" in how else "damaged")
     assert path.read_bytes() == content
+
+
+def test_torch_optim_goes_the_same_way(few, tmp_path, monkeypatch, capsys):
+    """Every optimiser of the study by hand, from the same weights and with the same batches."""
+    monkeypatch.setattr(script, "OPTIMIZERS", OPTIMIZERS)
+    monkeypatch.setattr(script, "RATES", [1e-3, 1e-2])
+    by_hand, path = tmp_path / "by_hand.json", tmp_path / "native" / "rows.json"
+    place = make_digits(tmp_path / "data")
+    make_digits(tmp_path / "data", "fashion-mnist")
+    argv = ["--seeds", 2, "--epochs", 2, "--data-dir", place]
+    assert call(capsys, script.main, *argv, "--output", by_hand).code == 0
+
+    network = native.MLP
+    monkeypatch.setattr(
+        native, "MLP", lambda inputs, sizes, classes, **kw: network(inputs, (8, 8), classes, **kw)
+    )
+    argv = ["--by-hand", by_hand, "--data-dir", place, "--output", path]
+    result = call(capsys, native.main, *argv)
+    assert (result.code, result.err) == (0, "")
+    found = kept.read(path)
+    assert {(r["optimizer"], r["dataset"], r["seed"]) for r in found["rows"]} == set(
+        itertools.product(OPTIMIZERS, ("mnist", "fashion-mnist"), (0, 1))
+    )
+    for row in found["rows"]:
+        assert row["first"] <= row["whole"] < 1e-4, "float32, and curves of six decimals"
+        assert row["accuracy"] == pytest.approx(row["by_hand"], abs=0.02)
+    for name in OPTIMIZERS:  # by hand and torch.optim keep as much
+        assert found["steps"][name]["bytes"] == pytest.approx(found["by_hand"][name]["bytes"])
+    assert "| muon | " in result.out and native.table(tmp_path / "x") == "Nothing recorded yet."
+
+    assert native.WEIGHT_DECAY == script.WEIGHT_DECAY and native.POINTS == script.POINTS
+    monkeypatch.setattr(native, "QUICK", tmp_path / "none.json")
+    result = call(capsys, native.main, "--quick")
+    assert_one_line(result, tmp_path / "none.json", "python MLP_Manual/optimizers.py --quick")
+
+
+def test_digits_are_counted():
+    """0.5000 and 0.5005 agree to three digits."""
+    row, other = {"curve": [0.5, 0.5]}, {"curve": [0.5, 0.5005]}
+    assert native.largest_difference(row, other, 1) == 0
+    assert native.largest_difference(row, other) == pytest.approx(0.001, rel=0.01)
+    assert (native.digits(0.0), native.digits(0.001)) == ("6", "3.0")
 
 
 def test_a_rate_that_is_too_high_diverges_and_says_so():

@@ -1,0 +1,221 @@
+"""torch.optim beside the optimisers by hand: `python MLP_Torch/optimizers.py` (ten minutes).
+
+MLP_Manual/optimizers.py finds the best learning rate of every optimiser. This script trains the
+same network with torch.optim, at that rate, from the same initial weights and with the same
+batches, and compares the two curves of training loss. Rows are kept as they are found, so a study
+that was stopped goes on where it was.
+"""
+
+import math
+import statistics
+import time
+from itertools import product
+from pathlib import Path
+
+if not __package__:  # started by its path
+    import start  # noqa: F401
+
+import torch
+from torch import nn
+
+from common import cli
+from common.data import Split
+from common.device import machine, seed_everything, select_device, synchronize
+from common.errors import UserError, printable
+from common.plots import new_figure, save
+from common.results import rows, tables
+from common.results.report import mean_std
+from common.schedules import make_schedule
+from MLP_Torch.dataset import load_training
+from MLP_Torch.model import MLP
+from MLP_Torch.train import evaluate
+from MLP_Torch.utils.optim import OPTIMIZERS, make_optimizer
+
+FOLDER = Path(__file__).resolve().parent
+RECORD = FOLDER / "results" / "compare_optimizers.json"
+BY_HAND = FOLDER.parent / "MLP_Manual" / "results" / "compare_optimizers.json"
+QUICK = FOLDER.parent / "MLP_Manual" / "runs" / "optimizers-quick.json"
+WEIGHT_DECAY = {"adamw": 0.05, "muon": 0.05}  # as by hand
+POINTS = 10  # of the curve of training loss, in an epoch
+
+
+def make_network(data: Split) -> MLP:
+    """As by hand: from one seed, both draw the same initial weights."""
+    sizes = (data.inputs.shape[1], (256, 256, 256), len(data.classes))
+    model = MLP(*sizes, batch_norm=False, dropout=0.0, input_dropout=0.0)
+    return model.to(data.inputs.device)
+
+
+def fit(name: str, lr: float, seed: int, epochs: int, train: Split, held_out: Split) -> dict:
+    """A training from `seed`, its rate going down to 0 in a cosine: what it reached, and the mean
+    loss of every tenth of an epoch."""
+    seed_everything(seed)
+    model, criterion = make_network(train), nn.CrossEntropyLoss()
+    optimizer = make_optimizer(name, model, lr, WEIGHT_DECAY.get(name, 0.0))
+    per_epoch = train.num_batches(128)
+    schedule = make_schedule("cosine", optimizer, lr, epochs * per_epoch)
+    model.train()
+    losses, started = [], time.monotonic()
+    for epoch in range(epochs):
+        for inputs, labels in train.batches(128, seed, epoch):
+            loss = criterion(model(inputs), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+    seconds = time.monotonic() - started
+    edges = [round(k * per_epoch / POINTS) for k in range(epochs * POINTS + 1)]
+    parts = [losses[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
+    curve = [round(statistics.fmean(part), 6) for part in parts]
+    return {**evaluate(model, held_out), "seconds": round(seconds, 2), "curve": curve}
+
+
+def time_steps(train: Split, steps: int) -> dict[str, dict]:
+    """Of every optimiser, in turns: the median time of a whole step and of the optimiser's part,
+    and how many bytes it keeps."""
+    inputs, labels = train.inputs[:128], train.labels[:128]
+    models = {name: make_network(train) for name in OPTIMIZERS}
+    learners = {name: make_optimizer(name, model, 1e-4, 0.0) for name, model in models.items()}
+    times = {name: ([], []) for name in learners}
+    for _ in range(steps):
+        for name, optimizer in learners.items():
+            synchronize(inputs.device)
+            begin = time.perf_counter()
+            loss = nn.functional.cross_entropy(models[name](inputs), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            synchronize(inputs.device)
+            middle = time.perf_counter()
+            optimizer.step()
+            synchronize(inputs.device)
+            end = time.perf_counter()
+            times[name][0].append(end - begin)
+            times[name][1].append(end - middle)
+    found = {}
+    for name, optimizer in learners.items():
+        states = [value for state in optimizer.state.values() for value in state.values()]
+        kept = sum(t.numel() * t.element_size() for t in states if torch.is_tensor(t) and t.dim())
+        whole, own = (round(1e3 * statistics.median(t), 3) for t in times[name])
+        found[name] = {"step_milliseconds": whole, "own_milliseconds": own, "bytes": kept}
+    return found
+
+
+def largest_difference(row: dict, other: dict, points: int | None = None) -> float:
+    """Of two curves, or of their first points, relative to the second."""
+    pairs = zip(row["curve"][:points], other["curve"][:points], strict=True)
+    return max(abs(a - b) / abs(b) for a, b in pairs)
+
+
+def digits(difference: float) -> str:
+    """To how many digits two numbers agree that differ by so much; six are kept."""
+    return "6" if difference < 1e-6 else f"{-math.log10(difference):.1f}"
+
+
+def table(path: Path = RECORD) -> str:
+    """The README's table, by common.results.report."""
+    if not path.is_file():
+        return "Nothing recorded yet."
+    study, lines = rows.read(path), []
+    for dataset in study["settings"]["datasets"]:
+        cells = [[dataset, "rate", "accuracy by hand, %", "torch.optim, %", "same digits, first "
+                  "tenth of an epoch", "whole training", "step by hand, ms", "torch.optim, ms",
+                  "kept by hand, kB", "torch.optim, kB"]]  # fmt: skip
+        for name, lr in study["settings"]["rates"][dataset].items():
+            found = rows.matching(study, dataset=dataset, optimizer=name)
+            if not found:
+                continue
+            accuracies = [mean_std([row[key] for row in found], 100, 2)
+                          for key in ("by_hand", "accuracy")]  # fmt: skip
+            same = [digits(max(row[key] for row in found)) for key in ("first", "whole")]
+            steps = [study[key][name] for key in ("by_hand", "steps")]
+            times = [f"{step['step_milliseconds']:.2f}" for step in steps]
+            kept = [f"{step['bytes'] / 1000:,.0f}" for step in steps]
+            cells.append([name, f"{lr:.2g}", *accuracies, *same, *times, *kept])
+        lines += [*tables.table(cells), ""]
+    seeds = len({row["seed"] for row in study["rows"]})
+    note = f"{study['settings']['epochs']} epochs, {seeds} seeds; the validation split. Digits: of "
+    note += "the mean losses of each tenth of an epoch, the least of all seeds. Times: the medians "
+    note += f"of steps ({machine(study['environment'])})."
+    return "\n".join([*lines, note, "", f"`{study['command']}`"])
+
+
+def draw(path: Path, study: dict, by_hand: dict) -> None:
+    """The curves of seed 0: by hand as lines, torch.optim's as points upon them."""
+    datasets, settings = study["settings"]["datasets"], study["settings"]
+    figure, axes = new_figure(1, len(datasets), (7 * len(datasets), 4.5))
+    for axis, dataset in zip(axes[0], datasets, strict=True):
+        for number, (name, lr) in enumerate(settings["rates"][dataset].items()):
+            key = dict(dataset=dataset, optimizer=name, seed=0)
+            for row in rows.matching(study, **key):
+                (other,) = rows.matching(by_hand, **key, lr=lr)
+                at = [(n + 0.5) / POINTS for n in range(len(row["curve"]))]
+                axis.plot(at, other["curve"], color=f"C{number}", label=name)
+                axis.plot(at, row["curve"], ".", color=f"C{number}")
+        axis.set(yscale="log", title=dataset, xlabel="epoch", ylabel="training loss, nats")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.legend(title="line: by hand\npoints: torch.optim", fontsize="small")
+        axis.grid(alpha=0.3)
+    save(figure, path)
+
+
+def best_rates(by_hand: dict, dataset: str) -> dict[str, float]:
+    """Of every optimiser, the rate with the highest mean accuracy of those that never diverged."""
+    means: dict[str, dict[float, float]] = {name: {} for name in OPTIMIZERS}
+    for name, lr in product(OPTIMIZERS, by_hand["settings"]["rates"]):
+        found = rows.matching(by_hand, dataset=dataset, optimizer=name, lr=lr)
+        if found and not any(row["diverged"] for row in found):
+            means[name][lr] = statistics.fmean(row["accuracy"] for row in found)
+    return {name: max(rates, key=rates.get) for name, rates in means.items() if rates}
+
+
+def main(argv=None):
+    parser = cli.Parser(__doc__)
+    add = parser.add_argument
+    add("--by-hand", metavar="FILE", help="the twin's rows (default: in MLP_Manual/results)")
+    add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
+    add("--device", default="auto", help="auto, cpu, cuda or mps")
+    add("--quick", action="store_true", help="what MLP_Manual/optimizers.py --quick found")
+    add("--output", metavar="FILE", help="the rows (default: results/compare_optimizers.json)")
+    args = parser.parse_args(argv)
+    device, source = select_device(args.device), Path(args.by_hand or BY_HAND)
+    path = Path(args.output or RECORD)
+    if args.quick:
+        source = Path(args.by_hand or QUICK)
+        path = Path(args.output or FOLDER / "runs" / "optimizers-quick.json")
+    if not source.is_file():
+        quick = " --quick" * args.quick
+        raise UserError(f"{source} is not there: run `python MLP_Manual/optimizers.py{quick}`")
+    by_hand = rows.read(source)
+    datasets, epochs = by_hand["settings"]["datasets"], by_hand["settings"]["epochs"]
+    rates = {dataset: best_rates(by_hand, dataset) for dataset in datasets}
+    splits = {name: [split.to(device) for split in load_training(name, args.data_dir)]
+              for name in datasets}  # fmt: skip
+
+    def make(dataset: str, optimizer: str, seed: int) -> dict:
+        lr = rates[dataset][optimizer]
+        (twin,) = rows.matching(by_hand, dataset=dataset, optimizer=optimizer, lr=lr, seed=seed)
+        found = fit(optimizer, lr, seed, epochs, *splits[dataset])
+        first, whole = (largest_difference(found, twin, points) for points in (1, None))
+        print(f"{dataset:>13} {optimizer:>8} {lr:<9.2g} seed {seed}  {found['accuracy']:.2%}, "
+              f"{twin['accuracy']:.2%} by hand; same digits: {digits(first)}, {digits(whole)}",
+              flush=True)  # fmt: skip
+        return {**found, "by_hand": twin["accuracy"], "first": first, "whole": whole}
+
+    seeds = sorted({row["seed"] for row in by_hand["rows"]})
+    keys = [dict(dataset=dataset, optimizer=name, seed=seed)
+            for seed, dataset in product(seeds, datasets) for name in rates[dataset]]  # fmt: skip
+    settings = {"datasets": datasets, "epochs": epochs, "rates": rates}
+    command = "python MLP_Torch/optimizers.py" + " --quick" * args.quick
+    study = rows.collect(
+        path, settings, command, device, keys, make,
+        by_hand=lambda: by_hand["steps"],
+        steps=lambda: time_steps(splits[datasets[0]][0], 20 if args.quick else 300),
+    )  # fmt: skip
+    draw(path.with_name("optimizers.png"), study, by_hand)
+    print(f"\n{table(path)}\n\nrows in {printable(path)}, picture beside them")
+
+
+if __name__ == "__main__":
+    cli.entry(main)
