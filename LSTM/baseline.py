@@ -96,10 +96,7 @@ def write_record(
     name = args.config or f"{dataset_name(config)}-{args.model}"
     path, _ = records.write(
         FOLDER, name, config, {"epoch": 1, "history": [row]},
-        model=model, parameters=model.parameters,
-        examples={split: len(data) for split, data in splits.items()},
-        checksums={k: v for data in splits.values() for k, v in data.checksums.items()},
-        test=test, script="baseline.py",
+        model=model, parameters=model.parameters, splits=splits, test=test, script="baseline.py",
     )  # fmt: skip
     print(f"recorded in {path}")
 

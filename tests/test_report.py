@@ -14,6 +14,7 @@ from common.results import report
 from common.results.records import write as write_record
 from common.results.tables import lines_of_code
 from MLP_Manual.dataset import mnist as idx
+from RNN_Manual import compare_layers
 from tests.conftest import user_error
 from tests.running import (
     AUTOENCODERS,
@@ -98,7 +99,7 @@ def rows(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-NOTHING = dict(model=object(), parameters=1, examples={}, checksums={}, test={})
+NOTHING = dict(model=object(), parameters=1, splits={}, test={})
 
 
 @pytest.mark.smoke
@@ -250,8 +251,13 @@ def test_language_models_have_loss_perplexity_and_bits_in_place_of_accuracy(root
     ]  # fmt: skip
 
 
-def test_layers_beside_torch_have_a_table(root):
-    readme = root / "MLP" / "README.md"
+def test_layers_beside_torch_have_a_table(root, monkeypatch):
+    readme = root / "RNN_Manual" / "README.md"
+    path = readme.parent / "results" / "compare_layers.json"
+    path.parent.mkdir(parents=True)
+    (readme.parent / "compare_layers.py").write_text("")  # the report asks the script of that name
+    table = compare_layers.table
+    monkeypatch.setattr(compare_layers, "table", lambda: table(path))
     readme.write_text("# Title\n\n<!-- compare_layers -->\n<!-- /compare_layers -->\n")
     assert "Nothing recorded yet." in report.fill(readme)
     layer = {
@@ -263,11 +269,10 @@ def test_layers_beside_torch_have_a_table(root):
         "input_size": 64, "hidden_size": 256, "steps": 20, "layers": {"LSTM": layer},
         "environment": ENVIRONMENT,
     }  # fmt: skip
-    path = root / "MLP" / "results" / "compare_layers.json"
     path.write_text(json.dumps(result))
     text = report.fill(readme)
     assert rows(text)[2] == ["LSTM", "12.5", "10.0", "**1.25**"] and "2.0e-15" in text
-    assert report.load_records(root / "MLP") == [], "taken for a record of a run"
+    assert report.load_records(readme.parent) == [], "taken for a record of a run"
 
 
 def test_epochs_that_differ_are_a_range(root):

@@ -10,8 +10,7 @@ from torch.func import functional_call
 
 from common import checkpoint, data, files
 from common.results import compare, compare_steps
-from common.results.tables import compare_layer_results
-from RNN_Manual import echo, generate, train
+from RNN_Manual import compare_layers, echo, generate, train
 from RNN_Manual import test as evaluation
 from RNN_Manual.dataset import characters, load_test, load_training, strings, texts
 from RNN_Manual.dataset.characters import Vocabulary
@@ -878,7 +877,7 @@ def test_layers_beside_torch_are_equal_and_recorded(tmp_path, monkeypatch, capsy
         assert layer["largest_difference"] <= 1e-8
         milliseconds = layer["step_milliseconds"]
         assert milliseconds["manual"] > 0 and layer["step_ratio"] > 0
-    assert "| LSTM | " in compare_layer_results(path.parent.parent)
+    assert "| LSTM | " in compare_layers.table(path)
 
 
 def test_layers_that_differ_are_found(monkeypatch):

@@ -33,8 +33,6 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 
 def no_dropout(name: str) -> dict[str, float]:
     """The arguments with which a network drops nothing."""
-    if name in LAYERS:
-        return {}
     network = getattr(importlib.import_module(f"{PAIRS[name].native}.model"), PAIRS[name].network)
     return {key: 0.0 for key in inspect.signature(network).parameters if key.endswith("dropout")}
 
@@ -44,14 +42,13 @@ def differences(name: str, device: torch.device, batch_size, steps: int = 10, **
 
     `loss` is absolute, in nats; `gradient` is relative to the largest gradient of its tensor. Of a
     layer, `loss` is that of the outputs, relative to the largest. `kwargs` go to the constructors.
-    Both networks drop the same values, because both draw from the same seed; but PyTorch's
-    attention, from 2.5 on, draws in another way, and so do its kernels for a GPU: there nothing is
-    dropped.
+    Both networks drop the same values, because both draw from the same seed; but a GPU's kernels
+    and PyTorch's attention, from 2.5 on, draw in another way: there nothing is dropped.
     """
     dtype = torch.float32 if device.type == "mps" else torch.float64
     newer = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 5)
     otherwise = device.type != "cpu" or (newer and PAIRS[name].manual in TRANSFORMERS)
-    without = no_dropout(name) if otherwise else {}
+    without = no_dropout(name) if otherwise and name in TWINS else {}
     manual, native = make_pair(name, dtype, device, **without, **kwargs)
     found = {"loss": [], "gradient": []}
     for step in range(steps):
@@ -70,15 +67,14 @@ def differences(name: str, device: torch.device, batch_size, steps: int = 10, **
 def timings(pair, batch, device: torch.device, steps: int, warmup: int = 5) -> dict:
     """Seconds of each training step on the batch, the twins taking turns."""
     seconds = {"manual": [], "torch": []}
-    for step in range(warmup + steps):
+    for _ in range(warmup + steps):
         for train_step, taken in zip(pair, seconds.values(), strict=True):
             devices.synchronize(device)
             start = time.perf_counter()
             train_step(*batch)
             devices.synchronize(device)
-            if step >= warmup:
-                taken.append(time.perf_counter() - start)
-    return seconds
+            taken.append(time.perf_counter() - start)
+    return {twin: taken[warmup:] for twin, taken in seconds.items()}
 
 
 def measure(name: str, device: torch.device, batch_size, steps: int, **kwargs) -> dict:
@@ -103,10 +99,10 @@ def measure(name: str, device: torch.device, batch_size, steps: int, **kwargs) -
 
 def record(names: list[str], file: str, device: torch.device, facts: dict) -> None:
     """Write what was found of these pairs to a file in results/ of the hand-written folder."""
+    commit, where = devices.git_commit(), devices.environment(device)
     command = f"python -m common.results.compare {' '.join(names)}"
-    result = {"command": command, "commit": devices.git_commit(), **facts}
     path = ROOT / PAIRS[names[0]].manual / "results" / file
-    checkpoint.write_json(path, result | {"environment": devices.environment(device)})
+    checkpoint.write_json(path, dict(command=command, commit=commit, **facts, environment=where))
     print(f"recorded in {path.relative_to(ROOT)}")
 
 

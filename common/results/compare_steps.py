@@ -31,9 +31,7 @@ def tokens(model, *shape: int) -> Tensor:
 def sentences(N: int, model, dtype: torch.dtype, device: torch.device) -> Batch:
     """Pairs of half to all of `TOKENS` tokens, padded, and labels that count where a target is."""
     source, target, labels = (tokens(model, N, TOKENS) for _ in range(3))
-    ended, silent = (
-        torch.arange(TOKENS) >= torch.randint(TOKENS // 2, TOKENS + 1, (N, 1)) for _ in range(2)
-    )
+    ended, silent = torch.arange(TOKENS) >= torch.randint(TOKENS // 2, TOKENS + 1, (2, N, 1))
     source, target = source.masked_fill(ended, 0), target.masked_fill(silent, 0)
     labels = labels.masked_fill(silent, IGNORED)
     return (source.to(device), target.to(device)), labels.to(device)

@@ -31,15 +31,14 @@ def training_command(folder: Path, config: dict, script: str = "train.py") -> st
 
 
 def write(
-    folder: Path, name: str, config: dict, state: dict, *, model, parameters: int,
-    examples: dict, checksums: dict, test: dict, script: str = "train.py",
-    signatures: dict[str, str] | None = None,
+    folder: Path, name: str, config: dict, state: dict, *, model, parameters: int, splits: dict,
+    test: dict, script: str = "train.py", signatures: dict[str, str] | None = None,
 ) -> tuple[Path, bool]:  # fmt: skip
-    """Add the run's row to results/`name`.json; a row of the same seed is replaced.
-
-    Returns the file, and whether this seed is the file's lowest (whose pictures are shown).
-    Refuses (UserError) a run that did not end, and one of another recipe than the file's.
-    """
+    """Add the run's row to results/`name`.json; a row of the same seed is replaced. Returns the
+    file, and whether this seed is its lowest. The record holds sizes and checksums of the `splits`;
+    `signatures` say how a metric is counted. Refuses (UserError) a run that did not end, and one of
+    another recipe than the file's."""
+    splits = {split: data for split, data in splits.items() if data is not None}
     epoch, history, best = state["epoch"], state["history"], best_row(state["history"])
     waited = len(history) - best["epoch"]
     if epoch < config["epochs"] and not 0 < config.get("patience", 0) <= waited:
@@ -48,6 +47,7 @@ def write(
         raise UserError("the run was trained by an older version: train it again")
     path = folder / "results" / f"{name}.json"
     hyperparameters = {k: v for k, v in config.items() if k not in NOT_HYPERPARAMETERS}
+    checksums = {k: v for data in splits.values() for k, v in data.checksums.items()}
     row = {
         "seed": config["seed"],
         "epochs": len(history),
@@ -65,7 +65,7 @@ def write(
         "command": training_command(folder, config, script),
         "hyperparameters": hyperparameters,
         "parameters": parameters,
-        "data": {"examples": examples, "sha256": checksums},
+        "data": {"examples": {k: len(data) for k, data in splits.items()}, "sha256": checksums},
         "environment": config["environment"],
         "runs": [row],
         **({"signatures": signatures} if signatures else {}),
@@ -95,16 +95,11 @@ def write_record(
     folder: Path, args: Namespace, run_dir: Path, config: Namespace, model, splits: dict,
     test: dict[str, float], signatures: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """With --record: the run's row in results/, and its pictures beside it for the lowest seed. The
-    record holds sizes and checksums of the `splits`; `signatures` say how a metric is counted."""
-    name = args.config or dataset_name(vars(config))
-    splits = {split: data for split, data in splits.items() if data is not None}
+    """With --record: the run's row, by `write`, and its pictures beside it for the lowest seed."""
+    name, state = args.config or dataset_name(vars(config)), run_dir / "last.safetensors"
     path, is_first = write(
-        folder, name, vars(config), checkpoint.load(run_dir / "last.safetensors"),
-        model=model, parameters=parameter_count(model),
-        examples={split: len(data) for split, data in splits.items()},
-        checksums={k: v for data in splits.values() for k, v in data.checksums.items()},
-        test=test, signatures=signatures,
+        folder, name, vars(config), checkpoint.load(state), model=model,
+        parameters=parameter_count(model), splits=splits, test=test, signatures=signatures,
     )  # fmt: skip
     if is_first:
         for picture in sorted([*run_dir.glob("*.png"), *run_dir.glob("*.gif")]):

@@ -3,8 +3,8 @@
 Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
 
     results            all of this folder's records; in the root README, every folder's
+    superseded         figures of recipes that changed later, as superseded.csv keeps them
     compare            the side-by-side figures of the twins, from results/compare*.json
-    compare_layers     those of layers, from results/compare_layers.json
     a study's          of the folder's script of that name: what its table() makes of its rows
 """
 
@@ -19,7 +19,7 @@ from common import cli
 from common.data import ROOT
 from common.device import machine
 from common.history import METRICS, lowest_metric
-from common.results.tables import compare_layer_results, compare_results, table
+from common.results.tables import compare_results, table
 
 TABLE = pd.read_csv(ROOT / "common" / "metrics.csv", index_col="metric")
 # what the root README shows of a record: the first of these that it has
@@ -111,25 +111,14 @@ def all_results() -> str:
     return "\n".join(table(rows)) if rows[1:] else "Nothing recorded yet."
 
 
-def superseded() -> str:
-    """Test figures of recipes that were changed afterwards, as older commits recorded them."""
-    old = pd.read_csv(Path(__file__).with_name("superseded.csv"), dtype={"commit": str})
-    rows = [["model", "record", "figure", "test", "seed", "epochs", "commit"]]
-    for r in old.itertuples():
-        name, factor, decimals = METRICS[r.metric]
-        figure = f"{factor * r.figure:.{decimals}f}"
-        rows.append([r.folder, r.config, name, figure, str(r.seed), str(r.epochs), r.commit])
-    return "\n".join(table(rows))
-
-
 def fill(readme: Path) -> str:
     """The README's text with every marked table made anew."""
     text, folder = readme.read_text(encoding="utf-8"), readme.parent
+    old = pd.read_csv(Path(__file__).with_name("superseded.csv"), header=None, dtype=str)
     tables = {
-        "superseded": superseded,
+        "superseded": lambda: "\n".join(table(old.values.tolist())),
         "results": lambda: all_results() if folder == ROOT else folder_results(folder),
         "compare": lambda: compare_results(folder),
-        "compare_layers": lambda: compare_layer_results(folder),
     }
     for study in folder.glob("*.py") if folder != ROOT else ():
         module = f"{folder.name}.{study.stem}"

@@ -28,14 +28,6 @@ def write(path: Path, study: dict) -> None:
     checkpoint.write_atomically(path, f'{head},\n  "rows": [\n{rows}\n  ]\n}}\n'.encode())
 
 
-def load(path: Path, settings: dict) -> dict:
-    """What was found before. Raises UserError for a file of another study."""
-    study = read(path) if path.is_file() else {"settings": settings, "rows": []}
-    if study["settings"] != settings:
-        raise UserError(f"{path} is of other flags, {study['settings']}: name another --output")
-    return study
-
-
 def matching(study: dict, **key) -> list[dict]:
     """The rows of a study that have these values."""
     return [row for row in study["rows"] if key.items() <= row.items()]
@@ -49,12 +41,15 @@ def collect(
 
     What a row holds besides is found by `make(depth=8, seed=0)`, if it is not there yet; and before
     all rows the `facts`, which are of the whole study. Every row names its commit, and its machine
-    where that is not the study's first.
+    where that is not the study's first. Raises UserError for the file of another study.
     """
     commit, machine = git_commit(), environment(device)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with lock.hold(path.parent):  # two at a time would do things twice
-        study = {"environment": machine, **load(path, settings), "command": command}
+    with lock.hold(path.parent):
+        study = read(path) if path.is_file() else {"settings": settings, "rows": []}
+        if study["settings"] != settings:
+            raise UserError(f"{path} is of other flags, {study['settings']}: name another --output")
+        study = {"environment": machine, **study, "command": command}
         elsewhere = {} if study["environment"] == machine else {"environment": machine}
         write(path, study)
         for name in [name for name in facts if name not in study]:

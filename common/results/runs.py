@@ -50,10 +50,9 @@ def read_run(folder: Path, path: Path) -> dict:
             run["shown"] = "config.json unreadable"
             config = folders.read_config(path)
             flags = {printable(k).replace("_", "-"): words(v) for k, v in config.items()}
-            dataset = words(folders.dataset_name(config))
-            run |= {f"--{k}": v for k, v in flags.items()}
             run |= {k: flags[k] for k in ("task", "epochs", "seed") if k in flags}
-            run |= {"dataset": dataset, "shown": "no epoch yet"}
+            run |= {f"--{k}": v for k, v in flags.items()}
+            run |= {"dataset": words(folders.dataset_name(config)), "shown": "no epoch yet"}
         if "--dataset" in run and os.path.lexists(path / "history.csv"):
             run["shown"] = "history.csv unreadable"
             history = read_history(path / "history.csv")
@@ -69,7 +68,7 @@ def read_run(folder: Path, path: Path) -> dict:
     same = ["src", "tgt", *(OF_LOSS if metric == "loss" else [])]
     same += ["data-dir"] * (flags["dataset"] in (*folders.OWN_DATA, "text"))
     same = [f"{flag}={flags[flag]}" for flag in same if flags.get(flag, "None") != "None"]
-    kind = " ".join(filter(None, [f"{folder.name}:", dataset, run["task"], name, *same]))
+    kind = " ".join(filter(None, [f"{folder.name}:", run["dataset"], run["task"], name, *same]))
     shown = f"{name} {value:.{decimals}f} {unit}".strip()
     return run | dict(metric=metric, value=value, unit=unit, shown=shown, kind=kind)
 

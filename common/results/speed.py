@@ -1,22 +1,18 @@
 """How fast this machine learns: `python -m common.results.speed` prints one table.
 
 Of CNNs: seconds to a fixed validation accuracy, by train.py with the dataset's default recipe and
-seed 0. They are the history's at the first epoch that reaches it: whole epochs, with validation and
-checkpoints, without imports and the reading of data. Of Transformers: tokens that the loss counts,
-a second, in training steps on a random batch (that of common.results.compare) after a warm-up.
+seed 0: the history's at the first epoch that reaches it, with validation and checkpoints, without
+the reading of data. Of Transformers: tokens that the loss counts, a second, in training steps on a
+random batch (that of common.results.compare). A stand-in's figures are not the dataset's.
 
 GFLOP/s are the products and convolutions of a step over its time, in the last epoch; the share is
-that of the machine's own float32 rate with large square matrices, measured before. A GPU's
-convolutions take TF32 by default, which is faster: there it may pass 100 %.
-
-Not comparable: a stand-in (mnist-sample, shapes) with the dataset; seconds
-of two runs of which one just missed the target and took an epoch more; a machine with other work.
+that of the machine's own float32 rate with large square matrices. A GPU's convolutions take TF32
+by default, which is faster: there it may pass 100 %.
 """
 
 import contextlib
 import importlib
 import io
-import json
 import math
 import statistics
 import sys
@@ -67,10 +63,9 @@ def train(folder: str, device: torch.device, *flags: str) -> dict:
     def watched(run, **metrics):
         log_epoch(run, **metrics)
         row.update(data=run.dataset, target=TARGETS[run.dataset], accuracy=metrics["accuracy"])
-        reached = row["accuracy"] >= row["target"]
-        row["reached"] = "yes" if reached else "no"
-        row.update(epochs=run.epoch, seconds=run.history[-1]["seconds"])
-        if reached:
+        row.update(epochs=run.epoch, seconds=run.history[-1]["seconds"], reached="no")
+        if row["accuracy"] >= row["target"]:
+            row["reached"] = "yes"
             raise Reached
 
     with (
@@ -102,18 +97,15 @@ def train_twins(name: str, device: torch.device, batch_size: int, steps: int) ->
 
 def matmul_gflops(device: torch.device, dtype: torch.dtype, size: int) -> float | None:
     """10^9 additions and multiplications a second; None where the device has no such products."""
-    seconds = []
-    for _ in range(10):
-        try:
-            a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    with contextlib.suppress(RuntimeError, TypeError):
+        seconds, (a, b) = [], torch.randn(2, size, size, device=device).to(dtype)
+        for _ in range(10):
             devices.synchronize(device)
             start = time.perf_counter()
             a @ b
             devices.synchronize(device)
-        except (RuntimeError, TypeError):
-            return None
-        seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / statistics.median(seconds) / 1e9
+            seconds.append(time.perf_counter() - start)
+        return 2 * size**3 / statistics.median(seconds) / 1e9
 
 
 def main(argv=None):
@@ -126,8 +118,8 @@ def main(argv=None):
     device = devices.select_device(args.device)
     devices.seed_everything(0)
 
-    facts, size = devices.environment(device), 2048 if device.type == "cpu" else 8192
-    size = 256 if args.quick else size
+    facts = devices.environment(device)
+    size = 256 if args.quick else 2048 if device.type == "cpu" else 8192
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     matmul = {name: matmul_gflops(device, dtype, size) for name, dtype in dtypes.items()}
     rows, flags = [], QUICK if args.quick else ()
@@ -146,15 +138,11 @@ def main(argv=None):
     print(f"{facts.get('gpu', facts['processor'])}, torch {facts['torch']}, {device.type}")
     rates = ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in matmul.items() if rate)
     print(f"products of {size} x {size} matrices: {rates}\n")
-    cells = {
-        name: [how.format(row[name]) if name in row else "" for row in rows]
-        for name, how in COLUMNS.items()
-    }
-    print(pandas.DataFrame(cells).to_string(index=False))
+    cells = [[how.format(row[n]) if n in row else "" for n, how in COLUMNS.items()] for row in rows]
+    print(pandas.DataFrame(cells, columns=list(COLUMNS)).to_string(index=False))
     if args.json:
         figures = {"commit": devices.git_commit(), "environment": facts, "matmul_gflops": matmul}
-        text = json.dumps({**figures, "quick": args.quick, "rows": rows}, indent=2) + "\n"
-        checkpoint.write_atomically(Path(args.json), text.encode())
+        checkpoint.write_json(Path(args.json), {**figures, "quick": args.quick, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables of the READMEs: how one is written, and those of twins and of hand-written layers."""
+"""Tables of the READMEs: how one is written, and that of the twins."""
 
 import ast
 import json
@@ -11,32 +11,6 @@ def table(rows: list[list[str]]) -> list[str]:
     """A Markdown table; the first row is its head."""
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
-
-
-def command(result: dict) -> str:
-    """What makes the figures today: older records name modules that have moved."""
-    text = result["command"].replace(" common.compare", " common.results.compare")
-    return text.replace("compare_layers", "compare RNN GRU LSTM")
-
-
-def compare_layer_results(folder: Path) -> str:
-    """Hand-written layers beside PyTorch's, as common.results.compare recorded them."""
-    path = folder / "results" / "compare_layers.json"
-    if not path.is_file():
-        return "Nothing recorded yet."
-    result = json.loads(path.read_text(encoding="utf-8"))
-    rows = [["layer", "by hand, ms", "nn + autograd, ms", "ratio"]]
-    for name, layer in result["layers"].items():
-        milliseconds = map(str, layer["step_milliseconds"].values())
-        rows.append([name, *milliseconds, f"**{layer['step_ratio']:.2f}**"])
-    largest = max(layer["largest_difference"] for layer in result["layers"].values())
-    text = (
-        f"Median time of forward and backward: batches of {result['batch_size']}, "
-        f"{result['window']} steps, {result['input_size']} → {result['hidden_size']}; "
-        f"{result['steps']} in turns ({machine(result['environment'])}). In double precision, "
-        f"outputs and gradients differ by at most {largest:.1e} of the largest value."
-    )
-    return "\n".join([*table(rows), "", text, "", f"`{command(result)}`"])
 
 
 def lines_of_code(folder: Path) -> int:
@@ -75,5 +49,5 @@ def compare_results(folder: Path) -> str:
             f"double precision, the losses differ by at most {difference['loss']:.1e} nats "
             f"and the gradients by {difference['gradient']:.1e} of the largest one."
         )
-        texts += ["", text, "", f"`{command(result)}`"]
+        texts += ["", text, "", f"`{result['command']}`"]
     return "\n".join([*table(rows), *texts]) if texts else "Nothing recorded yet."
