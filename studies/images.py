@@ -26,7 +26,7 @@ from common import cli
 from common.data import Split, or_stand_in
 from common.device import seed_everything
 from common.metrics import metrics_of
-from MLP_Torch import rows
+from common.results import rows
 from MLP_Torch.dataset import load_training as load_for_mlp
 from ResNet.dataset import mnist
 from ResNet.dataset.normalize import Normalize

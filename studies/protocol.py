@@ -24,9 +24,8 @@ from common.errors import UserError, printable
 from common.history import METRICS
 from common.metrics import parameter_count
 from common.plots import new_figure, save
-from common.results import tables
+from common.results import rows, tables
 from common.results.report import mean_std
-from MLP_Torch import rows
 from studies.memory import peak_megabytes
 
 FOLDER = Path(__file__).resolve().parent

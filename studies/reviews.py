@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from common import cli
 from common.device import seed_everything
 from common.metrics import metrics_of
+from common.results import rows
 from LSTM.baseline import GRIDS
 from LSTM.baseline import RECIPES as BASELINE
 from LSTM.dataset import load_training, or_templates
@@ -33,7 +34,6 @@ from LSTM.train import RECIPES, build_model
 from LSTM.utils.evaluation import predict_all
 from LSTM.utils.ngrams import NGramLogistic, NGrams
 from LSTM.utils.optim import make_optimizer
-from MLP_Torch import rows
 from studies import protocol
 from studies.protocol import Learner
 

@@ -22,8 +22,7 @@ from torch.nn import functional as F
 
 from common import cli
 from common.device import seed_everything, synchronize
-from common.results import tables
-from MLP_Torch import rows
+from common.results import rows, tables
 from RNN_Manual.dataset import load_training
 from RNN_Manual.dataset.text import Text
 from RNN_Manual.dataset.texts import or_help_topics
