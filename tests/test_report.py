@@ -31,8 +31,10 @@ READMES = [
     path for path in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))] if path.exists()
 ]
 RECORDS = [p for p in sorted(ROOT.glob("*/results/*.json")) if not p.name.startswith("compare")]
-COMPARISONS = [path for path in sorted(ROOT.glob("*/results/compare*.json"))
-               if path.name != "compare_layers.json"]  # fmt: skip
+COMPARISONS, STUDIES = (
+    [path for path in sorted(ROOT.glob("*/results/compare*.json"))
+     if key in json.loads(path.read_text(encoding="utf-8"))] for key in ("twins", "rows")
+)  # fmt: skip
 
 
 def name(path) -> str:
@@ -479,3 +481,12 @@ def test_comparison_is_consistent(path):
     ratio = milliseconds["manual"] / milliseconds["torch"]
     assert result["step_ratio"] == pytest.approx(ratio, rel=0.02)
     assert lines_of_code(ROOT / result["twins"]["torch"]) < lines_of_code(path.parent.parent)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=name)
+def test_rows_of_a_study_are_of_commits_and_not_of_a_quick_run(path):
+    study = json.loads(path.read_text(encoding="utf-8"))
+    assert study["rows"] and "--quick" not in study["command"]
+    for row in study["rows"]:
+        commit = row.get("commit") or study.get("commit")
+        assert commit and not commit.endswith("-dirty")
