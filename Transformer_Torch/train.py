@@ -12,12 +12,17 @@ from torch import nn
 from common import cli, distributed
 from common.device import autocast, compiled, grad_scaler, seed_everything, select_device
 from common.run import Run
-from common.schedules import TRANSFORMER_SCHEDULES, make_schedule, moving_average
+from common.schedules import moving_average
 from Transformer_Torch.dataset import DATASETS, load_training, or_offline, translation
 from Transformer_Torch.model import LanguageModel, Transformer
 from Transformer_Torch.utils import architecture
 from Transformer_Torch.utils.evaluation import evaluate
-from Transformer_Torch.utils.optim import OPTIMIZERS, make_optimizer
+from Transformer_Torch.utils.optim import (
+    OPTIMIZERS,
+    TRANSFORMER_SCHEDULES,
+    learning_rate,
+    make_optimizer,
+)
 from Transformer_Torch.utils.parts import check_compile, count, in_parts
 from Transformer_Torch.utils.sampling import write_sample
 
@@ -110,7 +115,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
 
     parts = dict(tokenizer=train.tokenizer, scaler=scaler, average=average)
     with Run(FOLDER, args, model, optimizer, train, **parts) as run:
-        schedule = make_schedule(
+        schedule = learning_rate(
             args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
         )
         run.announce(train, validation)

@@ -4,7 +4,6 @@ Tensors are stored under their dotted path ("model.layers.0.weight"), so other p
 them; the rest travels as JSON in the file's metadata. No pickle: loading runs no code.
 """
 
-import copy
 import json
 import os
 import re
@@ -54,21 +53,43 @@ def load(path: Path, *parts: str) -> dict:
     return state
 
 
-def restore(part, state: dict, path: Path, what: str) -> None:
-    """`part.load_state_dict(state)`; one that is of another part, or not finite, is a UserError."""
+def restore(part, state: dict, path: Path, what: str, stepped: bool = False) -> None:
+    """`part.load_state_dict(state)`; one that is of another part, or not finite, is a UserError.
+    So is an optimiser's from before its first step, if it must have `stepped`."""
     with reading(path, f"is of another {what}"):
+        if isinstance(part, torch.optim.Optimizer):  # which trusts its state until the next step
+            state = fitting(part, state, stepped)
+        elif stepped and state.get("t") == 0:  # one that is written by hand
+            raise ValueError("it has taken no step")
         part.load_state_dict(state)
         pack(state, "", given := {})
         pack(part.state_dict(), "", taken := {})
         for name, tensor in given.items():
             if tensor.dtype != taken.get(name, tensor).dtype or not tensor.isfinite().all():
                 raise ValueError(f"{name} is not finite, or of {tensor.dtype}")
-        if isinstance(part, torch.optim.Optimizer):  # which trusts its state until the next step
-            trial = copy.deepcopy(part)  # without what is no state of it
-            vars(trial).update({k: v for k, v in vars(part).items() if k not in vars(trial)})
-            for parameter in (p for group in trial.param_groups for p in group["params"]):
-                parameter.grad = torch.zeros_like(parameter)
-            trial.step()
+
+
+def fitting(optimizer: torch.optim.Optimizer, state: dict, stepped: bool) -> dict:
+    """What `state` keeps of each parameter, with this optimiser's own lr, betas and so on. Raises
+    ValueError unless that is what the optimiser keeps after a step, or nothing before its first.
+    That step is taken by another like it, on the device "meta": tensors have shapes, no numbers."""
+    own, groups = optimizer.state_dict(), [dict(group) for group in optimizer.param_groups]
+    for group in groups:
+        group["params"] = [torch.zeros_like(p, device="meta") for p in group["params"]]
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    like = type(optimizer)(groups, lr=0.0)
+    like.step()
+    shapes, needed = (
+        {(index, name): torch.as_tensor(value).shape for index, kept in each["state"].items()
+         for name, value in kept.items() if value is not None}
+        for each in (state, like.state_dict())
+    )  # fmt: skip
+    params, wanted = ([g["params"] for g in each["param_groups"]] for each in (state, own))
+    steps = [kept.get("step", kept.get("t", 0)) for kept in state["state"].values()]
+    if params != wanted or (shapes != needed and (shapes or stepped)) or min(steps, default=0) < 0:
+        raise ValueError("it does not keep what this one does")
+    return {**own, "state": state["state"]}
 
 
 def checksum(skeleton: str, tensors: dict[str, Tensor]) -> str:

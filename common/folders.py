@@ -42,7 +42,7 @@ def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:
             return path
         runs.mkdir(exist_ok=True)
         while True:
-            path = runs / f"{max(map(number, numbered(runs)), default=0) + 1:04d}-{dataset}"
+            path = runs / f"{max(numbered(runs), default=(0,))[0] + 1:04d}-{dataset}"
             try:
                 path.mkdir()
                 return path
@@ -71,12 +71,9 @@ def take(runs: Path, args: Namespace, dataset: str, held: ExitStack) -> Path:
     return path
 
 
-def numbered(runs: Path) -> list[Path]:
-    return [path for path in runs.glob("*-*") if re.match(r"\d{4,}-", path.name)]
-
-
-def number(path: Path) -> int:
-    return int(path.name.split("-")[0])
+def numbered(runs: Path) -> list[tuple[int, Path]]:
+    paths = [path for path in runs.glob("*-*") if re.match(r"\d{4,}-", path.name)]
+    return [(int(path.name.split("-")[0]), path) for path in paths]
 
 
 def find_run(runs: Path, run_dir: str | None, needed: str, takes: str = "", **wanted) -> Path:
@@ -89,7 +86,7 @@ def find_run(runs: Path, run_dir: str | None, needed: str, takes: str = "", **wa
             raise UserError(f"no run to use in {run_dir}: {why} {needed}")
         return Path(run_dir)
     young = None
-    for path in sorted(numbered(runs), key=number, reverse=True):
+    for _, path in sorted(numbered(runs), reverse=True):
         if not (path / needed).is_file():
             young = young or path
         elif not wanted or wanted.items() <= read_config(path).items():

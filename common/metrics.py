@@ -44,11 +44,6 @@ def correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     return (logits.topk(k, dim=1).indices == labels[:, None]).any(dim=1)
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """The share of examples whose largest logit is the label's, in [0, 1]."""
-    return correct(logits, labels).float().mean().item()
-
-
 def metrics_of(logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Mean loss (nats per example, never smoothed) and accuracy: (N, K), (N,).
 

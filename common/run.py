@@ -137,9 +137,7 @@ class Run:
 
     def should_stop(self, patience: int) -> bool:
         """Early stopping: no better validation for `patience` epochs (0: never)."""
-        if not patience or not self.history:
-            return False
-        return len(self.history) - self.best["epoch"] >= patience
+        return bool(patience and self.history) and self.epoch - self.best["epoch"] >= patience
 
     def finish(self) -> None:
         """Draw the curves, and say what was reached and what to do next."""
@@ -176,8 +174,10 @@ class Run:
         with reading(path):
             if "data" in state:  # older runs do not say
                 checkpoint.check_same(path, state["data"], self.data)
+            late = 20 * (self.flags.get("precision") == "float16")  # which leaves out the first few
+            stepped = state["step"] >= late + self.flags.get("critic_steps", 1)
             for name, own in dict(model=self.model, optimizer=self.optimizer, **self.parts).items():
-                checkpoint.restore(own, state[name], path, WHAT.get(name, name))
+                checkpoint.restore(own, state[name], path, WHAT.get(name, name), stepped)
             vars(self).update(progress(state, *PROGRESS, "seconds"))
             self.train_loss = RunningMean(*state["train_loss"])
             device.set_random_state(state["random"])

@@ -24,14 +24,6 @@ def one_cycle(optimizer, lr: float, total: int):
 
 
 SCHEDULES = {"constant": constant, "step": step_decay, "cosine": cosine, "one-cycle": one_cycle}
-TRANSFORMER_SCHEDULES = (*SCHEDULES, "inverse-sqrt")
-
-
-def inverse_sqrt(optimizer, warmup: int):
-    """lr · min(t/w, √(w/t)) in step t = 1, 2, … with w = warmup + 1: up in a line to lr, then down
-    with the root (Vaswani et al., 2017, equation 3, where lr is 1/√(D w))"""
-    w = warmup + 1
-    return lr_scheduler.LambdaLR(optimizer, lambda t: min((t + 1) / w, (w / (t + 1)) ** 0.5))
 
 
 def make_schedule(name: str, optimizer, lr: float, total: int, warmup: int = 0, start: int = 0):
@@ -40,14 +32,8 @@ def make_schedule(name: str, optimizer, lr: float, total: int, warmup: int = 0, 
     It is wound forward rather than loaded from a checkpoint, so that a resumed run may have other
     --epochs: like its hand-written twin, it depends on the step alone.
     """
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-        group.pop("initial_lr", None)
-    if name == "inverse-sqrt":  # the warm-up is a part of it
-        schedule = inverse_sqrt(optimizer, warmup)
-    else:
-        schedule = SCHEDULES[name](optimizer, lr, total - warmup)
-    if warmup and name != "inverse-sqrt":
+    schedule = SCHEDULES[name](optimizer, lr, total - warmup)
+    if warmup:
         for group in optimizer.param_groups:  # where the line ends; one-cycle may have no rise
             group["initial_lr"] = group["lr"]
         line = lr_scheduler.LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,31 @@ def no_gpu_but_where_it_is_tested(request, monkeypatch):
     if request.node.get_closest_marker("gpu") is None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of processes that a test starts
+
+
+class Runs:
+    """A small run of each folder, trained when it is first asked for: `runs / "CNN_Torch"`."""
+
+    def __init__(self, place: Path):
+        self.place = place
+
+    def __truediv__(self, folder: str) -> Path:
+        from tests import running  # imports what learns
+
+        path = self.place / folder
+        if not path.exists():
+            with pytest.MonkeyPatch.context() as patch:
+                running.few_shapes(patch)
+                running.short_strings(patch)
+                patch.setattr("common.plots.draw_curves", lambda path, history: None)
+                argv = [*running.small(folder), "--epochs", "1", "--run-dir", str(path)]
+                running.script(folder).main(argv)
+        return path
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    return Runs(tmp_path_factory.mktemp("runs"))
 
 
 @contextmanager

@@ -13,9 +13,15 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+import CNN_Manual.model
+import CNN_Manual.utils.losses
+import CNN_Manual.utils.optim
+import CNN_Torch.model
+import CNN_Torch.utils.optim
 from common import checkpoint
 from common.data import ROOT
 from tests.conftest import user_error
+from tests.running import differences
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
@@ -307,6 +313,117 @@ def test_restore_refuses_another_optimiser(tmp_path):
     state = torch.optim.SGD(large.parameters(), lr=0.1).state_dict()
     with user_error(path, "another optimiser"):
         checkpoint.restore(torch.optim.SGD(small.parameters(), lr=0.1), state, path, "optimiser")
+
+
+def after_steps(folder: str, name: str):
+    """A small CNN and its optimiser, both after two steps."""
+    torch.manual_seed(0)
+    arguments = dict(channels=(3, 4), image_size=8, num_classes=3, dropout=0.0)
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    if folder == "CNN_Torch":
+        model = CNN_Torch.model.CNN(**arguments)
+        optimizer = CNN_Torch.utils.optim.make_optimizer(name, model, 0.01, 0.1)
+    else:
+        model = CNN_Manual.model.CNN(**arguments)
+        optimizer = CNN_Manual.utils.optim.OPTIMIZERS[name](model, 0.01, 0.1)
+
+    def step():
+        if folder == "CNN_Torch":
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(images), labels).backward()
+        else:
+            criterion = CNN_Manual.utils.losses.CrossEntropy()
+            criterion.forward(model.forward(images), labels)
+            model.backward(criterion.backward())
+        optimizer.step()
+
+    step()
+    step()
+    return model, optimizer, step
+
+
+NAMES = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "muon"]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("folder", ["CNN_Manual", "CNN_Torch"])
+def test_a_restored_optimiser_goes_on_exactly(folder, name, tmp_path):
+    model, optimizer, step = after_steps(folder, name)
+    state = {"model": dict(model.state_dict()), "optimizer": optimizer.state_dict()}
+    state = round_trip(tmp_path, state)
+    step()
+    other, resumed, again = after_steps(folder, name)
+    again()  # it stands elsewhere
+    path = tmp_path / "state.safetensors"
+    checkpoint.restore(other, state["model"], path, "network")
+    checkpoint.restore(resumed, state["optimizer"], path, "optimiser", stepped=True)
+    again()
+    assert_same(dict(other.state_dict()), dict(model.state_dict()))
+    assert_same(resumed.state_dict(), optimizer.state_dict())
+
+
+def each(kept, change):
+    """Every number and tensor that is kept of a parameter, changed: `change(name, value)`."""
+    return {n: {k: change(k, v) for k, v in own.items()} for n, own in kept.items()}
+
+
+def without_first(state):
+    return dict([*state.items()][1:])
+
+
+DAMAGED = {  # what a torch.optim optimiser keeps of each parameter
+    "nothing": lambda kept: {},
+    "nothing of the first parameter": without_first,
+    "nothing of any parameter": lambda kept: {k: {} for k in kept},
+    "less of each": lambda kept: {k: without_first(v) for k, v in kept.items()},
+    "more of each": lambda kept: {k: {**v, "x": torch.ones(1)} for k, v in kept.items()},
+    "other parameters": lambda kept: {k + 1: v for k, v in kept.items()},
+    "texts": lambda kept: each(kept, lambda k, v: "x"),
+    "lists": lambda kept: each(kept, lambda k, v: [v]),
+    "other shapes": lambda kept: each(kept, lambda k, v: torch.ones(2, 2, 2, 2, 2)),
+    "NaN": lambda kept: each(kept, lambda k, v: torch.as_tensor(v) * float("nan")),
+    "integers": lambda kept: each(kept, lambda k, v: torch.as_tensor(v).long()),
+    "steps below zero": lambda kept: each(kept, lambda k, v: -v if k in ("step", "t") else v),
+    "a list": lambda kept: [kept],
+    "None": lambda kept: None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+@pytest.mark.parametrize("name", NAMES[1:])  # plain SGD keeps nothing
+def test_restore_refuses_what_the_optimiser_would_not_keep(name, damage, tmp_path):
+    _, optimizer, _ = after_steps("CNN_Torch", name)
+    whole = optimizer.state_dict()
+    state = {**whole, "state": DAMAGED[damage](whole["state"])}
+    path, same = tmp_path / "last.safetensors", differences(state, whole) == []
+    assert same == (damage == "steps below zero" and name in ("momentum", "nesterov"))
+    if not same:
+        with user_error(path, "another optimiser"):
+            checkpoint.restore(optimizer, state, path, "optimiser", stepped=True)
+
+
+def test_an_optimiser_has_its_own_options_back(tmp_path):
+    """Those are the flags' and the schedule's: what a file says of them is not used."""
+    _, optimizer, step = after_steps("CNN_Torch", "adam")
+    state = optimizer.state_dict()
+    state["param_groups"] = [{"params": group["params"]} for group in state["param_groups"]]
+    checkpoint.restore(optimizer, state, tmp_path / "last.safetensors", "optimiser", stepped=True)
+    assert optimizer.param_groups[0]["lr"] == 0.01
+    step()
+    state["param_groups"][0]["params"].reverse()
+    with user_error("another optimiser"):
+        checkpoint.restore(optimizer, state, tmp_path / "last.safetensors", "optimiser")
+
+
+def test_an_optimiser_that_need_not_have_stepped_may_be_new(tmp_path):
+    for folder in ("CNN_Manual", "CNN_Torch"):
+        _, optimizer, _ = after_steps(folder, "adam")
+        new = optimizer.state_dict() | ({"state": {}} if folder == "CNN_Torch" else {"t": 0})
+        path = tmp_path / "last.safetensors"
+        checkpoint.restore(optimizer, new, path, "optimiser")
+        with user_error(path, "another optimiser"):
+            checkpoint.restore(optimizer, new, path, "optimiser", stepped=True)
 
 
 def test_temporary_names_are_new_each_time_and_removed_on_every_failure(tmp_path, monkeypatch):

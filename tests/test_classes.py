@@ -1,6 +1,5 @@
 """A run and its data: other classes, or other examples than those it learned, are one line."""
 
-import functools
 import shutil
 
 import pytest
@@ -9,7 +8,7 @@ from common import checkpoint
 from common.checkpoint import check_classes
 from common.errors import UserError, printable
 from tests.conftest import user_error
-from tests.running import FOLDERS, assert_one_line, call, few_shapes, script, short_strings, small
+from tests.running import FOLDERS, assert_one_line, call, few_shapes, script, short_strings
 from tests.test_image_folder import make_split
 
 KNOW_CLASSES = ["CNN_Manual", "CNN_Torch", "MLP_Manual", "MLP_Torch", "ResNet", "VAE", "ViT"]
@@ -34,19 +33,6 @@ def little_data(monkeypatch):
     short_strings(monkeypatch)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A function: folder -> its run of one epoch, trained once."""
-
-    @functools.cache
-    def train(folder):
-        path = tmp_path_factory.mktemp(folder) / "run"
-        script(folder).main([*small(folder), "--epochs", "1", "--run-dir", str(path)])
-        return path
-
-    return train
-
-
 def edited(run, copy, change):
     """A copy of a run, with `change(state)` made to both checkpoints."""
     shutil.copytree(run, copy)
@@ -67,14 +53,14 @@ def evaluate(capsys, folder, run, *more):
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("folder", KNOW_CLASSES)
-def test_other_classes_than_the_runs_are_one_line(folder, change, trained, tmp_path, capsys):
-    names = list(checkpoint.load(trained(folder) / "best.safetensors")["data"]["classes"])
+def test_other_classes_than_the_runs_are_one_line(folder, change, runs, tmp_path, capsys):
+    names = list(checkpoint.load(runs / folder / "best.safetensors")["data"]["classes"])
     assert len(names) >= 2
 
     def rename(state):
         state["data"]["classes"] = change(names)
 
-    run = edited(trained(folder), tmp_path / "run", rename)
+    run = edited(runs / folder, tmp_path / "run", rename)
     for result in (resume(capsys, folder, run, "--epochs", 2), evaluate(capsys, folder, run)):
         parts = [f"{len(change(names))}: ", f"{len(names)}: "]
         if len(names) <= 10:
@@ -83,29 +69,27 @@ def test_other_classes_than_the_runs_are_one_line(folder, change, trained, tmp_p
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_other_examples_than_the_runs_are_one_line(folder, trained, tmp_path, capsys):
+def test_other_examples_than_the_runs_are_one_line(folder, runs, tmp_path, capsys):
     def one_more(state):
         state["data"]["examples"] += 1
 
-    run = edited(trained(folder), tmp_path / "run", one_more)
+    run = edited(runs / folder, tmp_path / "run", one_more)
     examples = checkpoint.load(run / "last.safetensors")["data"]["examples"]
     result = resume(capsys, folder, run, "--epochs", 2)
     assert_one_line(result, run, f"{examples:,} examples", f"{examples - 1:,} now", "--resume")
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_older_runs_which_do_not_tell_their_data_go_on(folder, trained, tmp_path, capsys):
-    run = edited(trained(folder), tmp_path / "run", lambda state: state.pop("data"))
+def test_older_runs_which_do_not_tell_their_data_go_on(folder, runs, tmp_path, capsys):
+    run = edited(runs / folder, tmp_path / "run", lambda state: state.pop("data"))
     result = resume(capsys, folder, run, "--epochs", 2)
     assert result.code == 0, result.err
     assert "data" in checkpoint.load(run / "last.safetensors")
 
 
 @pytest.mark.parametrize("folder", KNOW_CLASSES)
-def test_older_runs_which_do_not_tell_their_classes_are_evaluated(
-    folder, trained, tmp_path, capsys
-):
-    run = edited(trained(folder), tmp_path / "run", lambda state: state.pop("data"))
+def test_older_runs_which_do_not_tell_their_classes_are_evaluated(folder, runs, tmp_path, capsys):
+    run = edited(runs / folder, tmp_path / "run", lambda state: state.pop("data"))
     result = evaluate(capsys, folder, run)
     assert result.code == 0, result.err
 

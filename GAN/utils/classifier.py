@@ -15,7 +15,7 @@ from common import checkpoint
 from common.data import Split
 from common.errors import UserError, reading
 from common.files import kept_at, sha256
-from common.metrics import RunningMean, accuracy
+from common.metrics import RunningMean, correct
 from common.schedules import make_schedule
 from GAN.dataset import FOLDER, mnist, scaled
 
@@ -100,7 +100,7 @@ def accuracy_on(model: Classifier, data: Split) -> float:
     right = RunningMean()
     for batch in data.in_order():
         images, labels = task(*batch, data.classes)
-        right.add(accuracy(model(images), labels), len(labels))
+        right.add(correct(model(images), labels).float().mean().item(), len(labels))
     return right.value
 
 

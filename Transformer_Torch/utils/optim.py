@@ -6,10 +6,11 @@ Its schedules' twins are in common/schedules.py.
 import torch
 from torch import nn, optim
 
-from common.schedules import make_schedule
+from common.schedules import SCHEDULES, make_schedule
 from Transformer_Torch.utils.muon import Muon, muon
 
 OPTIMIZERS = {"adam": optim.Adam, "adamw": optim.AdamW, "muon": Muon}
+TRANSFORMER_SCHEDULES = (*SCHEDULES, "inverse-sqrt")
 
 
 def make_optimizer(
@@ -22,10 +23,32 @@ def make_optimizer(
     return OPTIMIZERS[name](model.parameters(), **options)
 
 
+def inverse_sqrt(optimizer: optim.Optimizer, warmup: int, start: int = 0):
+    """lr · min(t/w, √(w/t)) in step t = 1, 2, … with w = warmup + 1: up in a line to lr, then down
+    with the root (Vaswani et al., 2017, equation 3, where lr is 1/√(D w)). It begins after `start`
+    steps."""
+    w = warmup + 1
+
+    def factor(steps: int) -> float:
+        t = start + steps + 1
+        return min(t / w, (w / t) ** 0.5)
+
+    return optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def learning_rate(
+    name: str, optimizer: optim.Optimizer, lr: float, total: int, warmup: int = 0, start: int = 0
+):
+    """`make_schedule`, or "inverse-sqrt", of which the warm-up is a part."""
+    if name == "inverse-sqrt":
+        return inverse_sqrt(optimizer, warmup, start)
+    return make_schedule(name, optimizer, lr, total, warmup, start)
+
+
 def learning_rates(name: str, lr: float, total: int, warmup: int = 0) -> list[float]:
     """The rate of every step, for a picture."""
     nothing = torch.optim.SGD([torch.zeros(1)], lr)
-    schedule, rates = make_schedule(name, nothing, lr, total, warmup), []
+    schedule, rates = learning_rate(name, nothing, lr, total, warmup), []
     for _ in range(total):
         rates.append(schedule.get_last_lr()[0])
         schedule.step()

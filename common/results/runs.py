@@ -75,7 +75,7 @@ def read_run(folder: Path, path: Path) -> dict:
 
 def read_runs(folder: Path) -> pd.DataFrame:
     """The runs below a model folder's runs/, and a column --FLAG for each flag that differs."""
-    found = {*filter(os.path.isdir, folders.numbered(folder / "runs"))}
+    found = {path for _, path in folders.numbered(folder / "runs") if path.is_dir()}
     found |= {path.parent for path in (folder / "runs").rglob("config.json")}
     table = pd.DataFrame([read_run(folder, path) for path in sorted(found)], dtype=object)
     flags = table.filter(regex=f"^--(?!({APART})$)")
