@@ -216,7 +216,7 @@ def test_anchors_are_those_of_github(tmp_path):
 
 def test_spelling():
     """codespell, with the words that [tool.codespell] of pyproject.toml accepts."""
-    written = [*PAGES, *ROOT.glob("*/**/*.py")]
+    written = [*PAGES, *ROOT.glob("*.py"), *ROOT.glob("*/**/*.py")]
     command = [sys.executable, "-m", "codespell_lib", *map(name, written)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -230,8 +230,10 @@ def test_a_misspelt_word_is_found(tmp_path):
 
 
 def words_of_prose(text: str) -> int:
-    """Without code, tables, formulas, pictures and what is generated between markers."""
+    """What is read from top to bottom: without code, tables, formulas, pictures, what is folded and
+    what is generated between markers."""
     text = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", " ", text, flags=re.DOTALL)
+    text = re.sub(r"<details>.*?</details>", " ", text, flags=re.DOTALL)
     _, _, rest = split(text)
     rest = re.sub(r"^ *\|.*$", " ", rest, flags=re.MULTILINE)
     rest = re.sub(r"!\[[^]]*\]\([^)]*\)", " ", rest)
@@ -248,5 +250,6 @@ def test_a_lesson_is_read_in_twenty_minutes(folder):
 def test_words_of_prose():
     text = (
         "Two words $x$ `code`\n\n| a | table |\n\n```python\nno\n```\n<!-- t -->\nno\n<!-- /t -->\n"
+        "- Why?\n  <details><summary>Answer</summary>\n\n  no\n\n  </details>\n- So\n"
     )
-    assert words_of_prose(text) == 3  # `code` is read
+    assert words_of_prose(text) == 5  # `code` is read
