@@ -15,12 +15,11 @@ from tests.conftest import user_error
 from tests.exercises import EXERCISES, with_section
 from tests.running import FOLDERS
 
-TAUGHT = sorted({e.folder for e in EXERCISES})
 IDS = [f"{e.folder}-{e.number}" for e in EXERCISES]
 
 
 def test_every_folder_has_three():
-    assert sorted(e[:2] for e in EXERCISES) == [(f, n) for f in TAUGHT for n in (1, 2, 3)]
+    assert sorted(e[:2] for e in EXERCISES) == [(f, n) for f in sorted(FOLDERS) for n in (1, 2, 3)]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each pytest is forked from a warm process")
@@ -196,7 +195,7 @@ def test_all_are_listed(capsys):
 # ---- READMEs ----
 
 
-@pytest.mark.parametrize("folder", TAUGHT)
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_readme_names_these(folder):
     """`python -m tests.exercises` writes them."""
     readme = (ROOT / folder / "README.md").read_text(encoding="utf-8")
