@@ -1,6 +1,7 @@
 """The functions that a reader may write: three of every folder. `exercise.py` takes them out, and
 tests/test_exercises.py proves that each one's tests then fail."""
 
+import re
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
@@ -324,6 +325,13 @@ EXERCISES = [
 ]  # fmt: skip
 
 
+def wrapped(text: str) -> str:
+    """Lines for a README's list. What stands between dollars or backticks stays on one."""
+    text = re.sub(r"\$[^$]+\$|`[^`]+`", lambda part: part[0].replace(" ", "\0"), text)
+    text = textwrap.fill(text, 107, break_long_words=False, break_on_hyphens=False)
+    return textwrap.indent(text, "   ").replace("\0", " ")
+
+
 def section(folder: str) -> str:
     """What a README says of its exercises, between its markers."""
     text = f"""\
@@ -343,7 +351,7 @@ python exercise.py {folder} 1              # the original comes back with --rest
 
    <details><summary>Hint</summary>
 
-{textwrap.indent(textwrap.fill(e.hint, 107, break_on_hyphens=False), "   ")}
+{wrapped(e.hint)}
 
    </details>
 """

@@ -22,6 +22,7 @@ READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDE
 PAGES = [*READMES, ROOT / "studies" / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += sorted(ROOT.glob("docs/*.md"))
 MAX_WORDS = 2_200
+ANSWERED = [f for f in FOLDERS if f.endswith("Manual")]
 
 FENCE = re.compile(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
 DISPLAY = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
@@ -253,3 +254,21 @@ def test_words_of_prose():
         "- Why?\n  <details><summary>Answer</summary>\n\n  no\n\n  </details>\n- So\n"
     )
     assert words_of_prose(text) == 5  # `code` is read
+
+
+# ---- questions and answers ----
+
+
+def questions(text: str) -> list[str]:
+    """The points of "Things to try", each with what is folded below it."""
+    return text.partition("\n## Things to try\n")[2].partition("\n## ")[0].split("\n- ")[1:]
+
+
+@pytest.mark.parametrize("folder", ANSWERED)
+def test_every_question_has_its_answer_folded(folder):
+    found = questions((ROOT / folder / "README.md").read_text(encoding="utf-8"))
+    assert len(found) >= 3
+    for question in found:
+        _, opened, rest = question.partition("\n\n  <details><summary>Answer</summary>\n\n  ")
+        answer, closed, after = rest.partition("\n\n  </details>\n")
+        assert opened and closed and len(answer.split()) > 5 and not after.strip(), question
