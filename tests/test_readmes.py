@@ -22,6 +22,7 @@ READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDE
 PAGES = [*READMES, ROOT / "studies" / "README.md", ROOT / "CONTRIBUTING.md"]
 PAGES += sorted(ROOT.glob("docs/*.md"))
 MAX_WORDS = 2_200
+ANSWERED = [f for f in FOLDERS if f.endswith("Manual")]
 
 FENCE = re.compile(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
 DISPLAY = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
@@ -216,7 +217,7 @@ def test_anchors_are_those_of_github(tmp_path):
 
 def test_spelling():
     """codespell, with the words that [tool.codespell] of pyproject.toml accepts."""
-    written = [*PAGES, *ROOT.glob("*/**/*.py")]
+    written = [*PAGES, *ROOT.glob("*.py"), *ROOT.glob("*/**/*.py")]
     command = [sys.executable, "-m", "codespell_lib", *map(name, written)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -230,8 +231,10 @@ def test_a_misspelt_word_is_found(tmp_path):
 
 
 def words_of_prose(text: str) -> int:
-    """Without code, tables, formulas, pictures and what is generated between markers."""
+    """What is read from top to bottom: without code, tables, formulas, pictures, what is folded and
+    what is generated between markers."""
     text = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", " ", text, flags=re.DOTALL)
+    text = re.sub(r"<details>.*?</details>", " ", text, flags=re.DOTALL)
     _, _, rest = split(text)
     rest = re.sub(r"^ *\|.*$", " ", rest, flags=re.MULTILINE)
     rest = re.sub(r"!\[[^]]*\]\([^)]*\)", " ", rest)
@@ -248,5 +251,24 @@ def test_a_lesson_is_read_in_twenty_minutes(folder):
 def test_words_of_prose():
     text = (
         "Two words $x$ `code`\n\n| a | table |\n\n```python\nno\n```\n<!-- t -->\nno\n<!-- /t -->\n"
+        "- Why?\n  <details><summary>Answer</summary>\n\n  no\n\n  </details>\n- So\n"
     )
-    assert words_of_prose(text) == 3  # `code` is read
+    assert words_of_prose(text) == 5  # `code` is read
+
+
+# ---- questions and answers ----
+
+
+def questions(text: str) -> list[str]:
+    """The points of "Things to try", each with what is folded below it."""
+    return text.partition("\n## Things to try\n")[2].partition("\n## ")[0].split("\n- ")[1:]
+
+
+@pytest.mark.parametrize("folder", ANSWERED)
+def test_every_question_has_its_answer_folded(folder):
+    found = questions((ROOT / folder / "README.md").read_text(encoding="utf-8"))
+    assert len(found) >= 3
+    for question in found:
+        _, opened, rest = question.partition("\n\n  <details><summary>Answer</summary>\n\n  ")
+        answer, closed, after = rest.partition("\n\n  </details>\n")
+        assert opened and closed and len(answer.split()) > 5 and not after.strip(), question
