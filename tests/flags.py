@@ -19,7 +19,7 @@ TOOLS = [  # the other scripts
     *PREDICTORS,
     "CNN_Torch/lr_range.py", "CNN_Torch/regularisation.py", "CNN_Torch/tune.py",
     "CNN_Manual/profile_step.py", "GAN/generate.py", "LSTM/baseline.py", "LSTM/predict.py",
-    "MLP_Manual/optimizers.py", "MLP_Torch/optimizers.py", "MLP_Torch/signals.py",
+    "MLP_Manual/optimizers.py", "MLP_Torch/signals.py", "MLP_Torch/torch_optim.py",
     "RNN_Manual/echo.py",
     "RNN_Manual/generate.py", "ResNet/depth.py", "ResNet/make_jpegs.py", "ResNet/profile_step.py",
     "Transformer_Manual/generate.py", "Transformer_Manual/translate.py",
@@ -297,7 +297,7 @@ OF_SCRIPT = {
         **dict.fromkeys(("--quick", "--output"),
                         "test_optimizers.py::test_a_killed_study_goes_on_and_does_nothing_twice"),
     },
-    "MLP_Torch/optimizers.py": {
+    "MLP_Torch/torch_optim.py": {
         **dict.fromkeys(("--by-hand", "--data-dir", "--quick", "--output"),
                         "test_optimizers.py::test_torch_optim_goes_the_same_way"),
         "--device": DEVICE,

@@ -1,4 +1,4 @@
-"""MLP_Manual/optimizers.py: the study of optimisers and learning rates."""
+"""MLP_Manual/optimizers.py and MLP_Torch/torch_optim.py: the study of optimisers and rates."""
 
 import itertools
 import json
@@ -13,7 +13,7 @@ from MLP_Manual import optimizers as script
 from MLP_Manual.dataset import load_training
 from MLP_Manual.utils.optim import OPTIMIZERS
 from MLP_Manual.utils.optimizer_plots import best_rates, of, reached
-from MLP_Torch import optimizers as native
+from MLP_Torch import torch_optim as native
 from tests.running import Stop, assert_one_line, call, make_digits, start, wait_until
 
 

@@ -1,4 +1,4 @@
-"""torch.optim beside the optimisers by hand: `python MLP_Torch/optimizers.py` (ten minutes).
+"""torch.optim beside the optimisers by hand: `python MLP_Torch/torch_optim.py` (ten minutes).
 
 MLP_Manual/optimizers.py finds the best learning rate of every optimiser. This script trains the
 same network with torch.optim, at that rate, from the same initial weights and with the same
@@ -32,7 +32,7 @@ from MLP_Torch.train import evaluate
 from MLP_Torch.utils.optim import OPTIMIZERS, make_optimizer
 
 FOLDER = Path(__file__).resolve().parent
-RECORD = FOLDER / "results" / "compare_optimizers.json"
+RECORD = FOLDER / "results" / "compare_torch_optim.json"
 BY_HAND = FOLDER.parent / "MLP_Manual" / "results" / "compare_optimizers.json"
 QUICK = FOLDER.parent / "MLP_Manual" / "runs" / "optimizers-quick.json"
 WEIGHT_DECAY = {"adamw": 0.05, "muon": 0.05}  # as by hand
@@ -177,13 +177,13 @@ def main(argv=None):
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="what MLP_Manual/optimizers.py --quick found")
-    add("--output", metavar="FILE", help="the rows (default: results/compare_optimizers.json)")
+    add("--output", metavar="FILE", help="the rows (default: results/compare_torch_optim.json)")
     args = parser.parse_args(argv)
     device, source = select_device(args.device), Path(args.by_hand or BY_HAND)
     path = Path(args.output or RECORD)
     if args.quick:
         source = Path(args.by_hand or QUICK)
-        path = Path(args.output or FOLDER / "runs" / "optimizers-quick.json")
+        path = Path(args.output or FOLDER / "runs" / "torch-optim-quick.json")
     if not source.is_file():
         quick = " --quick" * args.quick
         raise UserError(f"{source} is not there: run `python MLP_Manual/optimizers.py{quick}`")
@@ -207,13 +207,13 @@ def main(argv=None):
     keys = [dict(dataset=dataset, optimizer=name, seed=seed)
             for seed, dataset in product(seeds, datasets) for name in rates[dataset]]  # fmt: skip
     settings = {"datasets": datasets, "epochs": epochs, "rates": rates}
-    command = "python MLP_Torch/optimizers.py" + " --quick" * args.quick
+    command = "python MLP_Torch/torch_optim.py" + " --quick" * args.quick
     study = rows.collect(
         path, settings, command, device, keys, make,
         by_hand=lambda: by_hand["steps"],
         steps=lambda: time_steps(splits[datasets[0]][0], 20 if args.quick else 300),
     )  # fmt: skip
-    draw(path.with_name("optimizers.png"), study, by_hand)
+    draw(path.with_name("torch_optim.png"), study, by_hand)
     print(f"\n{table(path)}\n\nrows in {printable(path)}, picture beside them")
 
 
