@@ -215,7 +215,7 @@ def note(study: dict, name: str, words: str) -> list[str]:
 
 def draw(path: Path, study: dict, networks: dict[str, str], metric: str) -> None:
     """What every network reaches, over the time of training and over the passes it has made."""
-    figure, axes = new_figure(1, 2, (11, 4.2), sharey=True)
+    figure, axes = new_figure(1, 2, (12, 4.2), sharey=True)
     factor = METRICS[metric][1]
     minutes = study["settings"]["minutes"]
     for number, (network, name) in enumerate(networks.items()):
@@ -233,8 +233,10 @@ def draw(path: Path, study: dict, networks: dict[str, str], metric: str) -> None
                       alpha=0.5, ms=4)  # fmt: skip
     axes[0, 0].set(xlabel="minutes of training", ylabel=f"validation {METRICS[metric][0]}")
     axes[0, 1].set(xlabel="passes over the training data", xscale="log")
+    axes[0, 1].xaxis.get_major_locator().set_params(subs=[1, 2, 5])
     axes[0, 1].xaxis.set_major_formatter("{x:g}")
-    axes[0, 0].legend(fontsize=8)
+    axes[0, 1].xaxis.set_minor_formatter("")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     save(figure, path)
