@@ -1,0 +1,141 @@
+"""Figures of ours in the READMEs' text. They follow from records, as computed here, or stand beside
+a mark that they are a single look, or of one seed."""
+
+import json
+import re
+from collections.abc import Callable
+from statistics import mean
+
+import pandas as pd
+import pytest
+
+from common.data import ROOT
+
+
+def runs(folder: str, config: str) -> list[dict]:
+    path = ROOT / folder / "results" / f"{config}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["runs"]
+
+
+def measured(folder: str, config: str, metric: str, split: str = "test") -> float:
+    """The mean over the seeds of a record."""
+    return mean(run[split][metric] for run in runs(folder, config))
+
+
+def vae(config: str, metric: str) -> float:
+    return measured("VAE", f"mnist-{config}", metric)
+
+
+def gap(config: str) -> float:
+    return vae(config, "log_likelihood") - vae(config, "elbo")
+
+
+def harder(folder: str) -> float:
+    """By how many points a test split is below its validation split."""
+    scores = [measured(folder, "fashion-mnist", "accuracy", s) for s in ("validation", "test")]
+    return 100 * (scores[0] - scores[1])
+
+
+def superseded(folder: str, config: str) -> float:
+    table = pd.read_csv(ROOT / "common" / "results" / "superseded.csv")
+    rows = table[(table["folder"] == folder) & (table["config"] == config)]
+    return rows["figure"].mean()
+
+
+def seconds(config: str) -> float:
+    return mean(run["seconds"] for run in runs("LSTM", config))
+
+
+def size(config: str) -> int:
+    path = ROOT / "LSTM" / "results" / f"{config}.json"
+    return json.loads(path.read_text(encoding="utf-8"))["parameters"]
+
+
+NUMBERS = {"five": 5, "ten": 10, "half": 0.5, "one in eight": 1 / 8}
+# README, its text with the figure in braces, what that follows from, how far it may be off
+FIGURES: list[tuple[str, str, Callable[[], float], float]] = [
+    ("CNN_Manual", "a point worse on Fashion-MNIST: {92.48} %",
+     lambda: 100 * superseded("CNN_Manual", "fashion-mnist"), 0.005),
+    ("CNN_Manual", "is {0.4} points above the test accuracy", lambda: harder("CNN_Manual"), 0.05),
+    ("CNN_Manual", "For the MLP the difference is {0.8}", lambda: harder("MLP_Manual"), 0.05),
+    ("LSTM", "takes {ten} times as long as the better bag",
+     lambda: seconds("imdb") / seconds("imdb-nb-svm"), 1),
+    ("LSTM", "has {five} times the weights", lambda: size("imdb") / size("imdb-nb-svm"), 0.5),
+    ("VAE", "ELBO lies {4.2} nats below its log-likelihood. So far", lambda: gap("vae"), 0.05),
+    ("VAE", "[{29} are in use]", lambda: vae("vae", "active_units"), 0.5),
+    ("VAE", "is {0.9} nats likelier",
+     lambda: vae("iwae", "log_likelihood") - vae("vae", "log_likelihood"), 0.05),
+    ("VAE", "ELBO lies {6.6} nats below its log-likelihood, further", lambda: gap("iwae"), 0.05),
+    ("VAE", "Its {150} minutes are", lambda: runs("VAE", "mnist-iwae")[0]["seconds"] / 60, 0.5),
+    ("VAE", "{13} numbers still move", lambda: vae("beta-4", "active_units"), 0.5),
+    ("VAE", "{9} nats together instead of 27", lambda: vae("beta-4", "kl"), 0.5),
+    ("VAE", "nats together instead of {27}", lambda: vae("vae", "kl"), 0.5),
+    ("VAE", "its likelihood is {18} nats lower",
+     lambda: vae("vae", "log_likelihood") - vae("beta-4", "log_likelihood"), 0.5),
+    ("VAE", "and holds {22} nats", lambda: vae("cvae", "kl"), 0.5),
+    ("VAE", "The plain one has {137.6} nats", lambda: vae("ae", "reconstruction"), 0.05),
+    ("VAE", "and the VAE {138.6}", lambda: vae("plane", "reconstruction"), 0.05),
+    ("GAN", "(largest deviation {1.4} points)",
+     lambda: 100 * measured("GAN", "mnist-dcgan", "real_class_deviation"), 0.05),
+    ("GAN", "{one in eight} is nothing in particular",
+     lambda: 1 - measured("GAN", "mnist-dcgan", "confident_share"), 0.01),
+    ("GAN", "[{half} of the samples]",
+     lambda: measured("GAN", "ring-gan", "high_quality"), 0.05),
+    ("Transformer_Manual", "within {half} a point of its BLEU",
+     lambda: abs(measured("Transformer_Manual", "multi30k", "bleu")
+                 - measured("Transformer_Torch", "multi30k", "bleu")), 0.5),
+    *(("Transformer_Torch", text, lambda config=config: (
+        measured("Transformer_Torch", config, "torchtext_bleu")
+        - measured("Transformer_Torch", config, "bleu")), 0.1)
+      for text in ("here by {0.2} to 0.3 points", "here by 0.2 to {0.3} points")
+      for config in ("multi30k", "multi30k-default")),
+]  # fmt: skip
+
+
+def flat(folder: str) -> str:
+    return " ".join((ROOT / folder / "README.md").read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("folder, text, follows, within", FIGURES, ids=[f[1] for f in FIGURES])
+def test_a_figure_in_the_text_follows_from_the_records(folder, text, follows, within):
+    (figure,) = re.findall(r"\{(.+?)\}", text)
+    assert flat(folder).count(re.sub(r"[{}]", "", text)) == 1, "the README has changed"
+    value = NUMBERS[figure] if figure in NUMBERS else float(figure)
+    assert abs(follows() - value) <= within + 1e-9, follows()
+
+
+# what was looked at once, and its mark, at most so many characters later
+LOOKS = [
+    ("CNN_Manual", "two thirds of the time", "a single look"),
+    ("LSTM", "3.8 times as long", "a single look"), ("LSTM", "Less than 2 %", "a single look"),
+    ("LSTM", "halved the time of an LSTM step", "a single look"),
+    ("LSTM", "after a minute", "a single look"),
+    ("RNN_Manual", "1.475", "a single look"),
+    ("RNN_Manual", "repeat a capital after more", "a single look"),
+    ("RNN_Manual", "about a hundredth of the large LSTM's", "one network of each"),
+    ("Transformer_Manual", "Language model's validation loss", "a single look"),
+    ("Transformer_Torch", "halved the time of a step", "a single look"),
+    ("Transformer_Torch", "1.37", "a single look"),
+    ("Transformer_Torch", "gave 1.88", "a single look"),
+    ("Transformer_Torch", "by 0.15 nats", "one seed"),
+    ("VAE", "0.05 nats", "a single look"), ("VAE", "they were 95", "a single look"),
+    ("GAN", "three quarters of the time", "a single look"),
+    ("GAN", "off by a fifth", "a single look"), ("GAN", "2,400 seconds", "a single look"),
+    ("GAN", "a penalty of 0.1 the modes are wider", "a single look"),
+    ("ResNet", "about halves the time", "a single look"),
+    ("ResNet", "(of this one seed) rises from 85 to 90 %", "one seed"),
+    ("ResNet", "goes down to 0.94", "one seed"),
+    ("ResNet", "are a fifth of the mistakes", "one seed"),
+    ("ResNet", "takes about half the time of PyTorch's", "a single look"),
+    ("ViT", "These are times of forward and backward", "a single look"),
+    ("ViT", "learns several times faster", "a single look"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("folder, figure, mark", LOOKS, ids=[" ".join(row[:2]) for row in LOOKS])
+def test_what_was_looked_at_once_says_so(folder, figure, mark):
+    text = flat(folder)
+    places = [m.start() for m in re.finditer(re.escape(figure), text, re.IGNORECASE)]
+    assert places, "the README has changed"
+    for place in places:
+        assert mark in text[place : place + len(figure) + 220]
