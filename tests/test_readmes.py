@@ -230,8 +230,10 @@ def test_a_misspelt_word_is_found(tmp_path):
 
 
 def words_of_prose(text: str) -> int:
-    """Without code, tables, formulas, pictures and what is generated between markers."""
+    """What is read from top to bottom: without code, tables, formulas, pictures, what is folded and
+    what is generated between markers."""
     text = re.sub(r"<!-- (\w+) -->.*?<!-- /\1 -->", " ", text, flags=re.DOTALL)
+    text = re.sub(r"<details>.*?</details>", " ", text, flags=re.DOTALL)
     _, _, rest = split(text)
     rest = re.sub(r"^ *\|.*$", " ", rest, flags=re.MULTILINE)
     rest = re.sub(r"!\[[^]]*\]\([^)]*\)", " ", rest)
@@ -248,5 +250,6 @@ def test_a_lesson_is_read_in_twenty_minutes(folder):
 def test_words_of_prose():
     text = (
         "Two words $x$ `code`\n\n| a | table |\n\n```python\nno\n```\n<!-- t -->\nno\n<!-- /t -->\n"
+        "- Why?\n  <details><summary>Answer</summary>\n\n  no\n\n  </details>\n- So\n"
     )
-    assert words_of_prose(text) == 3  # `code` is read
+    assert words_of_prose(text) == 5  # `code` is read

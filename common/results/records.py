@@ -95,7 +95,7 @@ def write_record(
     folder: Path, args: Namespace, run_dir: Path, config: Namespace, model, splits: dict,
     test: dict[str, float], signatures: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """With --record: the run's row in results/, and its pictures beside it for the lowest seed. The
+    """With --record: the run's row in results/, and for the lowest seed what it shows, too. The
     record holds sizes and checksums of the `splits`; `signatures` say how a metric is counted."""
     name = args.config or dataset_name(vars(config))
     splits = {split: data for split, data in splits.items() if data is not None}
@@ -107,6 +107,6 @@ def write_record(
         test=test, signatures=signatures,
     )  # fmt: skip
     if is_first:
-        for picture in sorted([*run_dir.glob("*.png"), *run_dir.glob("*.gif")]):
-            shutil.copyfile(picture, folder / "results" / f"{name}_{picture.name}")
+        for shown in [*run_dir.glob("*.png"), *run_dir.glob("*.gif"), *run_dir.glob("samples.txt")]:
+            shutil.copyfile(shown, folder / "results" / f"{name}_{shown.name}")
     print(f"recorded in {path}")
