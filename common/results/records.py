@@ -102,6 +102,6 @@ def write_record(
         parameters=parameter_count(model), splits=splits, test=test, signatures=signatures,
     )  # fmt: skip
     if is_first:
-        for picture in sorted([*run_dir.glob("*.png"), *run_dir.glob("*.gif")]):
-            shutil.copyfile(picture, folder / "results" / f"{name}_{picture.name}")
+        for shown in [*run_dir.glob("*.png"), *run_dir.glob("*.gif"), *run_dir.glob("samples.txt")]:
+            shutil.copyfile(shown, folder / "results" / f"{name}_{shown.name}")
     print(f"recorded in {path}")
