@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from docs.drawing import Diagram
-from docs.networks import cnn, gan, lstm, mlp, resnet, rnn, transformer, vae, vit
+from docs.networks import cnn, gan, lstm, mlp, resnet, rnn, transformer, twelve, vae, vit
 
 ROOT = Path(__file__).resolve().parent.parent
 DIAGRAMS: dict[str, Callable[[], Diagram]] = {
@@ -19,6 +19,7 @@ DIAGRAMS: dict[str, Callable[[], Diagram]] = {
     "Transformer_Manual": transformer.transformer_manual,
     "Transformer_Torch": transformer.transformer_torch,
     "VAE": vae.vae, "GAN": gan.gan,
+    "docs": twelve.twelve,  # twelve folders, one idea each
 }  # fmt: skip
 
 
