@@ -270,14 +270,14 @@ def test_memory_layouts_are_those_of_the_picture():
 
 
 def resnet() -> tuple[Seen, dict]:
-    from ResNet.model import PRESETS
+    from ResNet.model import PRESETS, BasicBlock, PreActivationBlock, ResNet
 
     sizes, labels, seen = {"N": N, "H": 8, "W": 12}, torch.zeros(N, dtype=torch.int64), Seen()
-    for prefix, name, shape in (
-        ("", "resnet9-wide", (32, 32)), ("resnet18.", "resnet18-cifar", (8, 12)),
-        ("preact.", "preact-resnet18", (8, 12)),
-    ):  # fmt: skip
-        model = PRESETS[name](num_classes=10, in_channels=3)
+    for prefix, model, shape in (
+        ("", PRESETS["resnet9-wide"](), (32, 32)),
+        ("resnet18.", ResNet(BasicBlock, (1,), (64,)), (8, 12)),  # its first block
+        ("preact.", ResNet(PreActivationBlock, (1,), (64,)), (8, 12)),
+    ):
 
         def step(model=model, shape=shape):
             logits = model(torch.randn(N, 3, *shape))
