@@ -8,12 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from docs.drawing import Diagram
-from docs.networks import cnn, mlp, rnn, transformer
+from docs.networks import cnn, gan, lstm, mlp, resnet, rnn, transformer, twelve, vae, vit
 
 ROOT = Path(__file__).resolve().parent.parent
 DIAGRAMS: dict[str, Callable[[], Diagram]] = {
-    "MLP_Manual": mlp.mlp_manual, "CNN_Manual": cnn.cnn_manual, "RNN_Manual": rnn.rnn_manual,
+    "MLP_Manual": mlp.mlp_manual, "MLP_Torch": mlp.mlp_torch,
+    "CNN_Manual": cnn.cnn_manual, "CNN_Torch": cnn.cnn_torch,
+    "ResNet": resnet.resnet, "ViT": vit.vit,
+    "RNN_Manual": rnn.rnn_manual, "LSTM": lstm.lstm,
     "Transformer_Manual": transformer.transformer_manual,
+    "Transformer_Torch": transformer.transformer_torch,
+    "VAE": vae.vae, "GAN": gan.gan,
+    "docs": twelve.twelve,  # twelve folders, one idea each
 }  # fmt: skip
 
 

@@ -3,14 +3,17 @@ shows, every word is legible, and the committed pictures are of these descriptio
 
 import math
 import re
+from argparse import Namespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from common.data import ROOT
 from docs.diagrams import DIAGRAMS, path_of
 from docs.drawing import Arrow, Diagram, lines
+from tests.running import FOLDERS
 
 N, T, S = 3, 5, 7  # no two sizes alike, so that a wrong letter is a wrong shape
 
@@ -21,8 +24,21 @@ class Seen(dict):
     "layers.0" is the output of that layer and "layers.0:in" its input, "layers.0:in1" its second
     one; "layers.0.weight" a parameter."""
 
+    @classmethod
+    def of(cls, values: dict) -> "Seen":
+        """Of tensors that kept their gradients."""
+        seen = cls()
+        for place, value in values.items():
+            seen.note(place, value, value.grad)
+        return seen
+
+    def __init__(self):
+        super().__init__()
+        self.bits = {}
+
     def note(self, place: str, value, gradient) -> None:
         self[place] = (tuple(value.shape), None if gradient is None else tuple(gradient.shape))
+        self.bits[place] = torch.finfo(value.dtype).bits if value.is_floating_point() else 0
 
 
 def places(path: str, part: str, values) -> dict:
@@ -172,6 +188,305 @@ def transformer_manual() -> tuple[Seen, dict]:
     return seen, sizes
 
 
+def run_torch(model, step, parameters=True) -> Seen:
+    """`step()` runs forward and backward of an nn.Module, whose every module is watched."""
+    values = {}
+
+    def watch(path):
+        def hook(module, inputs, output):
+            for place, value in (
+                places(path, ":in", inputs) | places(path, ":out", output)
+            ).items():
+                values[place] = value
+                if value.requires_grad:
+                    value.retain_grad()
+
+        return hook
+
+    for path, module in model.named_modules():
+        module.register_forward_hook(watch(path))
+    model.train()
+    values |= step() or {}
+    if parameters:
+        values |= dict(model.named_parameters())
+    return Seen.of(values)
+
+
+def mlp_torch() -> tuple[Seen, dict]:
+    from MLP_Torch.model import MLP
+
+    model, labels = MLP(), torch.zeros(N, dtype=torch.int64)
+
+    def step():
+        F.cross_entropy(model(torch.randn(N, 784)), labels).backward()
+        return {"labels": labels}
+
+    return run_torch(model, step), {"N": N}
+
+
+def test_autograd_records_the_functions_of_the_picture():
+    """Those in the boxes of block 2, from the last to the first."""
+    from MLP_Torch.model import MLP
+
+    boxes = DIAGRAMS["MLP_Torch"]().boxes
+    node, recorded = MLP()(torch.randn(N, 784)).grad_fn, []
+    while node is not None:
+        recorded.append(type(node).__name__)
+        node = next((f for f, _ in node.next_functions if "Backward" in type(f).__name__), None)
+    names = [boxes[name].back[0] for name in ("dropout", "relu", "norm", "linear")]
+    assert recorded[1:5] == names and recorded[5:9] == names
+
+
+def cnn_torch() -> tuple[Seen, dict]:
+    from CNN_Torch.model import CNN
+
+    model, labels = CNN(), torch.zeros(N, dtype=torch.int64)
+
+    def step():
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(torch.randn(N, 1, 28, 28))
+        F.cross_entropy(logits.float(), labels).backward()
+        return {"labels": labels}
+
+    seen = run_torch(model, step)
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        assert tensor.dtype == torch.float32 or name.endswith("tracked")
+        assert tensor.grad is None or tensor.grad.dtype == torch.float32
+    return seen, {"N": N}
+
+
+def test_memory_layouts_are_those_of_the_picture():
+    from docs.networks.cnn import LAYOUTS
+
+    names = [["A1", "A2", "A3", "A4"], ["B1", "B2", "B3", "B4"]]
+    image = torch.arange(8).view(1, 2, 2, 2)
+    for layout, memory in (
+        ("NCHW", torch.contiguous_format),
+        ("channels_last", torch.channels_last),
+    ):
+        kept = image.contiguous(memory_format=memory)
+        order = torch.as_strided(kept, (8,), (1,)).tolist()
+        assert [names[n // 4][n % 4] for n in order] == LAYOUTS[layout]
+
+
+def resnet() -> tuple[Seen, dict]:
+    from ResNet.model import PRESETS, BasicBlock, PreActivationBlock, ResNet
+
+    sizes, labels, seen = {"N": N, "H": 8, "W": 12}, torch.zeros(N, dtype=torch.int64), Seen()
+    for prefix, model, shape in (
+        ("", PRESETS["resnet9-wide"](), (32, 32)),
+        ("resnet18.", ResNet(BasicBlock, (1,), (64,)), (8, 12)),  # its first block
+        ("preact.", ResNet(PreActivationBlock, (1,), (64,)), (8, 12)),
+    ):
+
+        def step(model=model, shape=shape):
+            logits = model(torch.randn(N, 3, *shape))
+            logits.retain_grad()
+            F.cross_entropy(logits, labels).backward()
+            return {"logits": logits}
+
+        found = run_torch(model, step)
+        seen |= {prefix + place: shapes for place, shapes in found.items()}
+        if not prefix:
+            assert found["conv1.weight"][1] is None and found["conv1.bias"][1] is not None
+    return seen, sizes
+
+
+def kept(values: dict) -> dict:
+    """Tensors that will know their gradients."""
+    for value in values.values():
+        if value.requires_grad:
+            value.retain_grad()
+    return values
+
+
+def vit() -> tuple[Seen, dict]:
+    from ViT import model as module
+
+    model = module.PRESETS["nano-conv"](layer_scale=0.1, fused=False)
+    torch.nn.init.normal_(model.head.weight)  # it starts with zeros, which give no gradient
+    inside, attention = {}, module.attention
+
+    def attention_seen(q, k, v, dropout=0.0):  # the same, with every step kept
+        s = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
+        p = s.softmax(3)
+        kept({"q": q, "k": k, "v": v, "s": s, "p": p})
+        inside.update(q=q, k=k, v=v, s=s, p=p)
+        expected, weights = attention(q, k, v, dropout)
+        torch.testing.assert_close((p @ v, p), (expected, weights))
+        return p @ v, p
+
+    def step():
+        module.attention = attention_seen
+        try:
+            logits = model(torch.randn(N, 3, 32, 32))
+        finally:
+            module.attention = attention
+        F.cross_entropy(logits, torch.zeros(N, dtype=torch.int64)).backward()
+        return inside
+
+    return run_torch(model, step), {"N": N, "h": 4, "T": 64, "d": 32}
+
+
+def lstm() -> tuple[Seen, dict]:
+    from LSTM.model import PAD, RecurrentClassifier
+
+    model = RecurrentClassifier(vocabulary=20, embed_dim=64, hidden_size=128)
+    tokens, lengths = torch.randint(2, 20, (N, T)), torch.tensor([T, 3, 2])
+    tokens[1, 3:] = tokens[2, 2:] = PAD
+    states = []
+    model.layers[0].register_forward_hook(lambda module, inputs, output: states.append(output))
+
+    def step():
+        F.cross_entropy(model(tokens, lengths), torch.zeros(N, dtype=torch.int64)).backward()
+
+    seen = run_torch(model, step)
+    (y,) = states
+    assert not y.grad[1, 3:].any() and not y.grad[2, 2:].any()  # no gradient comes from padding
+    assert ((y.grad != 0).sum(1) <= 1).all() and y.grad.any()  # one word takes all of a feature's
+    return seen, {"N": N, "T": T}
+
+
+def transformer_torch() -> tuple[Seen, dict]:
+    from Transformer_Torch import model as module
+    from Transformer_Torch.utils import cache
+
+    sizes = {"N": N, "T": T, "S": S, "V": 11, "D": 24, "h": 4, "d": 6, "t": T + 1}
+    model = module.Transformer(sizes["V"], sizes["D"], feedforward_dim=32)
+    source, target = torch.ones(N, S, dtype=torch.int64), torch.ones(N, T, dtype=torch.int64)
+    taken, attend, mask = (
+        {},
+        F.scaled_dot_product_attention,
+        module.causal_mask(torch.zeros(1, T, 1)),
+    )
+
+    def attend_seen(q, k, v, *others, **options):
+        y = attend(q, k, v, *others, **options)
+        if q.shape[2] == k.shape[2] == T:  # self-attention of the target
+            taken.update(kept({"q": q, "k": k, "v": v, "y": y}))
+        return y
+
+    def step():
+        F.scaled_dot_product_attention = attend_seen
+        try:
+            logits = model(source, target)
+        finally:
+            F.scaled_dot_product_attention = attend
+        kept({"logits": logits})
+        F.cross_entropy(logits.flatten(0, 1), target.flatten()).backward()
+        return {**taken, "logits": logits, "source": source, "target": target, "mask": mask}
+
+    seen = run_torch(model, step)
+
+    writer = module.LanguageModel(sizes["V"], sizes["D"], feedforward_dim=32).eval()
+    reader, token, project = cache.CachedReader(writer), torch.ones(N, 1, dtype=torch.int64), {}
+    parts, attend_cached = cache.project, cache.attend
+
+    def project_seen(attention, x, which):
+        q, k, v = parts(attention, x, which)
+        project.update(new_x=x, new_q=q, new_k=k, new_v=v)
+        return q, k, v
+
+    def attend_cached_seen(attention, q, k, v, **options):
+        y = attend_cached(attention, q, k, v, **options)
+        project.update(keys=k, values=v, new_y=y)
+        return y
+
+    cache.project, cache.attend = project_seen, attend_cached_seen
+    try:
+        with torch.inference_mode():
+            reader.read(target)
+            project.update(new_logits=reader.read(token), token=token)
+    finally:
+        cache.project, cache.attend = parts, attend_cached
+    for place, value in project.items():
+        seen.note(place, value, None)
+    return seen, sizes
+
+
+def vae() -> tuple[Seen, dict]:
+    from VAE.model import VAE
+    from VAE.utils.bounds import elbo_loss
+
+    model, k, J, beta = VAE(), 2, 50, 0.7
+    x, taken, decode, sample = torch.rand(N, 784).round(), {}, model.decode, model.sample
+
+    def sample_seen(mu, logvar, *others):
+        z = sample(mu, logvar, *others)
+        scaled = z.detach() - mu.detach()[:, None]
+        noise = scaled / (0.5 * logvar.detach()[:, None]).exp()
+        sigma = (0.5 * logvar).exp()
+        again = kept({"scaled": sigma[:, None] * noise})["scaled"]
+        taken.update(kept({"mu": mu, "s": logvar, "sigma": sigma}), noise=noise, scaled=again)
+        taken.update(kept({"z": mu[:, None] + again}))
+        torch.testing.assert_close(taken["z"], z)
+        return taken["z"]
+
+    def decode_seen(z, *labels):
+        taken.update(kept({"logits": decode(z, *labels)}))
+        return taken["logits"]
+
+    model.sample, model.decode = sample_seen, decode_seen
+
+    def step():
+        elbo_loss(model(x, samples=k), beta).mean().backward()
+        return {**taken, "x": x}
+
+    seen = run_torch(model, step)
+    mu, logvar, z = taken["mu"], taken["s"], taken["z"]  # and the formulas in the picture:
+    to_s = (z.grad * taken["noise"]).sum(1) * 0.5 * taken["sigma"]
+    torch.testing.assert_close(mu.grad, z.grad.sum(1) + beta * mu / N)
+    torch.testing.assert_close(taken["sigma"].grad, (z.grad * taken["noise"]).sum(1))
+    torch.testing.assert_close(logvar.grad, to_s + beta * (logvar.exp() - 1) / (2 * N))
+    expected = (taken["logits"].sigmoid() - x[:, None]) / (N * k)
+    torch.testing.assert_close(taken["logits"].grad, expected)
+    return seen, {"N": N, "k": k, "J": J}
+
+
+def gan() -> tuple[Seen, dict]:
+    from GAN.model import GAN, ConvDiscriminator, ConvGenerator
+    from GAN.utils.turns import discriminator_step, generator_step
+
+    Z, shape, labels = 64, (1, 28, 28), torch.zeros(N, dtype=torch.int64)
+    args = Namespace(latent_dim=Z, precision="float32", loss="hinge", penalty=0)
+    seen = Seen()
+    for turn in ("1", "2"):
+        model = GAN(ConvGenerator(shape, Z, 48), ConvDiscriminator(shape, 48, "spectral"))
+        calls = {"generator": [], "discriminator": []}
+        for name, player in model.named_children():
+            player.register_forward_hook(
+                lambda module, inputs, output, calls=calls[name]: calls.append(
+                    list(kept({"in": inputs[0], "out": output}).values())
+                )
+            )
+
+        def step(turn=turn, model=model):
+            optimizer = torch.optim.SGD(model.parameters(), 0.0)
+            turns = (optimizer, labels, args, lambda images: images)
+            if turn == "1":
+                discriminator_step(model, turns[0], torch.rand(N, *shape), *turns[1:])
+            else:
+                generator_step(model, *turns)
+
+        found = run_torch(model, step)
+        judged = [values for call in calls["discriminator"] for values in call]
+        names = {
+            "1": ["real", "logits_real", "fake", "logits_fake"], "2": ["fake", "logits"]
+        }[turn]  # fmt: skip
+        for name, value in zip(names, judged, strict=True):
+            seen.note(f"{turn}:{name}", value, value.grad)
+        seen.note(f"{turn}:z", calls["generator"][0][0], None)
+        for letter, player in (("G", model.generator), ("D", model.discriminator)):
+            grads = [parameter.grad for parameter in player.parameters()]
+            assert len({grad is None for grad in grads}) == 1
+            # step 1 gives gradients to the discriminator alone, step 2 to the generator alone
+            assert (grads[0] is not None) == (letter == {"1": "D", "2": "G"}[turn])
+            seen.note(f"{turn}:{letter}", next(player.parameters()), grads[0])
+        if turn == "2":
+            seen |= found
+    return seen, {"N": N, "Z": Z}
+
+
 def size(expression: str, sizes: dict[str, int]) -> tuple[int, ...]:
     """N×2·D -> the numbers."""
     return tuple(
@@ -191,11 +506,16 @@ def test_shapes_and_gradients_are_those_of_the_network(folder):
     seen, sizes = globals()[folder.lower()]()
     for arrow in DIAGRAMS[folder]().arrows:
         shapes = re.sub(r"^\w: ", "", arrow.shape)  # which of q, k and v it is
+        if arrow.seen and not shapes:  # the gradients of weights, all together
+            assert (seen[arrow.seen][1] is not None) == arrow.back, arrow
+            continue
+        shapes, _, bits = shapes.partition("\n16 ")
         named = [shape for shape in re.split(r" and |,\s", shapes) if shape]
         assert len(named) == len(arrow.seen.split()), arrow
         for shape, place in zip(named, arrow.seen.split(), strict=True):
             assert place in seen, f"{place} is none of {sorted(seen)}"
             shown = size(shape, sizes)
+            assert not bits or seen.bits[place] == 16, (shape, place)
             assert (shown, shown if arrow.back else None) == seen[place], (shape, place)
 
 
@@ -319,3 +639,7 @@ def test_a_wrong_shape_and_a_wrong_gradient_are_found(monkeypatch):
         monkeypatch.setitem(DIAGRAMS, "MLP_Manual", lambda d=d: d)
         with pytest.raises(AssertionError):
             test_shapes_and_gradients_are_those_of_the_network("MLP_Manual")
+
+
+def test_every_folder_has_a_diagram():
+    assert [folder for folder in FOLDERS if folder not in DIAGRAMS] == []

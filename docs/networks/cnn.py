@@ -67,3 +67,50 @@ def cnn_manual() -> Diagram:
     d.text(693, 448, "the largest of four", FORWARD)
     d.text(693, 482, "0 for the other three", BACK)
     return d
+
+
+def cnn_torch() -> Diagram:
+    d = Diagram("CNN_Torch: 16 bits on the way, 32 bits where sums grow", 572)
+    overview(
+        d, 62, "Flatten,\nDropout\n0.3", "nn.\nLinear", "nn.Cross-\nEntropy-\nLoss", "\n16 bits"
+    )
+
+    d.panel("zoom", 14, 196, 872, 186, "Inside block 2 with --precision bfloat16 (torch.autocast)")
+    d.box(
+        "conv", 92, 240, 190, 124, "nn.Conv2d 3 × 3", r"rounds $x$ and $\W$ to 16 bits",
+        r"$\dL\W$: 32 bits | the update of $\W$: 32 bits", "learned",
+    )
+    d.box("pool", 354, 240, 126, 124, "nn.MaxPool2d 2", "16 bits", "16 bits")
+    d.box(
+        "norm", 544, 240, 130, 124, "nn.Batch-\nNorm2d", r"$\mu$, $\sigma$: 32 bits",
+        r"$\dL\gamma$: 32 bits", "learned",
+    )
+    d.box("relu", 738, 240, 90, 124, "nn.ReLU", "16 bits", "16 bits")
+    d.arrow("zoom.left 0.57", "conv.left", "N×32×\n14×14\n16 bits", "features.4:in")
+    d.arrow("conv", "pool", "N×64×\n14×14\n16 bits", "features.4")
+    d.arrow("pool", "norm", "N×64×\n7×7\n16 bits", "features.5")
+    d.arrow("norm", "relu", "N×64×\n7×7\n16 bits", "features.6")
+    d.arrow("relu.right", "zoom.right 0.57")
+
+    d.panel(
+        "memory", 14, 394, 872, 142,
+        "One image of 2 × 2 pixels and 2 channels (A, B), as it lies in memory",
+    )
+    for row, (name, values) in enumerate(LAYOUTS.items()):
+        y = 426 + 54 * row
+        d.text(150, y + 18, name, align="right", weight="bold")
+        for n, value in enumerate(values):
+            d.box(
+                f"{name}{n}", 168 + 52 * n, y, 48, 36, value,
+                kind="plain" if value[0] == "A" else "tensor",
+            )
+    d.text(600, 444, "channel after channel", align="left")
+    d.text(600, 490, "pixel after pixel: the channels that a", align="left")
+    d.text(600, 506, "convolution multiplies are neighbours", align="left")
+    return d
+
+
+LAYOUTS = {  # how PyTorch keeps an image (1, 2, 2, 2), by the names of channel and pixel
+    "NCHW": ["A1", "A2", "A3", "A4", "B1", "B2", "B3", "B4"],
+    "channels_last": ["A1", "B1", "A2", "B2", "A3", "B3", "A4", "B4"],
+}

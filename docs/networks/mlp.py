@@ -64,3 +64,40 @@ def mlp_manual() -> Diagram:
     d.arrow("optimizer", "scales", forward=False)
     d.arrow("optimizer", "weights", forward=False, over=436)
     return d
+
+
+def mlp_torch() -> Diagram:
+    d = Diagram("MLP_Torch: autograd calls the same functions in the same order", 484)
+    overview(d, 52, "nn.Dropout\n0.2", "nn.Linear", "nn.CrossEntropy-\nLoss")
+    d.text(740, 130, "loss.backward() starts here, with g = 1", BACK, align="right")
+    d.text(14, 130, "The images do not require a gradient: nothing is recorded.", align="left")
+
+    d.panel(
+        "zoom", 14, 176, 872, 272, "Inside block 2: what forward recorded is what backward calls",
+    )
+    d.box(
+        "linear", 86, 222, 128, 94, "nn.Linear", r"$y = x\,\W^\top + b$", "AddmmBackward0",
+        "learned",
+    )
+    d.box(
+        "norm", 280, 222, 200, 94, "nn.BatchNorm1d", r"$y = \gamma\,\hat x + \beta$",
+        "NativeBatchNormBackward0", "learned",
+    )
+    d.box("relu", 546, 222, 116, 94, "nn.ReLU", r"$y = \max(x, 0)$", "ReluBackward0")
+    d.box("dropout", 728, 222, 104, 94, "nn.Dropout", r"$y = m\,x$", "MulBackward0")
+    d.arrow("zoom.left 0.342", "linear.left", "N×1024", "layers.4:in")
+    d.arrow("linear", "norm", "N×1024", "layers.4")
+    d.arrow("norm", "relu", "N×1024", "layers.5")
+    d.arrow("relu", "dropout", "N×1024", "layers.6")
+    d.arrow("dropout.right", "zoom.right 0.342")
+    d.box("weights", 60, 372, 180, 48, "AccumulateGrad", "", r"weight.grad += $\dL\W$", "tensor")
+    d.box(
+        "scales", 290, 372, 180, 48, "AccumulateGrad", "", r"weight.grad += $\dL\gamma$", "tensor",
+    )
+    d.box("optimizer", 546, 372, 286, 48, "optimizer.step() reads every .grad")
+    seen = [f"layers.{n}.weight layers.{n}.bias" for n in (4, 5)]
+    d.arrow("weights", "linear", "1024×1024 and 1024", seen[0], forward=False)
+    d.arrow("scales", "norm", "1024 and 1024", seen[1], forward=False)
+    d.arrow("optimizer", "scales", forward=False)
+    d.arrow("optimizer", "weights", forward=False, over=436)
+    return d

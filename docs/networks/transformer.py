@@ -2,7 +2,7 @@
 
 # a call a line, like the rows of a table
 # fmt: off
-from docs.drawing import BACK, Diagram
+from docs.drawing import BACK, FIXED, Diagram
 
 
 def encoder_decoder(d: Diagram, names: dict[str, str], seen: dict[str, str]) -> None:
@@ -107,4 +107,71 @@ def transformer_manual() -> Diagram:
     d.arrow("softmax", "dropout", "N·h×T×T", "p")
     d.arrow("dropout", "values", "N·h×T×T", "p")
     d.arrow("values", "out", "N·h×\nT×d", f"{at}")
+    return d
+
+
+def transformer_torch() -> Diagram:
+    d = Diagram("Transformer_Torch: training reads at once, writing goes token by token", 708)
+    embed = r"nn.Embedding $\cdot\;\sqrt{D}$" + "\n+ position, Dropout"
+    encoder_decoder(
+        d, {"embed": embed, "logits": "F.linear\nsame W"},
+        {"embed1": "transformer.encoder.layers.0:in", "embed2": "transformer.decoder.layers.0:in"},
+    )
+    d.text(
+        14, 110, "Between them stands nn.Transformer. The last layer shares the embedding's W.",
+        align="left",
+    )
+
+    d.panel(
+        "training", 14, 190, 872, 218, "Training: a causal mask, so one pass gives T predictions",
+    )
+    words = ["<s>", "a", "dog", "runs"]
+    for column, word in enumerate(words):
+        d.text(142 + 48 * column, 228, word, size=11.5)
+    for row, word in enumerate(words):
+        d.text(108, 258 + 34 * row, word, align="right", size=11.5)
+        for column in range(len(words)):
+            seen = column <= row
+            kind = "plain" if seen else "tensor"
+            d.box(
+                f"m{row}{column}", 120 + 48 * column, 244 + 34 * row, 44, 28,
+                "0" if seen else "−∞", kind=kind,
+            )
+    d.text(215, 394, "who asks: a row; who answers: a column", size=11.5)
+    d.box("project", 380, 240, 60, 116, "in_proj", kind="learned", size=11.5)
+    d.box(
+        "attention", 534, 240, 172, 116, "scaled_dot_product_\nattention",
+        r"$\mathrm{softmax}(q\,k^\top/\sqrt{d} + M)\,v$",
+        r"$\dL q,\;\;\dL k,\;\;\dL v$", size=11.5,
+    )
+    d.box("mask", 568, 374, 104, 24, "causal mask M", kind="tensor", size=11)
+    d.box("out", 808, 272, 64, 52, "out_proj", kind="learned", size=11)
+    for name, share in (("q", 0.17), ("k", 0.5), ("v", 0.83)):
+        d.arrow(f"project.right {share}", f"attention.left {share}", f"{name}: N×h×T×d", name)
+    d.arrow("attention", "out", "N×h×T×d", "y")
+    d.arrow("mask", "attention", "T×T", "mask", back=False)
+
+    d.panel(
+        "writing", 14, 420, 872, 246,
+        "Writing: a token is read once, its key and value stay. Nothing learns, so no gradients.",
+    )
+    d.box("token", 28, 518, 64, 48, "one new\ntoken", kind="tensor", size=11.5)
+    d.box("embed", 146, 518, 86, 48, "embedding,\nposition", kind="learned", size=11)
+    d.box("project1", 294, 458, 60, 168, "in_proj", kind="learned", size=11.5)
+    d.box("keys", 446, 516, 104, 44, "keys of\nall t tokens", kind="tensor", size=11.5)
+    d.box("values", 446, 582, 104, 44, "values of\nall t tokens", kind="tensor", size=11.5)
+    d.box("attention1", 638, 458, 84, 168, "attention", size=11.5)
+    d.box(
+        "rest", 784, 508, 88, 68, "feed-forward,\nmore layers,\nlogits", kind="learned", size=10.5,
+    )
+    d.arrow("token", "embed", "N×1", "token", back=False)
+    d.arrow("embed", "project1", "N×1×D", "new_x", back=False)
+    d.arrow("project1.right 0.14", "attention1.left 0.14", "q: N×h×1×d", "new_q", back=False)
+    d.arrow("project1", "keys.left 0.5", "k: N×h×1×d", "new_k", back=False)
+    d.arrow("project1", "values.left 0.5", "v: N×h×1×d", "new_v", back=False)
+    d.arrow("keys.right 0.5", "attention1", "N×h×t×d", "keys", back=False)
+    d.arrow("values.right 0.5", "attention1", "N×h×t×d", "values", back=False)
+    d.arrow("attention1", "rest", "N×1×D", "new_y", back=False)
+    d.arrow("rest", "token", "N×V", "new_logits", back=False, over=642)
+    d.text(260, 632, "choose the next token", FIXED, size=11)
     return d
