@@ -19,7 +19,7 @@ from common.data import ROOT
 from tests.running import FOLDERS
 
 READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
-PAGES = [*READMES, ROOT / "studies" / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [*READMES, ROOT / "studies" / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "RESULTS.md"]
 PAGES += sorted(ROOT.glob("docs/*.md"))
 MAX_WORDS = 2_200
 ANSWERED = [f for f in FOLDERS if f.endswith("Manual")]

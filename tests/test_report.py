@@ -28,7 +28,7 @@ from tests.running import (
 )
 
 READMES = [
-    path for path in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))] if path.exists()
+    path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md")]) if path.exists()
 ]
 RECORDS = [p for p in sorted(ROOT.glob("*/results/*.json")) if not p.name.startswith("compare")]
 COMPARISONS, STUDIES = (

@@ -2,10 +2,10 @@
 
 Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
 
-    results            all of this folder's records; in the root README, every folder's
+    results            all of this folder's records; in RESULTS.md, every folder's
     superseded         figures of recipes that changed later, as superseded.csv keeps them
     compare            the side-by-side figures of the twins, from results/compare*.json
-    a study's          of the folder's script of that name: what its table() makes of its rows
+    a script's         of the folder's script of that name, or of docs/: what its table() makes
 """
 
 import importlib
@@ -22,7 +22,7 @@ from common.history import METRICS, lowest_metric
 from common.results.tables import compare_results, table
 
 TABLE = pd.read_csv(ROOT / "common" / "metrics.csv", index_col="metric")
-# what the root README shows of a record: the first of these that it has
+# what RESULTS.md shows of a record: the first of these that it has
 HEADLINES = list(TABLE["headline"].dropna().sort_values().index)
 EFFORT = ["seeds", "epochs", "seconds", "parameters"]
 
@@ -100,14 +100,14 @@ def folder_results(folder: Path) -> str:
 
 
 def all_results() -> str:
-    """The root README's table: of every folder's records, what counts most."""
-    rows = [["model", "dataset", "figure", "test", "validation", *EFFORT]]
+    """The table of RESULTS.md: of every folder's records, what counts most."""
+    rows = [["model", "dataset", "figure", "test", "validation", *EFFORT, "machine"]]
     for folder in sorted(path.parent for path in ROOT.glob("*/model.py")):
         for record in load_records(folder):
-            headline = next(name for name in HEADLINES if name in record["runs"][0]["test"])
-            cells = [cell(record, split, headline) for split in ("test", "validation")]
-            link, figure = f"[{folder.name}]({folder.name}/)", METRICS[headline][0]
-            rows.append([link, name_of(record), figure, *cells, *effort(record)])
+            metric = next(name for name in HEADLINES if name in record["runs"][0]["test"])
+            cells = [cell(record, split, metric) for split in ("test", "validation")]
+            link, where = f"[{folder.name}]({folder.name}/)", machine(record["environment"])
+            rows.append([link, name_of(record), METRICS[metric][0], *cells, *effort(record), where])
     return "\n".join(table(rows)) if rows[1:] else "Nothing recorded yet."
 
 
@@ -120,9 +120,9 @@ def fill(readme: Path) -> str:
         "results": lambda: all_results() if folder == ROOT else folder_results(folder),
         "compare": lambda: compare_results(folder),
     }
-    for study in folder.glob("*.py") if folder != ROOT else ():
-        module = f"{folder.name}.{study.stem}"
-        tables[study.stem] = lambda module=module: importlib.import_module(module).table()
+    for script in (folder if folder != ROOT else ROOT / "docs").glob("*.py"):
+        module = f"{script.parent.name}.{script.stem}"
+        tables[script.stem] = lambda module=module: importlib.import_module(module).table()
     for name, make in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, opened, rest = text.partition(start)
@@ -138,7 +138,7 @@ def main(argv=None):
     parser = cli.Parser("Write the result tables into the READMEs.")
     parser.add_argument("--check", action="store_true", help="only say which READMEs differ")
     args = parser.parse_args(argv)
-    texts = {path: fill(path) for path in [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]}
+    texts = {path: fill(path) for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md")])}
     differing = [path for path, text in texts.items() if text != path.read_text(encoding="utf-8")]
     if args.check and differing:
         names = ", ".join(str(path.relative_to(ROOT)) for path in differing)

@@ -1,0 +1,138 @@
+"""The front page: its figures are those of the records, its baselines have sources, its picture is
+made of committed ones, and its lists are as long as they say."""
+
+import json
+import re
+from statistics import mean
+
+import pytest
+from PIL import Image
+
+from common.data import ROOT
+from common.history import METRICS
+from common.results.compare_steps import TWINS
+from docs import front_picture, headlines, proven
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
+
+
+def cells(table: str) -> list[list[str]]:
+    """The rows of a table below its head."""
+    return [line.strip("| ").split(" | ") for line in table.splitlines() if line[:1] == "|"][2:]
+
+
+def test_one_screen_comes_before_all_else():
+    """Two sentences, the two commands of .ci/run, a picture, and what is proven."""
+    first = TEXT.partition("\n## ")[0]
+    commands = re.findall(r"```bash\n(.+?)\n```", first)
+    assert [command.split(" && ")[0] for command in commands] == [
+        "pip install -r requirements.txt"
+    ] * 2
+    ci = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert "pip install --quiet -r requirements.txt" in ci
+    first_command, tests = (command.split(" && ")[1] for command in commands)
+    assert f"\n  {tests}\n" in ci and (ROOT / first_command.split()[1]).is_file()
+    assert first.count("![") == 1 and "](docs/front.png)" in first
+    assert proven.table() in first and len(first.splitlines()) < 45
+
+
+# ---- headline results ----
+
+
+@pytest.mark.parametrize("row", headlines.headlines(), ids=lambda row: row["task"])
+def test_our_figure_is_the_mean_of_the_records_runs(row):
+    record = json.loads((ROOT / row["folder"] / "results" / f"{row['config']}.json").read_text())
+    _, factor, decimals = METRICS[row["metric"]]
+    figure = factor * mean(run["test"][row["metric"]] for run in record["runs"])
+    (line,) = [line for line in cells(headlines.table()) if line[0].startswith(f"[{row['task']}]")]
+    assert re.match(rf"\*\*{re.escape(f'{figure:.{decimals}f}')}[ *]", line[2])
+    assert line[3] == str(len(record["runs"])) and not record["sample"]
+
+
+@pytest.mark.parametrize("row", headlines.headlines(), ids=lambda row: row["task"])
+def test_a_baseline_has_a_source_and_a_verdict(row):
+    assert re.fullmatch(r"https://(github\.com/\S+/\S+|arxiv\.org/abs/\S+)", row["url"])
+    assert re.match("yes|no|roughly|as above", row["comparable"])
+    readme = (ROOT / row["folder"] / "README.md").read_text(encoding="utf-8")
+    if "#known-baselines)" in readme:  # the twin's
+        return
+    known = readme.partition("## Known baselines")[2].partition("\n## ")[0].replace("−", "-")
+    assert re.search(rf"(?<![\d.]){re.escape(row['theirs'])}(?!\d)", known)
+
+
+def test_there_are_about_fifteen_of_all_kinds():
+    rows = headlines.headlines()
+    assert 15 <= len(rows) <= 20 and headlines.table() in SECTIONS["Headline results"]
+    assert len({row["folder"] for row in rows}) >= 9
+
+
+# ---- what is proven ----
+
+
+def test_differences_are_the_largest_of_all_twins():
+    """None is left out: every pair that compare.py knows is recorded."""
+    found = [json.loads(path.read_text()) for path in ROOT.glob("*_Manual/results/compare*.json")]
+    twins = [result for result in found if "twins" in result]
+    assert {tuple(result["twins"].values()) for result in twins} == {
+        (pair.manual, pair.native) for pair in TWINS.values()
+    }
+    table = proven.table()
+    for kind in ("loss", "gradient"):
+        largest = max(result["largest_difference"][kind] for result in twins)
+        assert largest < 1e-12 and f"at most {largest:.0e} " in table
+    ratios = [result["step_ratio"] for result in twins]
+    assert f"{min(ratios):.2f} to {max(ratios):.2f}" in table
+
+
+def test_every_proof_can_be_opened():
+    for row in cells(proven.table()):
+        (place,) = re.findall(r"\]\(([^)#]+)", row[2])
+        assert (ROOT / place).is_file()
+
+
+# ---- lists ----
+
+
+def test_ten_questions_have_an_answer_each():
+    section = SECTIONS["Ten questions, and where they are answered"]
+    questions = re.findall(r"^\d+\. (.+?)(?=^\d+\. |\Z)", section, re.MULTILINE | re.DOTALL)
+    assert len(questions) == 10
+    assert all("?" in question and "](" in question for question in questions)
+
+
+def test_every_folder_is_on_the_map_and_on_the_path():
+    folders = {path.parent.name for path in ROOT.glob("*/model.py")}
+    table = SECTIONS["The folders"]
+    assert {folder for folder in folders if f"[`{folder}`]({folder}/)" in table} == folders
+    path = "".join(row[1] for row in cells(SECTIONS["The learning path"]))
+    assert {folder for folder in folders if f"{folder}/" in path} == folders
+
+
+def test_every_study_of_a_readme_is_asked_for():
+    """A study's table stands between markers of its script's name."""
+    asked = SECTIONS["The studies"]
+    for readme in ROOT.glob("*/README.md"):
+        scripts = {path.stem for path in readme.parent.glob("*.py")}
+        marked = set(re.findall(r"<!-- (\w+) -->", readme.read_text(encoding="utf-8")))
+        if scripts & marked - {"compare_layers", "profile_step", "overhead"}:
+            assert f"]({readme.parent.name}/README.md" in asked
+
+
+# ---- the picture ----
+
+
+@pytest.mark.parametrize("panel", front_picture.PANELS, ids=lambda panel: panel[0])
+def test_a_panel_lies_within_a_committed_picture(panel):
+    folder, _, name, (left, top, right, bottom) = panel
+    with Image.open(ROOT / folder / "results" / f"{name}.png") as image:
+        assert 0 <= left < right <= image.width and 0 <= top < bottom <= image.height
+        colours = image.convert("RGB").crop((left, top, right, bottom)).getcolors(1 << 20)
+    assert max(count for count, _ in colours) < 0.9 * (right - left) * (bottom - top), "empty"
+
+
+@pytest.mark.pictures
+def test_the_picture_is_drawn_anew(tmp_path):
+    front_picture.main(tmp_path / "front.png")
+    with Image.open(tmp_path / "front.png") as new, Image.open(front_picture.PICTURE) as old:
+        assert abs(new.width - old.width) <= 20 and abs(new.height - old.height) <= 20
