@@ -336,7 +336,7 @@ def section(folder: str) -> str:
     """What a README says of its exercises, between its markers."""
     text = f"""\
 Write a part of this lesson yourself. The command takes out what a function does. It leaves the
-name and the docstring. The tests below the function then fail, until your version is right.
+name and the docstring. The tests that are named here then fail, until your version is right.
 
 ```bash
 python exercise.py {folder} 1              # the original comes back with --restore
