@@ -49,8 +49,12 @@ def translator_results(model, test, args: Namespace, config: Namespace, run_dir:
     how = f"beam {args.beam}, length penalty {args.length_penalty:g}"
     signatures = {name: f"{signature}, {how}" for name, signature in signatures.items()}
     lines = zip(source, target, translations, strict=True)
-    text = "\n".join("{}\n  is      {}\n  became  {}\n".format(*line) for line in lines)
-    checkpoint.write_atomically(run_dir / "translations.txt", f"{how}\n\n{text}".encode())
+    texts = ["{}\n  is      {}\n  became  {}\n".format(*line) for line in lines]
+    text = f"{how}\n\n" + "\n".join(texts)
+    checkpoint.write_atomically(run_dir / "translations.txt", text.encode())
+    telling = bleu.from_worst_to_best(translations, target)
+    text = "\n".join(f"==== {place} ====\n\n{texts[i]}" for place, i in telling.items())
+    checkpoint.write_atomically(run_dir / "samples.txt", text.encode())
 
     row = int((test.lengths - TOKENS).abs().argmin())
     sentence = shortened(test.source.sequence(row).long()[None], config.max_length)[0]

@@ -384,6 +384,10 @@ def test_translations_are_scored_drawn_and_recorded(translator, tmp_path, capsys
     assert lines[3].split(None, 1) == ["is", answer(lines[2])]
     shown = sum(line.startswith("  became  ") for line in lines)
     assert shown == written["data"]["examples"]["test"]
+    samples = path.with_name(f"{path.stem}_samples.txt").read_text()
+    heads = [line for line in samples.splitlines() if line.startswith("====")]
+    assert len(heads) == 5 and "the worst of" in heads[0] and "the best of" in heads[-1]
+    assert {line for line in samples.splitlines() if line.startswith("  became")} <= set(lines)
 
 
 @pytest.mark.pictures
@@ -395,6 +399,8 @@ def test_text_has_nats_perplexity_and_bits(writer, tmp_path, capsys, monkeypatch
     drawn = {path.name for path in writer.glob("*.png")}
     assert drawn == {"attention.png", "curves.png", "positions.png", "schedule.png"}
     (path,) = (tmp_path / "Transformer_Torch" / "results").glob("*.json")
+    samples = path.with_name(f"{path.stem}_samples.txt")
+    assert samples.read_text() == (writer / "samples.txt").read_text()
     written = json.loads(path.read_text())
     (row,) = written["runs"]
     loss = row["test"]["loss"]

@@ -32,6 +32,23 @@ def torchtext_bleu(translations: list[str], references: list[str]) -> float | No
     return 100 * official.data.metrics.bleu_score(ours, theirs)
 
 
+def from_worst_to_best(translations: list[str], references: list[str]) -> dict[str, int]:
+    """Rows of five translations by chrF: the worst, those a quarter, half and three quarters of the
+    way up, and the best. Where several are equally good, longer ones are better."""
+    from sacrebleu.metrics import CHRF
+
+    chrf, rows = CHRF(), range(len(references))
+    scores = [chrf.sentence_score(translations[i], [references[i]]).score for i in rows]
+    order = sorted(rows, key=lambda i: (scores[i], len(references[i])))
+    places = ["the worst", "a quarter up", "in the middle", "three quarters up", "the best"]
+    return {
+        f"{place} of {len(order):,}, chrF {scores[i]:.0f}": i
+        for place, i in zip(
+            places, (order[(len(order) - 1) * n // 4] for n in range(5)), strict=True
+        )
+    }
+
+
 def score(
     translations: list[str], references: list[str]
 ) -> tuple[dict[str, float], dict[str, str]]:

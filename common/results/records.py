@@ -95,13 +95,13 @@ def write_record(
     folder: Path, args: Namespace, run_dir: Path, config: Namespace, model, splits: dict,
     test: dict[str, float], signatures: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """With --record: the run's row, by `write`, and its pictures beside it for the lowest seed."""
+    """With --record: the run's row, by `write`, for the lowest seed what it shows."""
     name, state = args.config or dataset_name(vars(config)), run_dir / "last.safetensors"
     path, is_first = write(
         folder, name, vars(config), checkpoint.load(state), model=model,
         parameters=parameter_count(model), splits=splits, test=test, signatures=signatures,
     )  # fmt: skip
     if is_first:
-        for picture in sorted([*run_dir.glob("*.png"), *run_dir.glob("*.gif")]):
-            shutil.copyfile(picture, folder / "results" / f"{name}_{picture.name}")
+        for shown in [*run_dir.glob("*.png"), *run_dir.glob("*.gif"), *run_dir.glob("samples.txt")]:
+            shutil.copyfile(shown, folder / "results" / f"{name}_{shown.name}")
     print(f"recorded in {path}")
