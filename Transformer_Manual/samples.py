@@ -17,10 +17,16 @@ def excerpt(text: str) -> str:
 
 
 def table() -> str:
-    """A block for each recorded text. Its lines begin with a bar: their spelling is the model's."""
+    """A block to unfold for each recorded text; the last one, of the longest recipe, is unfolded.
+    Lines begin with a bar: their spelling is the model's."""
     blocks = []
     for path in sorted(RESULTS.glob("*_samples.txt")):
         lines = excerpt(path.read_text(encoding="utf-8")).splitlines()
         quoted = "\n".join(f"│ {line}".rstrip() for line in lines)
-        blocks.append(f"`{path.stem.removesuffix('_samples')}`:\n\n```text\n{quoted}\n```")
-    return "\n\n".join(blocks) or "Nothing recorded yet."
+        name = path.stem.removesuffix("_samples")
+        text = f"<summary>{name}</summary>\n\n```text\n{quoted}\n```\n\n</details>"
+        blocks.append(f"<details>{text}")
+    if not blocks:
+        return "Nothing recorded yet."
+    blocks[-1] = blocks[-1].replace("<details>", "<details open>", 1)
+    return "\n\n".join(blocks)

@@ -29,7 +29,8 @@ def written(epochs: int, lines: int) -> str:
 def test_the_readme_shows_ten_lines_of_the_first_and_of_the_last_epoch(samples, tmp_path):
     (tmp_path / "plays_samples.txt").write_text(written(epochs=3, lines=12))
     lines = samples.table().splitlines()
-    assert lines[:3] == ["`plays`:", "", "```text"] and lines[-1] == "```"
+    assert lines[:3] == ["<details open><summary>plays</summary>", "", "```text"]
+    assert lines[-3:] == ["```", "", "</details>"]
     first, last = ([f"│ {epoch}.{n}" for n in range(10)] for epoch in (0, 2))
     assert [line for line in lines if "." in line and "====" not in line] == first + last
     assert [line for line in lines if "====" in line] == [
@@ -44,7 +45,17 @@ def test_the_readme_shows_all_translations(samples, tmp_path):
     )
     (tmp_path / "pairs_samples.txt").write_text(text)
     shown = [line.removeprefix("│").removeprefix(" ") for line in samples.table().splitlines()]
-    assert shown == ["`pairs`:", "", "```text", *text.strip().splitlines(), "```"]
+    assert shown[2:-2] == ["```text", *text.strip().splitlines(), "```"]
+
+
+def test_only_the_longest_recipe_is_unfolded(samples, tmp_path):
+    for name in ("plays", "plays-default"):
+        (tmp_path / f"{name}_samples.txt").write_text(written(epochs=2, lines=1))
+    heads = [line for line in samples.table().splitlines() if "<details" in line]
+    assert heads == [
+        "<details><summary>plays-default</summary>",
+        "<details open><summary>plays</summary>",
+    ]
 
 
 def test_without_a_record_the_readme_says_so(samples):
