@@ -95,7 +95,7 @@ def write_record(
     folder: Path, args: Namespace, run_dir: Path, config: Namespace, model, splits: dict,
     test: dict[str, float], signatures: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
-    """With --record: the run's row, by `write`, and its pictures beside it for the lowest seed."""
+    """With --record: the run's row, by `write`; for the lowest seed its pictures and samples."""
     name, state = args.config or dataset_name(vars(config)), run_dir / "last.safetensors"
     path, is_first = write(
         folder, name, vars(config), checkpoint.load(state), model=model,
