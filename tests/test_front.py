@@ -115,7 +115,7 @@ def test_every_study_of_a_readme_is_asked_for():
     for readme in ROOT.glob("*/README.md"):
         scripts = {path.stem for path in readme.parent.glob("*.py")}
         marked = set(re.findall(r"<!-- (\w+) -->", readme.read_text(encoding="utf-8")))
-        if scripts & marked - {"compare_layers", "profile_step", "overhead"}:
+        if scripts & marked - {"compare_layers", "profile_step", "samples"}:
             assert f"]({readme.parent.name}/README.md" in asked
 
 
