@@ -193,7 +193,8 @@ EXERCISES = [
         "test_rnn_manual.py", "recurrent_layer_has and RNN-",
         "Go through the steps from the last to the first. The gradient of $h_t$ is "
         "`grad_output[t]` plus what came back from the step after. Keep `grad_a` of every step, "
-        "because `backward` makes the gradients of the weights from them.",
+        "because `backward` makes the gradients of the weights from them. The docstring of "
+        "`Recurrent.run_back` says what to return.",
     ),
     Exercise(
         "RNN_Manual", 3, "utils/layers.py", "GRU.run_back",

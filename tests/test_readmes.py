@@ -22,7 +22,7 @@ READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDE
 PAGES = [*READMES, ROOT / "studies" / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "RESULTS.md"]
 PAGES += sorted(ROOT.glob("docs/*.md"))
 MAX_WORDS = 2_200
-ANSWERED = [f for f in FOLDERS if f not in ("GAN", "VAE", "Transformer_Torch")]
+ANSWERED = [f for f in FOLDERS if f != "GAN"]
 
 FENCE = re.compile(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
 DISPLAY = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
