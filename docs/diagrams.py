@@ -1,6 +1,7 @@
-"""Draw the diagrams of all networks: python -m docs.diagrams [folder …]
+"""Draw the diagrams of all networks: python -m docs.diagrams [name of DIAGRAMS …]
 
-Each goes into its folder's results/; "twelve folders, one idea each" goes into docs/.
+Each goes into its folder's results/: GAN is network.png there, RNN_Manual/cells is cells.png. The
+twelve folders with one idea each go into docs/.
 """
 
 import sys
@@ -19,18 +20,23 @@ DIAGRAMS: dict[str, Callable[[], Diagram]] = {
     "Transformer_Manual": transformer.transformer_manual,
     "Transformer_Torch": transformer.transformer_torch,
     "VAE": vae.vae, "GAN": gan.gan,
+    "RNN_Manual/cells": rnn.cells,
+    "Transformer_Manual/language_model": transformer.language_model,
     "docs": twelve.twelve,  # twelve folders, one idea each
 }  # fmt: skip
 
 
-def path_of(folder: str) -> Path:
-    return ROOT / "docs/folders.png" if folder == "docs" else ROOT / folder / "results/network.png"
+def path_of(name: str) -> Path:
+    folder, _, picture = name.partition("/")
+    if folder == "docs":
+        return ROOT / "docs/folders.png"
+    return ROOT / folder / "results" / f"{picture or 'network'}.png"
 
 
-def main(folders: list[str]) -> None:
-    for folder in folders or DIAGRAMS:
-        DIAGRAMS[folder]().save(path_of(folder))
-        print(path_of(folder).relative_to(ROOT))
+def main(names: list[str]) -> None:
+    for name in names or DIAGRAMS:
+        DIAGRAMS[name]().save(path_of(name))
+        print(path_of(name).relative_to(ROOT))
 
 
 if __name__ == "__main__":

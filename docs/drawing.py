@@ -13,7 +13,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, Polygon
 from PIL import Image, PngImagePlugin
@@ -182,12 +182,6 @@ class Diagram:
         moved[0][axis] = moved[1][axis] = place
         return tuple(moved[0]), tuple(moved[1])
 
-    def digest(self) -> str:
-        """Says in a picture which description it is of."""
-        parts = repr((self.title, self.height, self.boxes, self.arrows, self.texts, FILLS, STYLE))
-        source = Path(__file__).read_text(encoding="utf-8")
-        return hashlib.sha256((parts + source).encode()).hexdigest()[:16]
-
     # ---- drawing ----
 
     def draw(self) -> Figure:
@@ -224,6 +218,20 @@ class Diagram:
             draw_box(axes, Box(x, y - 8, 24, 16, "", kind=kind))
             write(axes, Text(x + 32, y, name, INK, 11.5, "left"))
 
+    def digest(self) -> str:
+        """Says in a picture what was drawn in it: every line, word and colour."""
+        axes = self.draw().axes[0]
+        parts = [(line.get_xydata().ravel(), line.get_color()) for line in axes.lines]
+        parts += [
+            ((*text.get_position(), text.get_fontsize()), text.get_text() + text.get_color())
+            for text in axes.texts
+        ]
+        parts += [
+            (part.get_extents().bounds, to_hex(part.get_facecolor())) for part in axes.patches
+        ]
+        parts = [([f"{number:.2f}" for number in numbers], words) for numbers, words in parts]
+        return hashlib.sha256(repr((self.height, parts)).encode()).hexdigest()[:16]
+
     def save(self, path: Path) -> None:
         """A PNG of few colours, finer than the page, that knows what it is a picture of."""
         fine = io.BytesIO()
@@ -251,8 +259,13 @@ def palette() -> Image.Image:
     return image
 
 
+def spelled_out(words: str) -> str:
+    """LaTeX without the two abbreviations of the descriptions."""
+    return words.replace(r"\dL", r"\partial L/\partial ").replace(r"\W", r"\mathbf{W}")
+
+
 def write(axes, text: Text) -> None:
-    words = text.text.replace(r"\dL", r"\partial L/\partial ").replace(r"\W", r"\mathbf{W}")
+    words = spelled_out(text.text)
     axes.text(
         text.x, text.y, words, color=text.colour, fontsize=text.size * 0.72, ha=text.align,
         va="center_baseline" if "\n" not in words else "center", weight=text.weight, zorder=5,

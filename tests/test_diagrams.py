@@ -15,6 +15,7 @@ from docs.diagrams import DIAGRAMS, path_of
 from docs.drawing import Arrow, Diagram, lines
 from tests.running import FOLDERS
 
+NETWORKS = [name for name in DIAGRAMS if name != "docs"]
 N, T, S = 3, 5, 7  # no two sizes alike, so that a wrong letter is a wrong shape
 
 
@@ -158,6 +159,65 @@ def rnn_manual() -> tuple[Seen, dict]:
         seen.note(place, value, given.get(place))
     seen["x_t"] = tuple(shape[1:] for shape in seen["embedding"])
     return seen, {"N": N, "T": T, "V": 65}
+
+
+def rnn_manual_cells() -> tuple[Seen, dict]:
+    from RNN_Manual.model import LanguageModel
+    from RNN_Manual.utils.losses import SequenceCrossEntropy
+
+    seen, D, H = Seen(), 8, 6
+    for cell in ("rnn", "gru"):
+        model, criterion = LanguageModel(11, D, H, 1, cell, 0.0), SequenceCrossEntropy()
+        layers, taken, given = model.recurrent, {}, {}
+        run, run_back = layers.run, layers.run_back
+
+        def run_seen(layer, a, h, run=run, cell=cell, taken=taken):
+            outputs, last, saved = run(layer, a, h)
+            names = ["a"] if cell == "rnn" else ["a_r", "a_z", "a_n"]
+            taken.update(zip(names, a[0].chunk(len(names), 1), strict=True), h=outputs[0])
+            if cell == "gru":
+                taken["q"] = saved[1][0, :, 2 * H :]
+            return outputs, last, saved
+
+        def run_back_seen(layer, *grads, run_back=run_back, cell=cell, given=given):
+            grad_a, grad_hh, before, (grad_h,) = run_back(layer, *grads)
+            names = ["a"] if cell == "rnn" else ["a_r", "a_z", "a_n"]
+            given.update(zip(names, grad_a[0].chunk(len(names), 1), strict=True), h=grad_h)
+            if cell == "gru":
+                given["q"] = grad_hh[0, :, 2 * H :]
+            return grad_a, grad_hh, before, (grad_h,)
+
+        layers.run, layers.run_back = run_seen, run_back_seen
+
+        def step(model=model, criterion=criterion):
+            tokens = torch.zeros(T, N, dtype=torch.int64)
+            criterion.forward(model.forward(tokens), tokens)
+            model.backward(criterion.backward())
+
+        found = run_by_hand(model, step)
+        seen[f"{cell}:x"] = tuple(shape[1:] for shape in found["embedding"])
+        for place, value in taken.items():
+            seen.note(f"{cell}:{place}", value, given[place])
+    return seen, {"N": N, "D": D, "H": H}
+
+
+def transformer_manual_language_model() -> tuple[Seen, dict]:
+    from Transformer_Manual.model import LanguageModel
+    from Transformer_Manual.utils.losses import TokenCrossEntropy
+
+    sizes = {"N": N, "T": T, "V": 11, "D": 24}
+    model, criterion = LanguageModel(11, 24, feedforward_dim=32), TokenCrossEntropy()
+    tokens, taken, given = torch.ones(N, T, dtype=torch.int64), {}, {}
+
+    def step():
+        taken["logits"] = model.forward(tokens)
+        criterion.forward(taken["logits"], tokens)
+        given["logits"] = criterion.backward()
+        model.backward(given["logits"])
+
+    seen = run_by_hand(model, step, tokens=tokens)
+    seen.note("logits", taken["logits"], given["logits"])
+    return seen, sizes
 
 
 def transformer_manual() -> tuple[Seen, dict]:
@@ -499,12 +559,12 @@ def test_sizes_of_a_label():
     assert size("N·h×T×10", {"N": 3, "h": 2, "T": 5}) == (6, 5, 10)
 
 
-@pytest.mark.parametrize("folder", [folder for folder in DIAGRAMS if folder != "docs"])
-def test_shapes_and_gradients_are_those_of_the_network(folder):
+@pytest.mark.parametrize("name", NETWORKS)
+def test_shapes_and_gradients_are_those_of_the_network(name):
     """One training step of the real network; each arrow says where its tensor is seen."""
     torch.manual_seed(0)
-    seen, sizes = globals()[folder.lower()]()
-    for arrow in DIAGRAMS[folder]().arrows:
+    seen, sizes = globals()[name.lower().replace("/", "_")]()
+    for arrow in DIAGRAMS[name]().arrows:
         shapes = re.sub(r"^\w: ", "", arrow.shape)  # which of q, k and v it is
         if arrow.seen and not shapes:  # the gradients of weights, all together
             assert (seen[arrow.seen][1] is not None) == arrow.back, arrow
@@ -594,29 +654,33 @@ def faults(diagram: Diagram) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("folder", DIAGRAMS)
-def test_nothing_overlaps_and_arrows_end_at_boxes(folder):
-    assert not (found := faults(DIAGRAMS[folder]())), "\n".join(found)
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_nothing_overlaps_and_arrows_end_at_boxes(name):
+    assert not (found := faults(DIAGRAMS[name]())), "\n".join(found)
 
 
 # ---- the pictures ----
 
 
-@pytest.mark.parametrize("folder", DIAGRAMS)
-def test_the_committed_picture_is_of_this_description(folder):
+@pytest.mark.parametrize("name", DIAGRAMS)
+def test_the_committed_picture_is_of_this_description(name):
     """`python -m docs.diagrams` draws it anew. Another matplotlib may give other pixels."""
-    path = path_of(folder)
+    path = path_of(name)
     with Image.open(path) as image:
-        assert image.text["Description"] == DIAGRAMS[folder]().digest()
+        assert image.text["Description"] == DIAGRAMS[name]().digest()
         assert image.getpixel((0, 0)) == image.getpixel((image.width - 1, 0)), "a white ground"
     assert path.stat().st_size < 60_000
 
 
-@pytest.mark.parametrize("folder", [folder for folder in DIAGRAMS if folder != "docs"])
-def test_the_readme_shows_it_before_the_maths(folder):
-    top, _, _ = (ROOT / folder / "README.md").read_text(encoding="utf-8").partition("## The maths")
-    (words,) = re.findall(r"!\[(.+?)\]\(results/network\.png\)", top)
-    assert len(words.split()) > 8, "says what is to be seen to those who cannot see it"
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_readme_shows_it(name):
+    """The network itself before the maths, and in words to those who cannot see it."""
+    folder, _, picture = name.partition("/")
+    text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    top, _, _ = text.partition("## The maths")
+    part = text if picture else top
+    (words,) = re.findall(rf"!\[(.+?)\]\(results/{picture or 'network'}\.png\)", part)
+    assert len(words.split()) > 8
 
 
 def test_a_fault_is_found():

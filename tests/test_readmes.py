@@ -16,6 +16,8 @@ from latex2mathml.exceptions import (
 from pylatexenc.latexwalker import LatexWalker, LatexWalkerParseError
 
 from common.data import ROOT
+from docs.diagrams import DIAGRAMS
+from docs.drawing import spelled_out
 from tests.running import FOLDERS
 
 READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
@@ -168,6 +170,22 @@ def test_letters_of_a_formula():
     assert letters(r"\mathbf W_{ih} \hat x + \alpha W \cdot \text{or so} + \mathrm{max}") == {
         "*W", "i", "h", "x", "alpha", "W"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in DIAGRAMS if name != "docs"])
+def test_a_diagram_has_no_other_symbols(name):
+    """Than its README's table; of a twin whose derivations stand by hand, than that one's."""
+    folder = {"MLP_Torch": "MLP_Manual", "CNN_Torch": "CNN_Manual"}.get(name, name.split("/")[0])
+    tables = "\n".join(line for line in maths(folder).splitlines() if line.startswith("|"))
+    explained = set().union(*map(letters, re.findall(r"\$`?(.+?)`?\$", tables)))
+    diagram = DIAGRAMS[name]()
+    written = [text.text for text in diagram.texts]
+    for box in diagram.boxes.values():
+        written += [box.title, *box.forward, *box.back]
+    formulas = re.findall(r"\$(.+?)\$", spelled_out(" ".join(written)))
+    used = (letters(formula.replace(r"\mathbf{W}", r"\mathbf W")) for formula in formulas)
+    assert formulas or not any("\\" in words for words in written)
+    assert set().union(*used) <= explained | {"e", "L"}
 
 
 @pytest.mark.parametrize("folder", [*FOLDERS, "studies"])

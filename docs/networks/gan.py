@@ -20,7 +20,7 @@ def gan() -> Diagram:
         r"$\mathrm{max}(0,\; 1 + a(G(z)))$ | $+\;\mathrm{max}(0,\; 1 - a(x))$", kind="loss",
     )
     d.box("step1", 750, 106, 120, 48, "optimiser\nof D", size=11.5)
-    d.arrow("z1", "G1", "N×Z", "1:z", back=False)
+    d.arrow("z1", "G1", "N×64", "1:z", back=False)
     d.arrow("G1", "D1", "N×1×28×28", "1:fake", back=False)
     d.arrow("real", "D1", "N×1×28×28", "1:real", back=False)
     d.arrow("D1.right 0.22", "loss1.left 0.22", "a: N", "1:logits_fake")
@@ -35,9 +35,12 @@ def gan() -> Diagram:
     d.box("z2", 32, 292, 60, 36, "noise z", kind="tensor", size=11.5)
     d.box("G2", 148, 284, 100, 52, "generator G\nlearns", kind="learned", size=11.5)
     d.box("D2", 344, 284, 110, 52, "discriminator D\nstands still", size=11.5)
-    d.box("loss2", 514, 284, 150, 52, "", r"$-\,a(G(z))$", r"$\dL a = -1\,/\,N$", kind="loss")
+    d.box(
+        "loss2", 514, 284, 150, 52, "", r"$-\,a(G(z))$", "−1 / N to each logit",
+        kind="loss",
+    )
     d.box("step2", 750, 286, 120, 48, "optimiser\nof G", size=11.5)
-    d.arrow("z2", "G2", "N×Z", "2:z", back=False)
+    d.arrow("z2", "G2", "N×64", "2:z", back=False)
     d.arrow("G2", "D2", "N×1×28×28", "2:fake")
     d.arrow("D2", "loss2", "a: N", "2:logits")
     d.arrow("step2", "G2", "", "2:G", forward=False, over=372)
@@ -56,7 +59,7 @@ def gan() -> Diagram:
             size=10.5,
         )
     d.box("fake", 786, 460, 84, 76, "generated\nimages", kind="tensor", size=11.5)
-    d.arrow("z", "g0", "N×Z", "2:z", back=False)
+    d.arrow("z", "g0", "N×64", "2:z", back=False)
     d.arrow("g0", "g1", "N×192×\n3×3", "generator.layers.1")
     d.arrow("g1", "g2", "N×96×\n7×7", "generator.layers.4")
     d.arrow("g2", "g3", "N×48×\n14×14", "generator.layers.7")

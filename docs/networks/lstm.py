@@ -51,10 +51,10 @@ def lstm() -> Diagram:
     )
 
     d.panel("pooling", 14, 404, 872, 134, "max over the words, one feature at a time")
-    feature = (("a", "0.2", "0"), ("great", "0.9", "$g$"), ("film", "−0.4", "0"))
+    feature = (("a", "0.2", "0"), ("great", "0.9", "all"), ("film", "−0.4", "0"))
     for n, (word, value, gradient) in enumerate(feature):
         d.box(f"word{n}", 140 + 96 * n, 456, 88, 66, word, value, gradient, "tensor")
-    d.box("largest", 520, 456, 88, 66, "", "0.9", "$g$", "tensor")
+    d.box("largest", 520, 456, 88, 66, "", "0.9", "all", "tensor")
     d.arrow("word1", "largest", over=438)
     d.text(640, 490, "The largest value wins,\nand takes the whole gradient.", BACK, align="left")
     return d

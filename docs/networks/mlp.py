@@ -41,8 +41,11 @@ def mlp_manual() -> Diagram:
         r"$\dL x = \gamma/\sigma\;(g - \mathrm{mean}(g) - \hat x\,\mathrm{mean}(g \hat x))$",
         "learned",
     )
-    d.box("relu", 584, 222, 94, 94, "ReLU", r"$y = \max(x, 0)$", "$g$ if $x > 0$,\nelse 0")
-    d.box("dropout", 744, 222, 86, 94, "Dropout", r"$y = m\,x$", r"$\dL x = m\,g$")
+    d.box("relu", 582, 222, 94, 94, "ReLU", r"$y = \max(x, 0)$", "$g$ if $x > 0$,\nelse 0")
+    d.box(
+        "dropout", 740, 222, 112, 94, "Dropout", r"$y = x \cdot \mathrm{mask}$",
+        r"$\dL x = g \cdot \mathrm{mask}$",
+    )
     d.arrow("zoom.left 0.342", "linear.left", "N×1024", "layers.4:in")
     d.arrow("linear", "norm", "N×1024", "layers.4")
     d.arrow("norm", "relu", "N×1024", "layers.5")
@@ -84,7 +87,9 @@ def mlp_torch() -> Diagram:
         "NativeBatchNormBackward0", "learned",
     )
     d.box("relu", 546, 222, 116, 94, "nn.ReLU", r"$y = \max(x, 0)$", "ReluBackward0")
-    d.box("dropout", 728, 222, 104, 94, "nn.Dropout", r"$y = m\,x$", "MulBackward0")
+    d.box(
+        "dropout", 728, 222, 104, 94, "nn.Dropout", r"$y = x \cdot \mathrm{mask}$", "MulBackward0",
+    )
     d.arrow("zoom.left 0.342", "linear.left", "N×1024", "layers.4:in")
     d.arrow("linear", "norm", "N×1024", "layers.4")
     d.arrow("norm", "relu", "N×1024", "layers.5")

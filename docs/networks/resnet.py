@@ -52,7 +52,7 @@ def resnet() -> Diagram:
     d.arrow("pool", "fastcopy", "N×384×\n7×7", "blocks.1.residual:in")
     d.arrow("fastsum.right", "zoom.right 0.7087", "N×384×7×7", "blocks.1")
     d.text(
-        557, 316, r"$\dL x = g + (\partial F/\partial x)^\top g$: the first $g$ meets no weight",
+        557, 316, r"$\dL x = \dL y + (\partial F/\partial x)^\top\;\dL y$: the first part meets no weight",
         BACK,
     )
 
@@ -71,5 +71,5 @@ def resnet() -> Diagram:
     )
     d.arrow("pre.left 0.649", "pcopy.left")
     d.arrow("psum.right", "pre.right 0.649")
-    d.text(689, 548, "Within a stage, $g$ arrives whole at the first block.", BACK)
+    d.text(689, 548, "Within a stage, the gradient arrives whole.", BACK)
     return d

@@ -1,4 +1,4 @@
-"""The language model of RNN_Manual, with an LSTM."""
+"""The language model of RNN_Manual with an LSTM, and the two other cells."""
 
 # a call a line, like the rows of a table
 # fmt: off
@@ -49,10 +49,10 @@ def rnn_manual() -> Diagram:
     d.node("copy", 668, 418, "•")
     d.node("show", 784, 538, "×")
     formulas = {
-        "f": (226, 148, r"$f = \sigma(a_f)$", r"$\delta^c_t\; c_{t-1}\; f\,(1 - f)$"),
-        "i": (388, 100, r"$i = \sigma(a_i)$", r"$\delta^c_t\; n\; i\,(1 - i)$"),
+        "f": (226, 148, r"$f = \mathrm{sigmoid}(a_f)$", r"$\delta^c_t\; c_{t-1}\; f\,(1 - f)$"),
+        "i": (382, 112, r"$i = \mathrm{sigmoid}(a_i)$", r"$\delta^c_t\; n\; i\,(1 - i)$"),
         "n": (500, 106, r"$n = \tanh(a_n)$", r"$\delta^c_t\; i\,(1 - n^2)$"),
-        "o": (616, 140, r"$o = \sigma(a_o)$", r"$\delta_t\,\tanh(c_t)\; o\,(1 - o)$"),
+        "o": (616, 140, r"$o = \mathrm{sigmoid}(a_o)$", r"$\delta_t\,\tanh(c_t)\; o\,(1 - o)$"),
     }
     for gate, (x, w, forward, back) in formulas.items():
         d.box(gate, x, 512, w, 52, "", forward, back)
@@ -86,4 +86,66 @@ def rnn_manual() -> Diagram:
     d.arrow("h_before", "a", "N×512", "h_t")
     d.arrow("x", "a", "N×64", "x_t")
     d.text(104, 446, r"$\delta^c_{t-1} = f\;\delta^c_t$: no matrix", BACK, align="left")
+    return d
+
+
+def cells() -> Diagram:
+    d = Diagram("RNN_Manual: the two other cells, at step t", 640)
+    d.panel("rnn", 14, 40, 872, 154, "RNN: every step back is a product with the same matrix")
+    d.box("rh0", 32, 88, 60, 28, "$h_{t-1}$", kind="tensor")
+    d.box("rx", 32, 144, 60, 28, "$x_t$", kind="tensor")
+    d.box(
+        "ra", 190, 80, 300, 96, "", r"$a_t = \W_{ih}\, x_t + b_{ih} + \W_{hh}\, h_{t-1} + b_{hh}$",
+        r"to $h_{t-1}$:  $\W_{hh}^\top\;\dL a_t$ | to $x_t$:  $\W_{ih}^\top\;\dL a_t$", "learned",
+    )
+    d.box(
+        "rtanh", 572, 96, 150, 64, "", r"$h_t = \tanh(a_t)$", r"$\dL a_t = \delta_t\,(1 - h_t^2)$",
+    )
+    d.box("rh1", 812, 110, 60, 36, "$h_t$", kind="tensor")
+    d.arrow("rh0", "ra", "N×H", "rnn:h")
+    d.arrow("rx", "ra", "N×D", "rnn:x")
+    d.arrow("ra", "rtanh", "N×H", "rnn:a")
+    d.arrow("rtanh", "rh1", "N×H", "rnn:h")
+
+    d.panel(
+        "gru", 14, 206, 872, 398, "GRU: where the gate z is near 1, the gradient passes as it is",
+    )
+    d.box("h0", 32, 270, 60, 36, "$h_{t-1}$", kind="tensor")
+    d.box(
+        "mix", 280, 256, 350, 64, "", r"$h_t = (1 - z)\,n + z\,h_{t-1}$",
+        r"to $h_{t-1}$:  $\delta_t\,z$",
+    )
+    d.box("h1", 812, 270, 60, 36, "$h_t$", kind="tensor")
+    d.box(
+        "z", 180, 374, 250, 50, "", r"$z = \mathrm{sigmoid}(a_z)$",
+        r"$\dL a_z = \delta_t\,(h_{t-1} - n)\;z\,(1 - z)$",
+    )
+    d.box(
+        "n", 490, 374, 240, 50, "", r"$n = \tanh(\W_{in}\,x_t + b_{in} + r\,q)$",
+        r"$\dL a_n = \delta_t\,(1 - z)\,(1 - n^2)$",
+    )
+    d.box(
+        "r", 330, 448, 200, 50, "", r"$r = \mathrm{sigmoid}(a_r)$",
+        r"$\dL a_r = \dL a_n\; q\; r\,(1 - r)$",
+    )
+    d.node("gate", 610, 473, "×")
+    d.box("x", 32, 562, 60, 28, "$x_t$", kind="tensor")
+    d.box(
+        "a", 190, 534, 682, 62, "",
+        r"rows of $r$ and $z$:  $a_r, a_z = \W_{ih}\, x_t + b_{ih} + \W_{hh}\, h_{t-1} + b_{hh}$"
+        r" | rows of $n$:  $\W_{in}\, x_t + b_{in}$  and  $q = \W_{hn}\, h_{t-1} + b_{hn}$",
+        r"to $h_{t-1}$:  $\W_{hh}^\top\,(\dL a_r,\;\dL a_z,\;\dL q)$", "learned",
+    )
+    d.arrow("h0", "mix", "N×H", "gru:h")
+    d.arrow("mix", "h1", "N×H", "gru:h")
+    d.arrow("z.top", "mix.bottom 0.0715")
+    d.arrow("n.top", "mix.bottom 0.9")
+    d.arrow("a", "z", "N×H", "gru:a_z")
+    d.arrow("a", "r", "N×H", "gru:a_r")
+    d.arrow("r", "gate")
+    d.arrow("gate.top", "n.bottom")
+    d.arrow("a", "gate.bottom", "N×H", "gru:q")
+    d.arrow("a", "n.bottom 0.85", "N×H", "gru:a_n")
+    d.arrow("h0.bottom", "a.left 0.3", "N×H", "gru:h")
+    d.arrow("x", "a.left 0.72", "N×D", "gru:x")
     return d

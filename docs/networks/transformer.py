@@ -78,7 +78,7 @@ def transformer_manual() -> Diagram:
     )
     d.box(
         "project", 28, 546, 124, 192, "in_proj", r"$(q, k, v) =$ | $x\,\W_{in}^\top + b_{in}$",
-        r"$A = (\dL q,$ | $\dL k,\;\dL v)$ | $\dL x = A\,\W_{in}$", "learned",
+        r"$\dL x = (\dL q,$ | $\dL k,\;\dL v)\,\W_{in}$", "learned",
     )
     d.box(
         "scores", 238, 546, 154, 88, "", r"$s = q\,k^\top/\sqrt{d} + M$",
@@ -172,6 +172,45 @@ def transformer_torch() -> Diagram:
     d.arrow("keys.right 0.5", "attention1", "N×h×t×d", "keys", back=False)
     d.arrow("values.right 0.5", "attention1", "N×h×t×d", "values", back=False)
     d.arrow("attention1", "rest", "N×1×D", "new_y", back=False)
-    d.arrow("rest", "token", "N×V", "new_logits", back=False, over=642)
+    d.arrow("rest", "token", "N×V", "new_logits", back=False, over=642, shift=(-184, 0))
     d.text(260, 632, "choose the next token", FIXED, size=11)
+    return d
+
+
+def language_model() -> Diagram:
+    d = Diagram("Transformer_Manual: the language model, a decoder alone", 400)
+    d.box("tokens", 14, 52, 62, 52, "tokens", kind="tensor")
+    d.box(
+        "embed", 126, 52, 150, 52, r"$\sqrt{D}\;\W$[token]" + "\n+ position, Dropout",
+        kind="learned", size=11.5,
+    )
+    d.box("layers", 342, 52, 84, 52, "layers,\n4", kind="learned")
+    d.box("norm", 492, 52, 90, 52, "LayerNorm", kind="learned")
+    d.box("logits", 648, 52, 62, 52, r"$x\,\W^\top$", kind="learned")
+    d.box("loss", 776, 52, 110, 52, "cross-entropy", kind="loss")
+    d.arrow("tokens", "embed", "N×T", "tokens", back=False)
+    d.arrow("embed", "layers", "N×T×D", "dropout")
+    d.arrow("layers", "norm", "N×T×D", "encoder.norm:in")
+    d.arrow("norm", "logits", "N×T×D", "encoder.norm")
+    d.arrow("logits", "loss", "N×T×V", "logits")
+
+    d.panel(
+        "layer", 14, 124, 872, 238,
+        "One layer (pre-norm): no token sees a later one, so all T predictions count",
+    )
+    for n, name in enumerate(("causal\nself-attention", "feed-forward\nD → F → D")):
+        x = 76 + 400 * n
+        d.node(f"copy{n}", x, 314, "•")
+        d.box(f"ln{n}", x + 40, 222, 84, 52, "LayerNorm", kind="learned", size=11)
+        d.box(f"part{n}", x + 184, 222, 116, 52, name, kind="learned")
+        d.node(f"add{n}", x + 346, 314, "+")
+        d.arrow(f"copy{n}.top", f"ln{n}.left")
+        d.arrow(f"ln{n}", f"part{n}", "N×T×D", f"encoder.layers.0.norm{n + 1}")
+        d.arrow(f"part{n}.right", f"add{n}.top")
+        d.arrow(f"copy{n}", f"add{n}", "N×T×D", f"encoder.layers.0.norm{n + 1}:in")
+    d.arrow("layer.left 0.7983", "copy0.left")
+    d.arrow("add0", "copy1")
+    d.arrow("add1.right", "layer.right 0.7983")
+    d.box("mask", 260, 154, 116, 28, "causal mask", kind="tensor", size=11.5)
+    d.arrow("mask", "part0", "1×T×T", "encoder.layers.0.self_attn:in1", back=False)
     return d

@@ -63,16 +63,16 @@ def vit() -> Diagram:
         "qkv", 32, 470, 120, 174, "Linear\n128 → 3 · 128", kind="learned", size=11.5,
     )
     d.box(
-        "scores", 236, 470, 158, 70, "", r"$s = q\,k^\top/\sqrt{d}$",
-        r"$\dL s$ goes to $q$ and to $k$",
+        "scores", 236, 470, 158, 70, "", r"$q\,k^\top/\sqrt{d}$",
+        "gradients to $q$ and to $k$",
     )
     d.box(
-        "softmax", 466, 470, 216, 70, "", r"$p = \mathrm{softmax}(s)$",
-        r"$\dL s = p\,(\dL p - \Sigma_j\; p_j\;\dL p_j)$",
+        "softmax", 466, 470, 216, 70, "", r"$p$: the softmax of each row",
+        r"$p\,(\dL p - \Sigma_j\; p_j\;\dL p_j)$",
     )
     d.box(
-        "values", 490, 574, 168, 70, "", r"$y_t = \Sigma_j\; p_{tj}\, v_j$",
-        r"$\dL y$ goes to $p$ and to $v$",
+        "values", 490, 574, 168, 70, "", r"token $t$: $\;\Sigma_j\; p_{tj}\, v_j$",
+        "gradients to $p$ and to $v$",
     )
     d.box("out", 744, 574, 124, 70, "Linear\n128 → 128", kind="learned", size=11.5)
     d.arrow("qkv.right 0.16", "scores.left", "q: N×h×T×d", "q")
