@@ -11,6 +11,7 @@ from common import cli, folders
 from common.device import select_device
 from common.errors import UserError
 from common.evaluation import find_trained, load_best
+from common.files import is_file
 from common.plots import draw_images
 from MLP_Manual.dataset import load_pictures, mnist
 from MLP_Manual.train import build_model
@@ -23,9 +24,14 @@ TAKES = "some minutes on 2 cores; half a minute without network and data"
 
 def latest() -> str | None:
     """The latest run of pictures, not of points; None where there is none."""
-    runs = [run for run in folders.numbered(FOLDER / "runs") if (run / "best.safetensors").exists()]
-    fitting = [run for run in runs if folders.read_config(run)["dataset"] in mnist.CLASSES]
-    return str(max(fitting, key=folders.number)) if fitting else None
+    runs = folders.numbered(FOLDER / "runs")
+    fitting = [
+        (number, run)
+        for number, run in runs
+        if is_file(run / "best.safetensors")
+        and folders.read_config(run)["dataset"] in mnist.CLASSES
+    ]
+    return str(max(fitting)[1]) if fitting else None
 
 
 @torch.no_grad()

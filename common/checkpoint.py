@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from common.errors import UserError, reading
-from common.files import read_file
 
 TEMPORARY = ".part"  # what the name of a file that is being written ends with
 
@@ -41,7 +40,7 @@ def load(path: Path, *parts: str) -> dict:
     Raises UserError for a file that is missing, damaged, no checkpoint of ours, or without `parts`.
     """
     with reading(path, "is damaged or no checkpoint of this project"):
-        content = read_file(path, "use another run")[0]  # once: a training may replace the file
+        content = path.read_bytes()  # once: a running training may replace the file
         header = content[8 : 8 + int.from_bytes(content[:8], "little")]
         metadata = json.loads(header)["__metadata__"]
         tensors = safetensors.torch.load(content)

@@ -37,10 +37,9 @@ class CtrlC:
 
 def command(script: Path, run_dir: Path, *flags: str) -> str:
     """What starts the script on a run, from the working directory."""
-    try:
-        path = min(os.path.relpath(script), str(script), key=len)
-    except ValueError:  # Windows: on another drive
-        path = str(script)
+    path = str(script)
+    with suppress(ValueError):  # Windows: on another drive
+        path = min(os.path.relpath(script), path, key=len)
     return shlex.join(["python", path, *flags, "--run-dir", str(run_dir)])
 
 

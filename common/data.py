@@ -126,10 +126,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """One example's."""
-        return tuple(self.inputs.shape[1:])
+    shape = property(lambda self: tuple(self.inputs.shape[1:]))  # of one example
 
     def to(self, device: torch.device) -> "Split":
         inputs, labels = self.inputs.to(device), self.labels.to(device)

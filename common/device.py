@@ -24,9 +24,8 @@ def select_device(name: str = "auto") -> torch.device:
     built without kernels (a GPU newer than the wheel). "auto" steps over such a device.
     """
     if name == "auto":
-        return next(
-            torch.device(d) for d in ("cuda", "mps", "cpu") if problem(d, warn=True) is None
-        )
+        usable = (d for d in ("cuda", "mps", "cpu") if problem(d, warn=True) is None)
+        return torch.device(next(usable))
     if name not in DEVICES:
         raise UserError(f"unknown device {name!r}: choose from {', '.join(DEVICES)}")
     reason = problem(name)

@@ -41,7 +41,8 @@ def reading(path: object, wrong: str = "is no whole run's"):
     try:
         yield
     except Exception as error:  # whatever content that is not as expected may raise
-        why = f"{path} {wrong} ({' '.join(str(error).split())[:300]}): use another run"
+        what = "cannot be read" if isinstance(error, OSError) else wrong
+        why = f"{path} {what} ({' '.join(str(error).split())[:300]}): use another run"
         raise error if isinstance(error, UserError) else UserError(why) from None
 
 
@@ -50,8 +51,7 @@ def prepare_streams() -> None:
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            stream = open(os.devnull, "r" if name == "stdin" else "w")  # noqa: SIM115
-            setattr(sys, name, stream)
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
         elif hasattr(stream, "reconfigure") and name != "stdin":
             stream.reconfigure(errors="backslashreplace")
 
@@ -76,13 +76,15 @@ def entry(main: Callable) -> None:
             main()
         finally:
             sys.stdout.flush()  # here, not at exit, where nobody would catch what it raises
-    except (UserError, PermissionError) as error:  # a place where nothing may be read or written
+    except UserError as error:
         last_words(f"error: {error}\n", 2)
     except KeyboardInterrupt as interruption:
         last_words(f"{str(interruption) or 'interrupted'}\n", 130)
     except BrokenPipeError:  # `… | head` closed our output
         last_words("", 141)
     except OSError as error:
-        if error.errno not in FULL or error.filename is not None:
+        if error.filename is not None:  # a place where nothing may be read or written
+            last_words(f"error: {error}\n", 2)
+        if error.errno not in FULL:
             raise
         last_words(f"error: the output cannot be written ({error.strerror})\n", 2)

@@ -49,9 +49,19 @@ def download(urls: list[str], path: Path, md5: str, timeout: float = 15) -> None
     raise DataMissing(f"{path.name} could not be downloaded ({'; '.join(failures)})")
 
 
+def is_file(path: Path | str) -> bool:
+    """os.path.isfile, but where rights are lacking, it raises PermissionError instead of no."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        if isinstance(error, PermissionError):
+            raise
+        return False
+
+
 def is_there(path: Path) -> bool:
     """Whether the file is, as it is or packed by gzip."""
-    return os.path.isfile(path) or os.path.isfile(f"{path}.gz")
+    return is_file(path) or is_file(f"{path}.gz")
 
 
 def read_file(path: Path, advice: str = "delete it and download again") -> tuple[bytes, Path]:

@@ -5,12 +5,12 @@ import os
 import re
 import sys
 from argparse import ArgumentTypeError, Namespace
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from common import checkpoint, lock
 from common.errors import UserError, printable, reading
-from common.files import read_file
+from common.files import is_file, read_file
 
 OWN_DATA = ("folder", "csv")  # datasets that are what lies in --data-dir, and called like it
 FREE = {"epochs", "device", "data_dir"}  # flags that may change when a run goes on
@@ -43,11 +43,9 @@ def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:
         runs.mkdir(exist_ok=True)
         while True:
             path = runs / f"{max(numbered(runs), default=(0,))[0] + 1:04d}-{dataset}"
-            try:
+            with suppress(FileExistsError):  # another run started at the same moment
                 path.mkdir()
                 return path
-            except FileExistsError:  # another run started at the same moment
-                continue
     except OSError as error:
         raise UserError(f"cannot make the run folder: {error}") from None
 
@@ -72,22 +70,22 @@ def take(runs: Path, args: Namespace, dataset: str, held: ExitStack) -> Path:
 
 
 def numbered(runs: Path) -> list[tuple[int, Path]]:
-    paths = [path for path in runs.glob("*-*") if re.match(r"\d{4,}-", path.name)]
-    return [(int(path.name.split("-")[0]), path) for path in paths]
+    names = os.listdir(runs) if runs.is_dir() else []
+    return [(int(name.split("-")[0]), runs / name) for name in names if re.match(r"\d{4,}-", name)]
 
 
 def find_run(runs: Path, run_dir: str | None, needed: str, takes: str = "", **wanted) -> Path:
     """The folder `run_dir`, or the latest run below `runs` with the flags `wanted`, that holds the
     file `needed`. Says so when it steps over a later one. Raises UserError when there is none."""
     if run_dir is not None:
-        if not os.path.isfile(named(run_dir) / needed):
-            young = os.path.isfile(Path(run_dir) / "config.json")
+        if not is_file(named(run_dir) / needed):
+            young = is_file(Path(run_dir) / "config.json")
             why = "the run has not come so far as to have a" if young else "it has no"
             raise UserError(f"no run to use in {run_dir}: {why} {needed}")
         return Path(run_dir)
     young = None
     for _, path in sorted(numbered(runs), reverse=True):
-        if not (path / needed).is_file():
+        if not is_file(path / needed):
             young = young or path
         elif not wanted or wanted.items() <= read_config(path).items():
             if young:

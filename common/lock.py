@@ -33,7 +33,7 @@ def hold(folder: Path) -> Iterator[None]:
             advice = "wait until it ends, or take another folder"
             raise UserError(f"{folder} is in use: {who} is writing into it; {advice}")
     except OSError as error:
-        raise UserError(f"cannot write .lock into run folder {folder}: {error.strerror}") from None
+        raise UserError(f"cannot write into {folder}: {path.name}: {error.strerror}") from None
     except threading.ThreadError:  # what the library says of a file system without locks
         print(f"{folder} cannot be locked: start no second run in it", file=sys.stderr)
     HELD.add(path)

@@ -19,10 +19,9 @@ class RunningMean:
 
     def add(self, mean: Tensor | float, count: int) -> None:
         """Add `count` examples whose mean is `mean`."""
-        if not count:  # their mean is NaN
-            return
-        self.total = self.total + mean * count
-        self.count += count
+        if count:  # or their mean is NaN
+            self.total = self.total + mean * count
+            self.count += count
 
     def gather(self) -> "RunningMean":
         """Put together what several processes have seen (torchrun)."""

@@ -69,10 +69,8 @@ def draw_curves(path: Path, history: list[dict]) -> None:
     others = [k for k in history[0] if k.startswith("validation_") and k != f"validation_{loss}"]
     figure, axes = new_figure(1, 1 + len(others), (5 * (1 + len(others)), 3.6))
     style = dict(marker="o" if len(epochs) < 30 else None, ms=3)
-    for key, name in (
-        ("train_loss", "training (as regularised)"),
-        (f"validation_{loss}", "validation"),
-    ):
+    losses = {"train_loss": "training (as regularised)", f"validation_{loss}": "validation"}
+    for key, name in losses.items():
         if key in history[0]:
             axes[0, 0].plot(epochs, [row[key] for row in history], label=name, **style)
     unit = METRICS[loss][0] if f"validation_{loss}" in history[0] else "loss"
@@ -90,12 +88,11 @@ def draw_curves(path: Path, history: list[dict]) -> None:
 
 
 def draw_confusion_matrix(path: Path, counts: Tensor, classes: list[str], title: str) -> None:
-    """counts (K, K) by true row and predicted column; colours by row share, so that rare count."""
+    """counts (K, K) by true row and predicted column; colours by the root of row shares."""
     K = len(classes)
     figure, ((axis,),) = new_figure(size=(1.5 + 0.55 * K, 1.2 + 0.5 * K))
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    scale = PowerNorm(0.5, vmin=0, vmax=1)  # a square root: mistakes stay visible
-    image = axis.imshow(shares.numpy(), cmap="Blues", norm=scale)
+    image = axis.imshow(shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
     for row in range(K):
         for column in range(K):

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from common import data
 from common.errors import UserError
-from common.files import kept_at, sha256
+from common.files import is_file, kept_at, sha256
 
 from . import cache
 from .texts import Corpus
@@ -36,7 +36,7 @@ def find(folder: Path, data_dir: str | None) -> Path:
         return (place / NAME / "train").is_dir()
 
     def holds(place: Path) -> bool:
-        return unpacked(place) or (place / ARCHIVE).is_file()
+        return unpacked(place) or is_file(place / ARCHIVE)
 
     files, wanted = {ARCHIVE: (URLS, MD5)}, f"{ARCHIVE} or {NAME}/"
     place = data.find("imdb", holds, wanted, lambda: files, folder, data_dir)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common.data import find, or_stand_in, search_folders
 from common.errors import UserError
-from common.files import read_file, sha256
+from common.files import is_file, read_file, sha256
 
 from .encodings import decode
 
@@ -72,7 +72,7 @@ def find_file(folder: Path, data_dir: str | None) -> Path:
     """
 
     def holds(place: Path) -> bool:
-        return (place / FILE).is_file()
+        return is_file(place / FILE)
 
     files = {FILE: ([URL], MD5)}
     return find("tiny-shakespeare", holds, FILE, lambda: files, folder, data_dir) / FILE

@@ -11,7 +11,7 @@ import torch
 
 from common.data import Split, find, stratified_split
 from common.errors import UserError
-from common.files import sha256
+from common.files import is_file, sha256
 
 VALIDATION_SIZE = 5_000
 NAMES = ("cifar10", "cifar100")
@@ -32,9 +32,7 @@ def find_root(dataset: str, folder: Path, data_dir: str | None) -> Path:
     official = official_set(dataset)
 
     def holds(place: Path) -> bool:
-        return os.path.isdir(place / official.base_folder) or os.path.isfile(
-            place / official.filename
-        )
+        return os.path.isdir(place / official.base_folder) or is_file(place / official.filename)
 
     files = {official.filename: ([official.url], official.tgz_md5)}
     return find(dataset, holds, official.base_folder, lambda: files, folder, data_dir)

@@ -4,13 +4,12 @@
 --test-src, --test-tgt     to test on; without them another part is held out for that
 """
 
-import os
 import random
 from argparse import Namespace
 from pathlib import Path
 
 from common.errors import UserError
-from common.files import sha256
+from common.files import is_file, sha256
 
 from .encodings import decode
 from .pairs import Sentences
@@ -52,7 +51,7 @@ def read_pair(source: Path, target: Path, names: tuple[str, str]) -> Sentences:
 
 def path_of(args: Namespace, flag: str) -> Path:
     path = getattr(args, flag.lstrip("-").replace("-", "_"))
-    if not path or not os.path.isfile(path):
+    if not path or not is_file(path):
         raise UserError(f"--dataset files needs {flag}, a text file, not {path}")
     return Path(path)
 
