@@ -1,8 +1,12 @@
 """A run of another folder, an edited config.json, and which run is the latest that fits."""
 
+import builtins
+import errno
+import io
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -415,6 +419,55 @@ def test_a_run_dir_that_is_a_file_is_one_line(folder, tmp_path, capsys):
     assert_one_line(call(capsys, script(folder).main, "--resume", "--run-dir", path), path)
     assert_one_line(call(capsys, script(folder, "test").main, "--run-dir", path), path)
     assert path.read_text() == "mine"
+
+
+@pytest.fixture
+def without_rights(monkeypatch):
+    """A function: a path that nobody may look at, nor at what lies in it, not even root."""
+
+    def lock_up(shut):
+        def refusing(real):
+            def call(path, *args, **kwargs):
+                if isinstance(path, (str, os.PathLike)) and (Path(path) / ".").is_relative_to(shut):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+                return real(path, *args, **kwargs)
+
+            return call
+
+        for module, name in ((os, "stat"), (os, "listdir"), (os, "scandir"), (os, "open"),
+                             (io, "open"), (builtins, "open")):  # fmt: skip
+            monkeypatch.setattr(module, name, refusing(getattr(module, name)))
+
+    return lock_up
+
+
+@pytest.mark.parametrize("name", [".", "config.json", "best.safetensors", "last.safetensors"])
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_run_that_may_not_be_read_is_one_line(
+    folder, name, runs, tmp_path, capsys, without_rights
+):
+    path = shutil.copytree(runs / folder, tmp_path / "run")
+    without_rights(path / name)
+    if name != "last.safetensors":
+        for other in scripts(folder):
+            argv = ["--run-dir", path, *ARGUMENTS.get(other, [])]
+            result = call(capsys, script(folder, other).main, *argv)
+            assert_one_line(result, path, "Permission denied")
+    if name != "best.safetensors":
+        result = call(capsys, script(folder).main, "--resume", "--run-dir", path)
+        assert_one_line(result, path, "Permission denied")
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_of_runs_that_may_not_be_read_is_one_line(
+    folder, tmp_path, capsys, monkeypatch, without_rights
+):
+    monkeypatch.setattr(script(folder), "FOLDER", tmp_path)
+    monkeypatch.setattr(script(folder, "test"), "FOLDER", tmp_path)
+    make_run(tmp_path / "runs", "0001-x", {})
+    without_rights(tmp_path / "runs")
+    for main, flags in ((script(folder).main, ["--resume"]), (script(folder, "test").main, [])):
+        assert_one_line(call(capsys, main, *flags), tmp_path / "runs", "Permission denied")
 
 
 @pytest.mark.skipif(os.name != "posix" or not hasattr(os, "geteuid"), reason="rights")
