@@ -132,9 +132,17 @@ def test_a_closed_input_has_no_words(tmp_path, capsys, monkeypatch):
     assert_one_line(call(capsys, ask, "--run-dir", tmp_path / "run"), "no word")
 
 
-def test_other_errors_of_files_are_not_hidden():
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG])
+def test_an_error_of_a_file_is_one_line_that_names_it(number, capsys):
+    def main(argv):
+        raise OSError(number, os.strerror(number), "a\nfile")
+
+    assert_one_line(call(capsys, main), r"'a\nfile'", os.strerror(number))
+
+
+def test_an_error_of_the_system_that_is_no_files_is_not_hidden():
     def main():
-        raise OSError(errno.ENOSPC, "full", "a file of ours")
+        raise OSError(errno.EINVAL, "invalid")
 
     with pytest.raises(OSError):
         cli.entry(main)
