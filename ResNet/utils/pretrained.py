@@ -36,7 +36,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             load = checkpoint.load if is_ours else safetensors.torch.load_file
             state = best_weights(load(path)) if is_ours else load(path)
     except OSError as error:
-        raise UserError(f"--pretrained {path} cannot be read ({error.strerror})") from None
+        raise UserError(f"--pretrained {path} cannot be read ({error.strerror or error})") from None
     except UserError:
         raise
     except Exception:  # torch.load lets its unpickler's errors through, of a dozen kinds
