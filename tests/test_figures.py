@@ -121,6 +121,7 @@ LOOKS = [
     ("VAE", "0.05 nats", "a single look"), ("VAE", "at the first pace, 95", "a single look"),
     ("GAN", "three quarters of the time", "a single look"),
     ("GAN", "off by a fifth", "a single look"), ("GAN", "2,400 seconds", "a single look"),
+    ("GAN", "a penalty of 0.1 with five steps", "a single look"),
     ("ResNet", "about halves the time", "a single look"),
     ("ResNet", "(of this one seed) rises from 85 to 90 %", "one seed"),
     ("ResNet", "goes down to 0.94", "one seed"),
