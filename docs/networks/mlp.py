@@ -37,7 +37,7 @@ def mlp_manual() -> Diagram:
         "learned",
     )
     d.box(
-        "norm", 280, 222, 240, 94, "BatchNorm1d", r"$y = \gamma\,\hat x + \beta$",
+        "norm", 276, 222, 254, 94, "BatchNorm1d", r"$y = \gamma\,\hat x + \beta$",
         r"$\dL x = \gamma/\sigma\;(g - \mathrm{mean}(g) - \hat x\,\mathrm{mean}(g \hat x))$",
         "learned",
     )
@@ -56,7 +56,7 @@ def mlp_manual() -> Diagram:
         "tensor",
     )
     d.box(
-        "scales", 280, 372, 240, 48, "", "",
+        "scales", 276, 372, 254, 48, "", "",
         r"$\dL\gamma = \Sigma_n\, g\,\hat x$ | $\dL\beta = \Sigma_n\, g$", "tensor",
     )
     d.box("optimizer", 584, 372, 246, 48, "optimiser: the next W, b, γ, β")

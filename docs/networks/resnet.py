@@ -52,7 +52,8 @@ def resnet() -> Diagram:
     d.arrow("pool", "fastcopy", "N×384×\n7×7", "blocks.1.residual:in")
     d.arrow("fastsum.right", "zoom.right 0.7087", "N×384×7×7", "blocks.1")
     d.text(
-        557, 316, r"$\dL x = \dL y + (\partial F/\partial x)^\top\;\dL y$: the first part meets no weight",
+        557, 316, r"$\dL x = \dL y + (\partial F/\partial x)^\top\;\dL y$"
+        ": the first part meets no weight",
         BACK,
     )
 
