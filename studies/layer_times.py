@@ -18,7 +18,7 @@ from statistics import median
 from types import BuiltinFunctionType, FunctionType, MethodType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from common.device import synchronize
@@ -154,7 +154,7 @@ def node_of(value):
 
 def watch(layer, clock: Clock) -> None:
     """Put the clock around the layer and those below it, by hand or of torch.nn."""
-    below = layer.children()
+    below = layer.children() if hasattr(layer, "children") else {}  # a loss by hand has none
     below = list(below.values() if isinstance(below, dict) else below)
     kind = type(layer).__name__
     own = NAMES.get(kind, kind) if kind in WHOLE or not below else REST
@@ -168,33 +168,31 @@ def watch(layer, clock: Clock) -> None:
         watch(child, clock)
 
 
+def watch_step(step, clock: Clock) -> Clock:
+    """Put the clock around all layers of a step and its loss. Of nn's recurrent layers there is
+    nothing to see but the whole; those by hand have a loop over the steps."""
+    if not isinstance(step, LayerStep):
+        watch(step.model, clock)
+        watch(step.criterion, clock)
+    elif step.run is manual_layer:
+        for way, method in (("forward", "run"), ("backward", "run_back")):
+            function = getattr(step.model, method)
+            setattr(step.model, method, clock.around(IN_ORDER, way, function))
+    return clock
+
+
 def profile(name: str, pair: tuple, batch: tuple, device, steps: int, warmup: int = 3) -> dict:
     """Milliseconds of both twins by part: {part: {twin: {"forward": …, "backward": …}}}, the
     medians over so many steps, in which the twins take turns."""
-    clocks = [Clock(device) for _ in pair]
-    layer = isinstance(pair[0], LayerStep)
-    for step, clock in zip(pair, clocks, strict=True):
-        if not layer:
-            watch(step.model, clock)
-            watch_loss(step.criterion, clock)
-        elif step.run is manual_layer:  # of nn's layer there is nothing to see but the whole
-            for way, method in (("forward", "run"), ("backward", "run_back")):
-                function = getattr(step.model, method)
-                setattr(step.model, method, clock.around(IN_ORDER, way, function))
+    clocks = [watch_step(step, Clock(device)) for step in pair]
+    base = name if isinstance(pair[0], LayerStep) else REST
     seconds: dict[tuple, list] = defaultdict(list)
     for turn in range(warmup + steps):
         for twin, step, clock in zip(TWINS, pair, clocks, strict=True):
-            taken = clock.of_step(step, batch, name if layer else REST)
+            taken = clock.of_step(step, batch, base)
             for (part, way), value in taken.items() if turn >= warmup else ():
                 seconds[part, twin, way].append(value)
     found: dict = defaultdict(lambda: defaultdict(dict))
     for (part, twin, way), values in seconds.items():
         found[part][twin][way] = round(1000 * median(values), 3)
     return found
-
-
-def watch_loss(criterion, clock: Clock) -> None:
-    kind = NAMES.get(type(criterion).__name__, type(criterion).__name__)
-    for way in ("forward", "backward"):
-        if way == "forward" or not isinstance(criterion, nn.Module):
-            setattr(criterion, way, clock.around(kind, way, getattr(criterion, way)))
