@@ -74,7 +74,8 @@ def texts(name: str, twin: str, seed: int, train, validation, recipe) -> Learner
     """A Transformer, or a language model of recurrent layers."""
     suffix = "-torch" if twin == "torch" else ""
     if name in LAYERS:
-        return text.recurrent(name.lower() + suffix, seed, train, validation, recipe)
+        learner = text.recurrent(name.lower() + suffix, seed, train, validation, recipe)
+        return learner._replace(evaluate=torch.no_grad()(learner.evaluate))
     networks = {"networks": (ManualTransformer, TorchTransformer)} if name == "Transformer" else {}
     return text.transformer(f"transformer{suffix}", seed, train, validation, recipe, **networks)
 

@@ -21,7 +21,8 @@ def of_study(study: dict) -> str:
     return "\n".join([
         *of_steps(study), "", where, "", f"`{study['command']}`", "", "![twins](results/twins.png)",
         "", *of_results(), "", *of_lines(), "",
-        "<details><summary>Time by layer, in ms</summary>", "", *of_layers(study), "", "</details>",
+        "<details><summary>Time by layer, in ms</summary>", "", *of_layers(study), "",
+        "An optimiser's step stands under forward.", "", "</details>",
     ])  # fmt: skip
 
 
