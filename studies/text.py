@@ -85,13 +85,14 @@ def windows(model, train: Text, recipe: Namespace, seed: int) -> Iterator:
 
 
 def fit_by_hand(model, criterion, optimizer, batches, rate, clip: float) -> Iterator[Tensor]:
-    """The loop of train.py in RNN_Manual and Transformer_Manual; yields the loss of each step."""
+    """The loop of train.py in every folder by hand; yields the loss of each step."""
     model.train()
     for step, (inputs, labels) in enumerate(batches):
         optimizer.lr = rate(step)
         loss = criterion.forward(model.forward(*inputs), labels)
         model.backward(criterion.backward())
-        clip_gradients(model, clip)
+        if clip:
+            clip_gradients(model, clip)
         optimizer.step()
         yield loss
 
@@ -121,11 +122,14 @@ def recurrent(network: str, seed: int, train: Text, validation: Text, recipe) ->
     return Learner(model, steps, lambda network: evaluate(network, validation)["loss"], epoch)
 
 
-def transformer(network: str, seed: int, train: Windows, validation: Windows, recipe) -> Learner:
+def transformer(
+    network: str, seed: int, train: Windows, validation: Windows, recipe,
+    networks: tuple = (ManualGPT, TorchGPT),
+) -> Learner:  # fmt: skip
     """The language model of Transformer_Manual, or with "-torch" of Transformer_Torch."""
     seed_everything(seed)
     by_hand, size = network == "transformer", recipe.batch_size
-    model = (ManualGPT if by_hand else TorchGPT)(
+    model = networks[not by_hand](
         len(train.tokenizer), recipe.embed_dim, recipe.num_heads, recipe.num_layers,
         recipe.feedforward_dim, recipe.dropout, recipe.activation, recipe.norm_first,
         recipe.positions, recipe.max_length,

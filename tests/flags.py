@@ -26,7 +26,8 @@ TOOLS = [  # the other scripts
     "Transformer_Torch/generate.py", "Transformer_Torch/parts.py", "Transformer_Torch/translate.py",
     "VAE/codes.py", "VAE/generate.py", "ViT/make_jpegs.py", "common/results/compare.py",
     "common/results/report.py", "common/results/runs.py", "common/results/speed.py",
-    "studies/images.py", "studies/reviews.py", "studies/text.py", "exercise.py",
+    "studies/images.py", "studies/reviews.py", "studies/text.py",
+    "studies/twins.py", "exercise.py",
 ]  # fmt: skip
 SCRIPTS = [f"{folder}/{name}.py" for folder in FOLDERS for name in ("train", "test")] + TOOLS
 
@@ -330,6 +331,13 @@ OF_SCRIPT = {
         "--device": DEVICE,
     },
     **dict.fromkeys(("studies/images.py", "studies/reviews.py", "studies/text.py"), ACROSS),
+    "studies/twins.py": {
+        **dict.fromkeys(("--pairs", "--steps", "--seconds", "--seeds", "--output"),
+                        "test_verdict.py::test_a_killed_study_goes_on_and_does_nothing_twice"),
+        "--quick": "test_verdict.py::test_quick_study_makes_its_tables_and_its_picture",
+        "--data-dir": "test_verdict.py::test_without_data_the_study_says_what_it_takes_instead",
+        "--device": DEVICE,
+    },
     "common/results/compare.py": {
         "pairs": COMPARED, "--batch-size": COMPARED, "--steps": COMPARED, "--device": DEVICE,
         "--record": "test_twins.py::test_comparison_of_each_network_is_recorded_and_shown",

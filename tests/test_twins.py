@@ -165,6 +165,7 @@ def test_lines_of_code_leave_out_comments_docstrings_and_studies(tmp_path):
     (tmp_path / "folder" / "study.py").write_text("x = 1\n")
     (tmp_path / "folder" / "utils" / "b.py").write_text("import os\n")
     assert compare.lines_of_code(tmp_path / "folder") == 1 + 3 + 1
+    assert compare.lines_of_code(tmp_path / "folder" / "model.py") == 1 + 3, "of a module alone"
 
 
 # ---- the same run by both scripts ----

@@ -14,10 +14,10 @@ def table(rows: list[list[str]]) -> list[str]:
 
 
 def lines_of_code(folder: Path) -> int:
-    """Lines of model.py, train.py, test.py, dataset/ and utils/ that hold code: no blank lines,
-    comments or docstrings, and none of the scripts and studies that stand beside these."""
+    """Lines of a module, or of model.py, train.py, test.py, dataset/ and utils/, that hold code: no
+    blank lines, comments or docstrings, and none of the scripts that stand beside these."""
     total, main = 0, ("model.py", "train.py", "test.py")
-    for path in folder.rglob("*.py"):
+    for path in [folder] if folder.is_file() else folder.rglob("*.py"):
         if path.parent == folder and path.name not in main:
             continue
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
