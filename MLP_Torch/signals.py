@@ -178,7 +178,7 @@ def draw(path: Path, study: dict) -> None:
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     axes[0, 0].plot([], [], "k:", lw=1, label="½ width s² in each layer")
-    axes[0, 0].legend(fontsize=7)
+    axes[0, 1].legend(*axes[0, 0].get_legend_handles_labels(), fontsize=7)  # there is room
     save(figure, path)
 
 

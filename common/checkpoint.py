@@ -24,10 +24,8 @@ TEMPORARY = ".part"  # what the name of a file that is being written ends with
 
 
 def save(path: Path, state: dict) -> None:
-    """Write `state` to a temporary name, then rename: `path` is always a whole checkpoint.
-
-    Raises UserError when it cannot be written (a full disk); what was at `path` stays.
-    """
+    """Write `state` to a temporary name, then rename: `path` is always a whole checkpoint. Raises
+    UserError when it cannot be written (a full disk); what was at `path` stays."""
     tensors: dict[str, Tensor] = {}
     skeleton = json.dumps(pack(state, "", tensors))
     metadata = {"state": skeleton, "crc32": checksum(skeleton, tensors)}

@@ -58,7 +58,7 @@ class Run:
             folders.write_config(self.path, self.folder, vars(args))
         else:  # these draw random numbers of their own
             device.seed_everything(distributed.own_seed(args.seed, self.step))
-        self.save()  # a run can be resumed from its first moment
+        self.save(history_only=args.resume)  # a run can be resumed from its first moment
 
     def announce(self, train, validation) -> None:
         """Print what is about to happen."""
@@ -159,10 +159,10 @@ class Run:
             "random": device.random_state(),
         }
 
-    def save(self) -> None:
+    def save(self, history_only: bool = False) -> None:
         """Write last.safetensors and the history, each whole or not at all."""
         self.last_save = time.monotonic()
-        if distributed.is_first():
+        if distributed.is_first() and not history_only:
             checkpoint.save(self.path / "last.safetensors", self.state())
         if distributed.is_first() and self.history:
             checkpoint.write_atomically(self.path / "history.csv", to_csv(self.history).encode())

@@ -17,17 +17,32 @@ from MLP_Torch import torch_optim as native
 from tests.running import Stop, assert_one_line, call, make_digits, start, wait_until
 
 
-@pytest.fixture
-def few(monkeypatch):
+def make_few(patch) -> None:
     """A small network, six rates (--quick: two) and three optimisers."""
     network = script.MLP
 
     def small(features, sizes, classes, **options):
         return network(features, (8, 8), classes, **options)
 
-    monkeypatch.setattr(script, "MLP", small)
-    monkeypatch.setattr(script, "RATES", [1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
-    monkeypatch.setattr(script, "OPTIMIZERS", {n: OPTIMIZERS[n] for n in ("sgd", "adam", "muon")})
+    patch.setattr(script, "MLP", small)
+    patch.setattr(script, "RATES", [1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1])
+    patch.setattr(script, "OPTIMIZERS", {n: OPTIMIZERS[n] for n in ("sgd", "adam", "muon")})
+
+
+@pytest.fixture
+def few(monkeypatch):
+    make_few(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory) -> bytes:
+    """What --quick finds."""
+    path = tmp_path_factory.mktemp("quick") / "rows.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *to, **how: None)
+        make_few(patch)
+        script.main(["--quick", "--output", str(path)])
+    return path.read_bytes()
 
 
 def rows(path) -> list[dict]:
@@ -70,9 +85,9 @@ def test_a_small_study_is_recorded_and_shown(few, tmp_path, monkeypatch, capsys)
     assert f"| adam | {best:.2g} | {accuracy:.2f} ± " in text and "old" not in text
 
 
-def test_a_killed_study_goes_on_and_does_nothing_twice(few, tmp_path, monkeypatch):
+def test_a_killed_study_goes_on_and_does_nothing_twice(few, quick, tmp_path, monkeypatch):
     whole, path = tmp_path / "whole.json", tmp_path / "half" / "rows.json"
-    script.main(["--quick", "--output", str(whole)])
+    whole.write_bytes(quick)
     trained, fit = [], script.fit
 
     def fit_and_stop(*job):
@@ -108,9 +123,11 @@ def test_a_process_that_is_killed_leaves_whole_rows(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["text", "cut short", "of other rates", "other epochs"])
-def test_a_file_of_something_else_is_one_line_and_stays(how, few, tmp_path, capsys, monkeypatch):
+def test_a_file_of_something_else_is_one_line_and_stays(
+    how, few, quick, tmp_path, capsys, monkeypatch
+):
     path = tmp_path / "rows.json"
-    script.main(["--quick", "--output", str(path)])
+    path.write_bytes(quick)
     if how == "of other rates":
         monkeypatch.setattr(script, "RATES", [1.0, 2.0, 3.0])
     elif how == "other epochs":

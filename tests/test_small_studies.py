@@ -310,11 +310,13 @@ def test_a_killed_study_goes_on_and_does_nothing_twice(after, study, capsys, mon
     assert len({key_of(row) for row in now}) == len(now)
     call(capsys, module.main, *argv)
     assert len(begun) == trained + 1 and json.loads(path.read_text())["rows"] == now
-    call(capsys, module.main, *argv, "--seeds", 3)
-    assert len(begun) == trained * 3 // 2 + 1, "one more seed is all that is new"
-    other = path.with_name("other.json")
-    call(capsys, module.main, *argv, "--output", other)
-    assert without_time(json.loads(other.read_text())["rows"]) == without_time(now)
+    if after == 1:
+        call(capsys, module.main, *argv, "--seeds", 3)
+        assert len(begun) == trained * 3 // 2 + 1, "one more seed is all that is new"
+    if after == 6:
+        other = path.with_name("other.json")
+        call(capsys, module.main, *argv, "--output", other)
+        assert without_time(json.loads(other.read_text())["rows"]) == without_time(now)
 
 
 OTHERS = {

@@ -186,7 +186,7 @@ def test_signatures_are_recorded_and_not_mixed(tmp_path):
     row = {"epoch": 1, "seconds": 1.0, "validation_loss": 1.5, "lr": 0.1}
     state = {"epoch": 1, "history": [row]}
     config = {"dataset": "multi30k", "epochs": 1, "commit": "abc", "environment": {}, "given": []}
-    what = dict(model=object(), parameters=5, examples={}, checksums={}, test={"bleu": 39.0})
+    what = dict(model=object(), parameters=5, splits={}, test={"bleu": 39.0})
 
     def write_row(seed: int, signatures: dict) -> dict:
         path, _ = record.write(
