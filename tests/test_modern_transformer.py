@@ -201,7 +201,6 @@ def plain_attention(h: int, G: int, qk_norm: bool, rotary: bool, bias: bool):
     return reference
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("h, G", [(4, 2), (4, 1), (2, 2), (6, 3), (1, 1)])
 @pytest.mark.parametrize("N, T", [(2, 3), (1, 1), (1, 4)])
 def test_grouped_attention_has_the_right_gradient(h, G, N, T):

@@ -593,7 +593,6 @@ def test_torchvisions_weights_are_a_start(quick, tmp_path):
 
 
 @pytest.mark.pictures
-@pytest.mark.smoke
 def test_evaluation_of_grey_images_draws_every_picture(tmp_path, capsys, quick):
     place, path = make_digits(tmp_path / "data", sizes=(60, 40)), tmp_path / "run"
     flags = ["--dataset", "mnist", "--data-dir", place, "--epochs", 1, "--batch-size", 16]

@@ -246,7 +246,6 @@ def test_a_mean_of_embeddings_is_torchs_and_knows_no_order():
     torch.testing.assert_close(model(tokens.flip(1), lengths), model(tokens, lengths))
 
 
-@pytest.mark.smoke
 def test_only_what_reads_in_order_tells_sentences_whose_bags_tell_nothing(monkeypatch, sentences):
     """The controlled sentences: a bag of words and their mean can but guess, an LSTM learns them,
     and no longer when the words are shuffled."""
