@@ -49,7 +49,7 @@ def number_of(label: str | None, classes: list[str]) -> int | None:
 
 def main(argv=None):
     args = make_parser().parse_args(argv)
-    wanted = {} if args.label is None else {"model": "cgan"}
+    wanted = {} if args.label is None else {"model": ["cgan"]}
     run_dir, _, kind, model = load_trained(FOLDER, args, train_parser(), **wanted)
     generator = model.generator
     label = number_of(args.label, kind.classes)

@@ -7,11 +7,9 @@ if not __package__:  # started by its path
 
 import torch
 
-from common import cli, folders
+from common import cli
 from common.device import select_device
-from common.errors import UserError
 from common.evaluation import find_trained, load_best
-from common.files import is_file
 from common.plots import draw_images
 from MLP_Torch.dataset import load_pictures, mnist
 from MLP_Torch.train import build_model
@@ -22,27 +20,13 @@ FOLDER = Path(__file__).resolve().parent
 TAKES = "some minutes on 2 cores; half a minute without network and data"
 
 
-def latest() -> str | None:
-    """The latest run of pictures, not of points; None where there is none."""
-    runs = folders.numbered(FOLDER / "runs")
-    fitting = [
-        (number, run)
-        for number, run in runs
-        if is_file(run / "best.safetensors")
-        and folders.read_config(run)["dataset"] in mnist.CLASSES
-    ]
-    return str(max(fitting)[1]) if fitting else None
-
-
 @torch.no_grad()
 def main(argv=None):
     args = answer_parser(__doc__, "the pictures as the network gets them").parse_args(argv)
     device = select_device(args.device)
-    args.run_dir = args.run_dir or latest()
-    run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
-    if config.dataset not in mnist.CLASSES:
-        again = f"`python {FOLDER.name}/train.py` ({TAKES})"
-        raise UserError(f"{run_dir} has learned points, no pictures: train another with {again}")
+    run_dir, config = find_trained(
+        FOLDER, args, train_parser(), takes=TAKES, dataset=list(mnist.CLASSES)
+    )
     files = existing(args.pictures)
     data = load_pictures(files, config.dataset, known_classes(run_dir)).to(device)
     model = build_model(config, data).to(device=device)

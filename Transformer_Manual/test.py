@@ -53,8 +53,8 @@ def translator_results(model, test, args: Namespace, config: Namespace, run_dir:
     text = f"{how}\n\n" + "\n".join(texts)
     checkpoint.write_atomically(run_dir / "translations.txt", text.encode())
     telling = bleu.from_worst_to_best(translations, target)
-    text = "\n".join(f"==== {place} ====\n\n{texts[i]}" for place, i in telling.items())
-    checkpoint.write_atomically(run_dir / "samples.txt", text.encode())
+    samples = "\n".join(f"==== {place} ====\n\n{texts[i]}" for place, i in telling.items())
+    checkpoint.write_atomically(run_dir / "samples.txt", samples.encode())
 
     row = int((test.lengths - TOKENS).abs().argmin())
     sentence = shortened(test.source.sequence(row).long()[None], config.max_length)[0]

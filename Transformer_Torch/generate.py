@@ -20,7 +20,7 @@ FOLDER = Path(__file__).resolve().parent
 def main(argv=None):
     args = writing.make_parser(__doc__).parse_args(argv)
     device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, make_parser(), task="lm")
+    run_dir, config = find_trained(FOLDER, args, make_parser(), task=["lm"])
     path = run_dir / "best.safetensors"
     with reading(path):
         state = checkpoint.load(path, "tokenizer")

@@ -48,7 +48,7 @@ def warn_of_unknown(line: str, tokens: list[int]) -> None:
 def main(argv=None):
     args = make_parser().parse_args(argv)
     device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES, task="translate")
+    run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES, task=["translate"])
     path = run_dir / "best.safetensors"
     with reading(path):
         state = checkpoint.load(path, "tokenizer")

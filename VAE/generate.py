@@ -116,7 +116,7 @@ def main(argv=None):
     if (args.source or args.target) and args.kind != "walk":
         raise UserError(f"--from and --to are of walk, not of {args.kind}")
     args.count = args.count or (80 if args.kind == "samples" else 8)
-    wanted = {} if args.label is None else {"model": "cvae"}
+    wanted = {} if args.label is None else {"model": ["cvae"]}
     run_dir, config, model = load_trained(FOLDER, args, **wanted)
     generator = torch.Generator().manual_seed(args.seed)
     data = no_images(config.dataset)

@@ -126,7 +126,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    shape = property(lambda self: tuple(self.inputs.shape[1:]))  # of one example
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One example's."""
+        return tuple(self.inputs.shape[1:])
 
     def to(self, device: torch.device) -> "Split":
         inputs, labels = self.inputs.to(device), self.labels.to(device)

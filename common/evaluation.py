@@ -9,17 +9,17 @@ from common.errors import UserError, reading
 
 
 def find_trained(folder: Path, args: Namespace, parser, takes: str = "", **wanted) -> tuple:
-    """The run that `args` name (default: the latest with the flags `wanted`), and the flags that it
-    was trained with, by train.py's `parser`; --data-dir may differ from the run's. Without a run,
-    the error says how long it `takes` to train one."""
+    """The run that `args` name, or the latest with a value `wanted` of each flag, and its flags, by
+    train.py's `parser`; --data-dir may be another. An error says how long a training `takes`."""
     takes = f" ({takes})" if takes else ""
     run_dir = folders.find_run(folder / "runs", args.run_dir, "best.safetensors", takes, **wanted)
     config = Namespace(**folders.read_flags(run_dir, "best.safetensors", folder, parser))
-    for name, value in wanted.items():
-        if getattr(config, name) != value:
+    for name, fit in wanted.items():
+        if getattr(config, name) not in fit:
             raise UserError(
                 f"{run_dir} is a run of --{name} {getattr(config, name)}: name one of --{name} "
-                f"{value}, or train it with `python {folder.name}/train.py --{name} {value}`"
+                f"{' or '.join(fit)}, or train it with `python {folder.name}/train.py --{name} "
+                f"{fit[0]}`{takes}"
             )
     config.data_dir = getattr(args, "data_dir", None) or config.data_dir
     return run_dir, config

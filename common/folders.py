@@ -75,8 +75,8 @@ def numbered(runs: Path) -> list[tuple[int, Path]]:
 
 
 def find_run(runs: Path, run_dir: str | None, needed: str, takes: str = "", **wanted) -> Path:
-    """The folder `run_dir`, or the latest run below `runs` with the flags `wanted`, that holds the
-    file `needed`. Says so when it steps over a later one. Raises UserError when there is none."""
+    """The folder `run_dir`, or the latest run below `runs` that holds the file `needed` and a value
+    `wanted` of each flag (task=["lm"]). Says if it steps over a later one. UserError for none."""
     if run_dir is not None:
         if not is_file(named(run_dir) / needed):
             young = is_file(Path(run_dir) / "config.json")
@@ -87,14 +87,13 @@ def find_run(runs: Path, run_dir: str | None, needed: str, takes: str = "", **wa
     for _, path in sorted(numbered(runs), reverse=True):
         if not is_file(path / needed):
             young = young or path
-        elif not wanted or wanted.items() <= read_config(path).items():
+        elif all(read_config(path).get(flag) in fit for flag, fit in wanted.items()):
             if young:
                 print(f"{young} has no {needed} yet: taking {path}", file=sys.stderr)
             return path
-    again = f"python {runs.parent.name}/train.py" + "".join(f" --{k} {wanted[k]}" for k in wanted)
-    raise UserError(
-        f"no run with a {needed} in {runs}: name a --run-dir, or train one with `{again}`{takes}"
-    )
+    flags = "".join(f" --{flag} {fit[0]}" for flag, fit in wanted.items() if len(fit) == 1)
+    again = f"name a --run-dir, or train one with `python {runs.parent.name}/train.py{flags}`"
+    raise UserError(f"no run with a {needed} in {runs}: {again}{takes}")
 
 
 def write_config(run_dir: Path, folder: Path, flags: dict) -> None:

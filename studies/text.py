@@ -6,7 +6,6 @@ same validation split. Before that, each network by hand and its twin in PyTorch
 turns. Rows are kept as they are found, so a study that was stopped goes on where it was.
 """
 
-import time
 from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
@@ -21,8 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import cli
-from common.device import seed_everything, synchronize
+from common.device import seed_everything
 from common.results import rows, tables
+from common.results.compare import timings
 from RNN_Manual.dataset import load_training
 from RNN_Manual.dataset.text import Text
 from RNN_Manual.dataset.texts import or_help_topics
@@ -152,14 +152,9 @@ def compare(builds: dict, device, steps: int) -> dict:
     """A row: time and memory of a step of twins, which take their steps in turns."""
     megabytes = {twin: round(peak_megabytes(build), 1) for twin, build in builds.items()}
     learners = {twin: build() for twin, build in builds.items()}
-    seconds = {twin: [] for twin in builds}
-    for _ in range(steps + 3):
-        for twin, learner in learners.items():
-            begun = time.perf_counter()
-            next(learner.steps)
-            synchronize(device)
-            seconds[twin].append(time.perf_counter() - begun)
-    medians = {twin: 1000 * median(taken[3:]) for twin, taken in seconds.items()}
+    pair = [partial(next, learners[twin].steps) for twin in ("manual", "torch")]
+    seconds = timings(pair, (), device, steps, warmup=3)
+    medians = {twin: 1000 * median(taken) for twin, taken in seconds.items()}
     ratio = medians["manual"] / medians["torch"]
     milliseconds = {twin: round(value, 2) for twin, value in medians.items()}
     return {"milliseconds": milliseconds, "ratio": round(ratio, 3), "megabytes": megabytes,

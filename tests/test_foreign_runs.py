@@ -350,7 +350,8 @@ def test_the_latest_run_is_the_latest_that_fits(tmp_path):
     make_run(tmp_path, "0001-x", {"task": "lm"})
     fits = make_run(tmp_path, "0002-x", {"task": "lm"})
     latest = make_run(tmp_path, "0003-x", {"task": "translate"})
-    assert folders.find_run(tmp_path, None, "best.safetensors", task="lm") == fits
+    assert folders.find_run(tmp_path, None, "best.safetensors", task=["lm"]) == fits
+    assert folders.find_run(tmp_path, None, "best.safetensors", task=["a", "lm"]) == fits
     assert folders.find_run(tmp_path, None, "best.safetensors") == latest
 
 

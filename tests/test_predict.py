@@ -337,7 +337,8 @@ def test_of_the_runs_the_latest_of_pictures_is_taken(folder, runs, tmp_path, cap
     flags = ["--dataset", "spirals", "--epochs", "1", "--hidden-sizes", "4"]
     assert call(capsys, script(folder).main, *flags, "--run-dir", tmp_path / "points").code == 0
     result = call(capsys, module.main, tmp_path / "line.png", "--run-dir", tmp_path / "points")
-    assert_one_line(result, "has learned points", f"python {folder}/train.py")
+    named = [tmp_path / "points", "--dataset spirals", "mnist or", f"python {folder}/train.py"]
+    assert_one_line(result, *named, module.TAKES)
 
 
 def test_a_photo_of_many_pixels_takes_no_time(tmp_path):

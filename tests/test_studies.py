@@ -15,7 +15,7 @@ from torch import nn
 from common import data, lock
 from common.data import ROOT
 from common.files import DataMissing
-from common.results import report
+from common.results import compare, report
 from common.schedules import moving_average
 from LSTM.dataset import load_training as load_texts
 from LSTM.dataset import templates
@@ -34,7 +34,7 @@ def clock(monkeypatch) -> Namespace:
     """A clock that goes on by a second whenever one reads it: a training step takes a second."""
     ticks = itertools.count()
     ours = Namespace(perf_counter=lambda: float(next(ticks)))
-    for module in (protocol, text, reviews):
+    for module in (protocol, compare, reviews):
         monkeypatch.setattr(module, "time", ours)
     return ours
 
