@@ -43,6 +43,19 @@ def sample_is_read_once():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def a_vocabulary_is_made_once():
+    """torchtext makes room for thirty million words in each, which takes 50 ms."""
+    from LSTM.dataset import words
+
+    with pytest.MonkeyPatch.context() as patch:
+        if (torchtext := words.torchtext()) is not None:
+            make = torchtext.vocab.vocab
+            again = functools.cache(lambda *counts: make(dict(counts)))
+            patch.setattr(torchtext.vocab, "vocab", lambda counts: again(*counts.items()))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def empty_pictures(request, monkeypatch):
     """Where a test does not say that it looks at them: one takes longer than a small run."""

@@ -42,7 +42,10 @@ SMALL = {
     "ResNet": [
         "--dataset", "shapes", "--subset", "64", "--batch-size", "16", "--model", "resnet9-small",
     ],
-    "ViT": ["--dataset", "shapes", "--subset", "64", "--batch-size", "16", "--patch-size", "16"],
+    "ViT": [
+        "--dataset", "shapes", "--subset", "64", "--batch-size", "16", "--patch-size", "16",
+        "--model", "nano-conv",
+    ],
     "LSTM": [
         "--dataset", "templates", "--subset", "64", "--batch-size", "16", "--hidden-size", "8",
     ],

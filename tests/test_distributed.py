@@ -1,6 +1,7 @@
 """common/distributed.py: two processes under torchrun do what one does with the whole batch."""
 
 import itertools
+import json
 import os
 
 import pytest
@@ -12,7 +13,7 @@ from common.data import Split
 from common.evaluation import best_weights
 from ResNet.dataset import coloured_shapes, image_folder
 from tests.conftest import user_error
-from tests.running import history, script, small, torchrun
+from tests.running import free_port, history, script, small, torchrun
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
@@ -255,77 +256,117 @@ def test_two_processes_go_on_with_the_losses_of_one(goods, tmp_path):
     torch.testing.assert_close(*(state["model"]["fc.weight"] for state in weights))
 
 
-def test_two_processes_learn_from_texts_as_one_does(tmp_path):
-    """Each pads its share of a batch for itself, and that changes nothing."""
+def before_texts(place):
+    """Trains one run to the end and another half; gives what resumes that."""
     flags = ["--dataset", "templates", "--subset", 96, "--batch-size", 16, "--word-dropout", 0,
              "--schedule", "constant"]  # fmt: skip
+    return begin("LSTM", place, flags)
+
+
+def begin(folder, place, flags, more=()):
     for name, epochs in (("one", 2), ("two", 1)):
-        where = ["--run-dir", tmp_path / name, "--epochs", epochs]
-        script("LSTM").main([*map(str, (*flags, *where))])
-    resume = ["--resume", "--run-dir", tmp_path / "two", "--epochs", 2]
-    assert_only_the_first_speaks(torchrun("-m", "LSTM.train", *resume), ["2"])
-    one, two = history(tmp_path / "one"), history(tmp_path / "two")
-    for name in ("train_loss", "validation_loss", "validation_accuracy"):
-        expected = [float(row[name]) for row in one]
-        assert [float(row[name]) for row in two] == pytest.approx(expected, rel=1e-4), name
+        where = ["--run-dir", place / name, "--epochs", epochs]
+        script(folder).main([*map(str, (*flags, *(more if name == "two" else ()), *where))])
+    return f"{folder}.train", ["--resume", "--run-dir", str(place / "two"), "--epochs", "2"]
 
 
-@pytest.mark.parametrize("task", ["translate", "lm"])
-def test_two_processes_learn_to_write_as_one_does(task, tmp_path):
-    """Their shares of a batch have more or fewer tokens, and each token counts the same. The
-    language model learns with Muon, of whose momentum each process has all."""
+def before_translation(place):
+    """Sources of one length, so that two processes make the same batches, but not targets."""
     flags = [*small("Transformer_Torch"), "--dropout", 0, "--schedule", "constant"]
-    if task == "lm":
-        (tmp_path / "input.txt").write_text("abcdefgh\n" * 60)
-        flags[:6] = ["--dataset", "text", "--data-dir", tmp_path, "--batch-size", 8]
-        flags += ["--max-length", 8, "--sample-length", 9, "--optimizer", "muon"]
-    else:  # sources of one length, so that two processes make the same batches, but not targets
-        words = list(itertools.islice(itertools.permutations("abcdef"), 0, 700, 13))  # 54
-        for side, lines in (("src", words), ("tgt", [w[: n % 6 + 1] for n, w in enumerate(words)])):
-            (tmp_path / side).write_text("\n".join(map(" ".join, lines)) + "\n")
-        flags[:6] = ["--dataset", "files", "--src", tmp_path / "src", "--tgt", tmp_path / "tgt"]
-        flags += ["--tokenizer", "word", "--batch-size", 8 * 7]
-    for name, more in (("one", []), ("two", ["--accumulate", 2])):
-        where = ["--run-dir", tmp_path / name, "--epochs", 2 if name == "one" else 1]
-        script("Transformer_Torch").main([*map(str, (*flags, *more, *where))])
-    resume = ["--resume", "--run-dir", tmp_path / "two", "--epochs", 2]
-    assert_only_the_first_speaks(torchrun("-m", "Transformer_Torch.train", *resume), ["2"])
-    one, two = history(tmp_path / "one"), history(tmp_path / "two")
-    for name in ("train_loss", "validation_loss"):
-        expected = [float(row[name]) for row in one]
-        assert [float(row[name]) for row in two] == pytest.approx(expected, rel=1e-4), name
+    words = list(itertools.islice(itertools.permutations("abcdef"), 0, 700, 13))  # 54
+    for side, lines in (("src", words), ("tgt", [w[: n % 6 + 1] for n, w in enumerate(words)])):
+        (place / side).write_text("\n".join(map(" ".join, lines)) + "\n")
+    flags[:6] = ["--dataset", "files", "--src", place / "src", "--tgt", place / "tgt"]
+    flags += ["--tokenizer", "word", "--batch-size", 8 * 7]
+    return begin("Transformer_Torch", place, flags, ["--accumulate", 2])
 
 
-SMALL_BATCHES = """
-from common import cli
-from ResNet.train import main
-from ResNet.utils import predict
+def before_lm(place):
+    """With Muon, of whose momentum each process has all."""
+    flags = [*small("Transformer_Torch"), "--dropout", 0, "--schedule", "constant"]
+    (place / "input.txt").write_text("abcdefgh\n" * 60)
+    flags[:6] = ["--dataset", "text", "--data-dir", place, "--batch-size", 8]
+    flags += ["--max-length", 8, "--sample-length", 9, "--optimizer", "muon"]
+    return begin("Transformer_Torch", place, flags, ["--accumulate", 2])
 
-predict.AT_ONCE = 4  # so that both processes have something to validate on
-cli.entry(main)
-"""
+
 EVERYTHING = ["--ema", 0.5, "--mixup", 0.3, "--cutmix", 0.3, "--cutout", 2, "--accumulate", 2]
 
 
-def test_the_accuracy_of_two_processes_is_that_of_the_checkpoint(goods, tmp_path):
+def before_images(place, goods):
+    flags = flags_of(goods, place / "run", *EVERYTHING, "--model", "resnet9-small")
+    return "ResNet.train", [*flags, "--epochs", "1"]
+
+
+IN_TURN = '''
+"""Scripts one after the other, each with a rendezvous of its own, as torchrun gives it to one."""
+
+import importlib
+import json
+import os
+import sys
+
+from common import cli
+from ResNet.utils import predict
+
+predict.AT_ONCE = 4  # so that both processes have something to validate on
+for port, module, argv in json.loads(sys.argv[1]):
+    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": str(port)}
+    if os.environ["RANK"] == "0":
+        print("script", module, flush=True)
+    cli.entry(lambda: importlib.import_module(module).main(argv))
+'''
+
+
+@pytest.fixture(scope="module")
+def in_turn(tmp_path_factory, goods):
+    """The places of four runs that two processes ended, and what was printed of each."""
+    place, jobs, names = tmp_path_factory.mktemp("turns"), [], ("texts", "translation", "lm")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.plots.draw_curves", lambda path, history: None)
+        for name in (*names, "images"):
+            (place / name).mkdir()
+        befores = (before_texts, before_translation, before_lm)
+        jobs = [before(place / name) for before, name in zip(befores, names, strict=True)]
+    jobs.append(before_images(place / "images", goods))
+    (place / "in_turn.py").write_text(IN_TURN)
+    result = torchrun(place / "in_turn.py", json.dumps([(free_port(), *job) for job in jobs]))
+    parts = result.out.split("script ")[1:]
+    assert result.code == 0 and len(parts) == len(jobs), result.err
+    printed = [result._replace(out=part) for part in parts]
+    return place, dict(zip((*names, "images"), printed, strict=True))
+
+
+@pytest.mark.parametrize("name", ["texts", "translation", "lm"])
+def test_two_processes_learn_to_read_and_write_as_one_does(name, in_turn):
+    """Each pads its share of a batch for itself; the shares have more or fewer tokens, and each
+    token counts the same."""
+    place, printed = in_turn
+    assert_only_the_first_speaks(printed[name], ["2"])
+    one, two = (history(place / name / run) for run in ("one", "two"))
+    for column in {"train_loss", "validation_loss", "validation_accuracy"} & one[0].keys():
+        expected = [float(row[column]) for row in one]
+        assert [float(row[column]) for row in two] == pytest.approx(expected, rel=1e-4), column
+
+
+def test_the_accuracy_of_two_processes_is_that_of_the_checkpoint(goods, in_turn):
     """Each process has running statistics of its own, and the first one's are saved."""
-    flags = flags_of(goods, tmp_path / "run", *EVERYTHING, "--model", "resnet9-small")
-    (tmp_path / "train.py").write_text(SMALL_BATCHES)
-    result = torchrun(tmp_path / "train.py", *flags, "--epochs", 1)
-    assert_only_the_first_speaks(result, ["1"])
-    names = [path.name for path in (tmp_path / "run").iterdir()]
+    place, printed = in_turn
+    assert_only_the_first_speaks(printed["images"], ["1"])
+    run_dir = place / "images" / "run"
+    names = [path.name for path in run_dir.iterdir()]
     assert sorted(names) == [
         ".lock", "best.safetensors", "config.json", "curves.png", "history.csv", "last.safetensors",
     ]  # fmt: skip
 
-    state = checkpoint.load(tmp_path / "run" / "best.safetensors")
+    state = checkpoint.load(run_dir / "best.safetensors")
     _, validation = image_folder.load_training(str(goods), None)
-    args = script("ResNet").make_parser().parse_args(flags)
+    args = script("ResNet").make_parser().parse_args(before_images(run_dir.parent, goods)[1])
     model = script("ResNet").build_model(args, validation)
     model.load_state_dict(best_weights(state))
     logits, labels = script("ResNet").predict_all(model, validation, args)
     expected = torch.nn.functional.cross_entropy(logits, labels).item()
-    (row,) = history(tmp_path / "run")
+    (row,) = history(run_dir)
     assert float(row["validation_loss"]) == pytest.approx(expected, rel=1e-4)
 
 

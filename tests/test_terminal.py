@@ -107,8 +107,9 @@ def test_full_output_is_one_line(argv, tmp_path):
         assert result.stderr.decode() == (
             f"error: the output cannot be written ({os.strerror(errno.ENOSPC)})\n"
         )
-        both = run("MLP_Manual/train.py", "--epochs", -1, stdout=full, stderr=full)
-        assert both.returncode == 2
+        if argv == ["--help"]:
+            both = run("MLP_Manual/train.py", "--epochs", -1, stdout=full, stderr=full)
+            assert both.returncode == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="of POSIX shells")
@@ -187,10 +188,9 @@ def test_entry_hears_ctrl_c_again():
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no-such"])
 def test_a_backend_that_is_not_there_is_not_needed(backend, tmp_path):
-    env, place = {"MPLBACKEND": backend}, ["--run-dir", tmp_path / "run"]
-    for command in (["train.py", *small("MLP"), "--epochs", 1], ["test.py"]):
-        result = run(f"MLP_Manual/{command[0]}", *command[1:], *place, env=env)
-        assert (result.returncode, result.stderr) == (0, b"")
+    argv = [*small("MLP"), "--epochs", 1, "--run-dir", tmp_path / "run"]
+    result = run("MLP_Manual/train.py", *argv, env={"MPLBACKEND": backend})
+    assert (result.returncode, result.stderr) == (0, b"")
     assert (tmp_path / "run" / "curves.png").is_file()
 
 

@@ -12,6 +12,8 @@ import optuna
 import pandas as pd
 import pytest
 import torch
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from CNN_Torch import lr_range, tune
 from CNN_Torch.utils import studies
@@ -21,6 +23,18 @@ from tests.conftest import user_error
 from tests.running import Stop, assert_one_line, call, make_digits, start, wait_until
 
 SEARCH = ["--images", 40, "--epochs", 2, "--budget", 14, "--seeds", 2]
+
+
+@pytest.fixture(autouse=True)
+def stores_do_not_wait_for_the_disk():
+    """As nothing else that tests write does."""
+
+    def hurry(connection, _):
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", hurry)
+    yield
+    event.remove(Engine, "connect", hurry)
 
 
 @pytest.fixture
