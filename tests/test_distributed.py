@@ -13,7 +13,7 @@ from common.data import Split
 from common.evaluation import best_weights
 from ResNet.dataset import coloured_shapes, image_folder
 from tests.conftest import user_error
-from tests.running import free_port, history, script, small, torchrun
+from tests.running import Result, free_port, history, script, small, torchrun
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
@@ -231,7 +231,6 @@ FROZEN = ["--model", "resnet20", "--freeze", "--crop", 0, "--no-flip", "--schedu
 
 
 def assert_only_the_first_speaks(result, epochs):
-    assert result.code == 0, result.err
     lines = result.out.splitlines()
     assert sum(line.startswith("epoch ") for line in lines) == len(epochs)
     assert [line.split()[1].split("/")[0] for line in lines if "epoch  " in line] == epochs
@@ -245,7 +244,9 @@ def test_two_processes_go_on_with_the_losses_of_one(goods, tmp_path):
     main(flags_of(goods, tmp_path / "one", *FROZEN, "--epochs", 2))
     main(flags_of(goods, tmp_path / "two", *FROZEN, "--accumulate", 2, "--epochs", 1))
     resume = ["--resume", "--run-dir", tmp_path / "two", "--epochs", 2]
-    assert_only_the_first_speaks(torchrun("-m", "ResNet.train", *resume), ["2"])
+    result = torchrun("-m", "ResNet.train", *resume)
+    assert result.code == 0, result.err
+    assert_only_the_first_speaks(result, ["2"])
 
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert [row["epoch"] for row in two] == ["1", "2"]
@@ -313,28 +314,32 @@ predict.AT_ONCE = 4  # so that both processes have something to validate on
 for port, module, argv in json.loads(sys.argv[1]):
     os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": str(port)}
     if os.environ["RANK"] == "0":
-        print("script", module, flush=True)
+        for stream in (sys.stdout, sys.stderr):
+            print("== script", module, file=stream, flush=True)
     cli.entry(lambda: importlib.import_module(module).main(argv))
 '''
 
 
 @pytest.fixture(scope="module")
 def in_turn(tmp_path_factory, goods):
-    """The places of four runs that two processes ended, and what was printed of each."""
-    place, jobs, names = tmp_path_factory.mktemp("turns"), [], ("texts", "translation", "lm")
+    """The places of four runs that two processes ended and of one that was refused, and what was
+    printed of each."""
+    place, jobs = tmp_path_factory.mktemp("turns"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.plots.draw_curves", lambda path, history: None)
-        for name in (*names, "images"):
+        for name, before in (("texts", before_texts), ("translation", before_translation),
+                             ("lm", before_lm)):  # fmt: skip
             (place / name).mkdir()
-        befores = (before_texts, before_translation, before_lm)
-        jobs = [before(place / name) for before, name in zip(befores, names, strict=True)]
-    jobs.append(before_images(place / "images", goods))
+            jobs[name] = before(place / name)
+    jobs["images"] = before_images(place / "images", goods)
+    refused = flags_of(goods, place / "refused" / "run", *FROZEN, "--batch-size", 33)
+    jobs["refused"] = "ResNet.train", refused
     (place / "in_turn.py").write_text(IN_TURN)
-    result = torchrun(place / "in_turn.py", json.dumps([(free_port(), *job) for job in jobs]))
-    parts = result.out.split("script ")[1:]
-    assert result.code == 0 and len(parts) == len(jobs), result.err
-    printed = [result._replace(out=part) for part in parts]
-    return place, dict(zip((*names, "images"), printed, strict=True))
+    calls = json.dumps([(free_port(), *job) for job in jobs.values()])
+    result = torchrun(place / "in_turn.py", calls)
+    parts = [stream.split("== script ")[1:] for stream in (result.out, result.err)]
+    assert result.code != 0 and len(parts[0]) == len(jobs), result.err
+    return place, {name: Result(0, *said) for name, *said in zip(jobs, *parts, strict=True)}
 
 
 @pytest.mark.parametrize("name", ["texts", "translation", "lm"])
@@ -370,11 +375,10 @@ def test_the_accuracy_of_two_processes_is_that_of_the_checkpoint(goods, in_turn)
     assert float(row["validation_loss"]) == pytest.approx(expected, rel=1e-4)
 
 
-def test_a_batch_that_cannot_be_dealt_out_is_one_line(goods, tmp_path):
-    flags = flags_of(goods, tmp_path / "run", *FROZEN, "--batch-size", 33)
-    result = torchrun("-m", "ResNet.train", *flags)
-    assert result.code != 0 and result.out == ""
-    said = {line for line in result.err.splitlines() if line.startswith("error: ")}
+def test_a_batch_that_cannot_be_dealt_out_is_one_line(in_turn):
+    place, printed = in_turn
+    said = {line for line in printed["refused"].err.splitlines() if line.startswith("error: ")}
     assert len(said) == 1 and "--batch-size 33" in said.pop()
-    assert "UserError" not in result.err
-    assert not (tmp_path / "run").exists()
+    assert printed["refused"].out == "ResNet.train\n", "its name, and nothing else"
+    assert "UserError" not in printed["refused"].err
+    assert not (place / "refused" / "run").exists()

@@ -400,8 +400,10 @@ def test_a_killed_study_goes_on_and_does_nothing_twice(
 @pytest.mark.smoke
 @pytest.mark.pictures
 def test_quick_study_makes_its_tables_and_its_picture(tmp_path, capsys, monkeypatch):
-    """A network and a layer, with all that is measured."""
+    """A network and a layer, with all that is measured; of memory, other tests start processes."""
     few_shapes(monkeypatch)
+    megabytes = {"tensors": 1.5, "process": 2.5}
+    monkeypatch.setattr(twins, "memory_of_step", lambda name, twin, args: {"megabytes": megabytes})
     path = tmp_path / "studies" / "compare_twins.json"
     argv = ["--quick", "--pairs", "Transformer", "LSTM", "--steps", 2, "--seconds", 0.01]
     result = call(capsys, twins.main, *argv, "--output", path)
