@@ -209,6 +209,7 @@ def test_a_model_that_need_not_be_compiled_stays_itself(monkeypatch):
     assert compiled(model, wanted=False) is model
 
 
+@pytest.mark.compiler
 def test_a_compiled_model_shares_its_parameters():
     model = torch.nn.Linear(2, 3)
     try:

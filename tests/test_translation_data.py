@@ -388,8 +388,10 @@ def test_every_process_cuts_alike():
         ).stdout
 
     lines = [f"twice {n} is {2 * n}" for n in range(200)]
-    here = Subwords.learn(lines, 60).encode_randomly(lines, 0.3, 5)
-    assert cut(5, "1") == cut(5, "2") == f"{here}\n" != cut(6, "1")
+    learned = Subwords.learn(lines, 60)
+    here = learned.encode_randomly(lines, 0.3, 5)
+    assert cut(5, "1") == cut(5, "2") == f"{here}\n"
+    assert here != learned.encode_randomly(lines, 0.3, 6)
 
 
 ODD = ["\0", "▁", "▅", "⁇", "\t", "\n", "\r", "\x1c", "\u2028", "\u00a0", "\u3000", "\ufeff",
