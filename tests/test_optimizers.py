@@ -122,6 +122,20 @@ def test_a_process_that_is_killed_leaves_whole_rows(tmp_path):
     assert len({(r["optimizer"], r["lr"]) for r in after}) == len(after)
 
 
+def test_subnormal_numbers_are_0_while_it_trains_and_only_then(few, tmp_path, monkeypatch):
+    if not torch.set_flush_denormal(False):
+        pytest.skip("this processor cannot")
+    seen = []
+
+    def look(*job):
+        seen.append((torch.full((64,), 1e-40) * 1).sum().item())
+        return {"diverged": True, "step": 0, "seconds": 0.0}
+
+    monkeypatch.setattr(script, "fit", look)
+    script.main(["--quick", "--output", str(tmp_path / "rows.json")])
+    assert seen == [0] * 6 and (torch.full((64,), 1e-40) * 1).sum() > 0
+
+
 @pytest.mark.parametrize("how", ["text", "cut short", "of other rates", "other epochs"])
 def test_a_file_of_something_else_is_one_line_and_stays(
     how, few, quick, tmp_path, capsys, monkeypatch
