@@ -176,8 +176,9 @@ REGULARISED = "test_regularisation.py::test_a_killed_study_goes_on_and_does_noth
 SEARCHED = "test_tune.py::test_two_workers_on_one_store_lose_nothing"
 RANGED = "test_tune.py::test_a_killed_range_test_goes_on"
 STUDY = "test_modern_transformer.py::test_a_killed_study_goes_on_and_does_nothing_twice"
+KILLED = "test_a_study_killed_three_times_goes_on_and_does_nothing_twice"
 SMALL_STUDY = {
-    "--seeds": "test_small_studies.py::test_a_killed_study_goes_on_and_does_nothing_twice",
+    "--seeds": f"test_small_studies.py::{KILLED}",
     "--output": "test_small_studies.py::test_rows_of_other_flags_are_refused",
     "--data-dir": "test_small_studies.py::test_without_data_a_study_says_what_it_takes_instead",
     "--quick": "test_small_studies.py::test_quick_study_makes_its_table_and_its_picture",
@@ -186,7 +187,7 @@ SMALL_STUDY = {
 OTHER_ROWS = "test_small_studies.py::test_rows_of_other_flags_are_refused"
 ACROSS = {  # of every study of several folders
     "--minutes": "test_studies.py::test_rows_of_other_flags_are_refused",
-    "--seeds": "test_studies.py::test_a_killed_study_goes_on_and_does_nothing_twice",
+    "--seeds": f"test_studies.py::{KILLED}",
     "--data-dir": "test_studies.py::test_without_data_a_study_says_what_it_takes_instead",
     "--device": DEVICE,
     "--quick": "test_studies.py::test_quick_study_makes_its_table_and_its_picture",
