@@ -61,6 +61,7 @@ def empty_pictures(request, monkeypatch):
     """Where a test does not say that it looks at them: one takes longer than a small run."""
     if request.node.get_closest_marker("pictures") is None:
         monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *to, **how: None)
+        monkeypatch.setattr("matplotlib.artist.Artist.findobj", lambda artist, *of, **how: [])
 
 
 @pytest.fixture(autouse=True)
