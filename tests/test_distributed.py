@@ -13,7 +13,7 @@ from common.data import Split
 from common.evaluation import best_weights
 from ResNet.dataset import coloured_shapes, image_folder
 from tests.conftest import user_error
-from tests.running import Result, free_port, history, script, small, torchrun
+from tests.running import free_port, history, script, small, torchrun
 
 pytestmark = pytest.mark.skipif(
     os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
@@ -230,12 +230,12 @@ def test_synchronised_statistics_without_gpus_are_refused(two):
 FROZEN = ["--model", "resnet20", "--freeze", "--crop", 0, "--no-flip", "--schedule", "constant"]
 
 
-def assert_only_the_first_speaks(result, epochs):
-    lines = result.out.splitlines()
+def assert_only_the_first_speaks(out, err, epochs):
+    lines = out.splitlines()
     assert sum(line.startswith("epoch ") for line in lines) == len(epochs)
     assert [line.split()[1].split("/")[0] for line in lines if "epoch  " in line] == epochs
     assert sum("run folder" in line for line in lines) == 1
-    assert "Traceback" not in result.err and "\r" not in result.out
+    assert "Traceback" not in err and "\r" not in out
 
 
 def test_two_processes_go_on_with_the_losses_of_one(goods, tmp_path):
@@ -246,7 +246,7 @@ def test_two_processes_go_on_with_the_losses_of_one(goods, tmp_path):
     resume = ["--resume", "--run-dir", tmp_path / "two", "--epochs", 2]
     result = torchrun("-m", "ResNet.train", *resume)
     assert result.code == 0, result.err
-    assert_only_the_first_speaks(result, ["2"])
+    assert_only_the_first_speaks(result.out, result.err, ["2"])
 
     one, two = history(tmp_path / "one"), history(tmp_path / "two")
     assert [row["epoch"] for row in two] == ["1", "2"]
@@ -339,7 +339,7 @@ def in_turn(tmp_path_factory, goods):
     result = torchrun(place / "in_turn.py", calls)
     parts = [stream.split("== script ")[1:] for stream in (result.out, result.err)]
     assert result.code != 0 and len(parts[0]) == len(jobs), result.err
-    return place, {name: Result(0, *said) for name, *said in zip(jobs, *parts, strict=True)}
+    return place, {name: said for name, *said in zip(jobs, *parts, strict=True)}
 
 
 @pytest.mark.parametrize("name", ["texts", "translation", "lm"])
@@ -347,7 +347,7 @@ def test_two_processes_learn_to_read_and_write_as_one_does(name, in_turn):
     """Each pads its share of a batch for itself; the shares have more or fewer tokens, and each
     token counts the same."""
     place, printed = in_turn
-    assert_only_the_first_speaks(printed[name], ["2"])
+    assert_only_the_first_speaks(*printed[name], ["2"])
     one, two = (history(place / name / run) for run in ("one", "two"))
     for column in {"train_loss", "validation_loss", "validation_accuracy"} & one[0].keys():
         expected = [float(row[column]) for row in one]
@@ -357,7 +357,7 @@ def test_two_processes_learn_to_read_and_write_as_one_does(name, in_turn):
 def test_the_accuracy_of_two_processes_is_that_of_the_checkpoint(goods, in_turn):
     """Each process has running statistics of its own, and the first one's are saved."""
     place, printed = in_turn
-    assert_only_the_first_speaks(printed["images"], ["1"])
+    assert_only_the_first_speaks(*printed["images"], ["1"])
     run_dir = place / "images" / "run"
     names = [path.name for path in run_dir.iterdir()]
     assert sorted(names) == [
@@ -377,8 +377,9 @@ def test_the_accuracy_of_two_processes_is_that_of_the_checkpoint(goods, in_turn)
 
 def test_a_batch_that_cannot_be_dealt_out_is_one_line(in_turn):
     place, printed = in_turn
-    said = {line for line in printed["refused"].err.splitlines() if line.startswith("error: ")}
+    out, err = printed["refused"]
+    said = {line for line in err.splitlines() if line.startswith("error: ")}
     assert len(said) == 1 and "--batch-size 33" in said.pop()
-    assert printed["refused"].out == "ResNet.train\n", "its name, and nothing else"
-    assert "UserError" not in printed["refused"].err
+    assert out == "ResNet.train\n", "its name, and nothing else"
+    assert "UserError" not in err
     assert not (place / "refused" / "run").exists()

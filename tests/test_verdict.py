@@ -400,10 +400,14 @@ def test_a_killed_study_goes_on_and_does_nothing_twice(
 @pytest.mark.smoke
 @pytest.mark.pictures
 def test_quick_study_makes_its_tables_and_its_picture(tmp_path, capsys, monkeypatch):
-    """A network and a layer, with all that is measured; of memory, other tests start processes."""
+    """A network and a layer, with all that is measured; memory in this process."""
     few_shapes(monkeypatch)
-    megabytes = {"tensors": 1.5, "process": 2.5}
-    monkeypatch.setattr(twins, "memory_of_step", lambda name, twin, args: {"megabytes": megabytes})
+
+    def memory_of_step(name, twin, args):  # in this process
+        build = partial(step_memory.build, name, twin, args.device, *twins.sizes_of(name, True))
+        return {"megabytes": {"tensors": step_memory.peak_megabytes(build), "process": None}}
+
+    monkeypatch.setattr(twins, "memory_of_step", memory_of_step)
     path = tmp_path / "studies" / "compare_twins.json"
     argv = ["--quick", "--pairs", "Transformer", "LSTM", "--steps", 2, "--seconds", 0.01]
     result = call(capsys, twins.main, *argv, "--output", path)
