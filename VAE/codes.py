@@ -160,7 +160,8 @@ def draw(path: Path, study: dict) -> None:
 def main(argv=None):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--dataset", choices=RECIPES, default="mnist", help="what to learn")
+    names = [name for name in RECIPES if name != "folder"]  # whose images may lie on the disk
+    add("--dataset", choices=names, default="mnist", help="what to learn")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--subset", type=cli.positive_int, help="train on this many images only")
     add("--epochs", type=cli.positive_int, default=8, help="passes over them")
@@ -179,7 +180,8 @@ def main(argv=None):
         args.dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     path = Path(args.output or path)
     recipe = Namespace(**{**RECIPES[args.dataset], "epochs": args.epochs})
-    train, validation = (s.to(device) for s in load_training(args.dataset, args.data_dir))
+    data = Namespace(**vars(args), refit=False, image_size=None)
+    train, validation = (s.to(device) for s in load_training(data))
     train = train.subset(args.subset)
     known = train.subset(min(KNOWN, len(train)))
     likely = validation.subset(min(LIKELIHOOD_IMAGES, len(validation)))

@@ -119,9 +119,9 @@ def main(argv=None):
     wanted = {} if args.label is None else {"model": ["cvae"]}
     run_dir, config, model = load_trained(FOLDER, args, **wanted)
     generator = torch.Generator().manual_seed(args.seed)
-    data = no_images(config.dataset)
+    data = no_images(config)
     if args.kind != "samples" or not isinstance(model, VAE):
-        data = load_training(config.dataset, config.data_dir)[1].to(config.device)
+        data = load_training(config)[1].to(config.device)
     make = {"samples": draw, "interpolation": interpolate, "walk": walk}[args.kind]
     pictures = make(model, data, args, generator)
     by_class = args.kind == "samples" and args.label is None

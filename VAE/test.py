@@ -9,6 +9,7 @@ import torch
 
 from common import cli
 from common.console import print_metrics
+from common.folders import dataset_name
 from common.results.records import write_record
 from VAE.dataset import coloured_shapes, load_test, load_training
 from VAE.train import evaluate
@@ -44,10 +45,11 @@ def main(argv=None):
     parser.add_argument("--samples", type=cli.positive_int, default=SAMPLES, help=help_samples)
     args = parser.parse_args(argv)
     run_dir, config, model = load_trained(FOLDER, args)
-    test = load_test(config.dataset, config.data_dir).to(config.device)
+    test = load_test(config).to(config.device)
     metrics, signatures = evaluate(model, test, config), None
-    title = f"{config.dataset}: test split, {config.model}"
-    print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples", flush=True)
+    name = dataset_name(vars(config))
+    title = f"{name}: test split, {config.model}"
+    print(f"{run_dir}: test split of {name}, {len(test):,} examples", flush=True)
 
     mu, logvar = encode_all(model, test)
     if config.model != "ae":
@@ -74,7 +76,7 @@ def main(argv=None):
     z = sample_codes(model, ROWS * columns, torch.Generator().manual_seed(0), seen=mu)
     pictures = model.pictures(z, column_labels(model, len(z), columns))
     by_class = ", a class in each column" if model.num_classes else ""
-    what = f"{config.dataset}, {config.model}: new images{by_class}"
+    what = f"{name}, {config.model}: new images{by_class}"
     draw_sheet(run_dir / "samples.png", pictures, what, columns)
     draw_reconstructions(run_dir / "reconstructions.png", model, test, title)
     draw_scatter(run_dir / "scatter.png", mu, test.labels, test.classes, title)
@@ -83,7 +85,7 @@ def main(argv=None):
     print(f"pictures in {run_dir}")
 
     if args.record:
-        train, validation = load_training(config.dataset, config.data_dir, config.refit)
+        train, validation = load_training(config)
         splits = {"train": train.subset(config.subset), "validation": validation, "test": test}
         write_record(FOLDER, args, run_dir, config, model, splits, metrics, signatures)
 

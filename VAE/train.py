@@ -31,17 +31,16 @@ DIGITS = dict(
     model="vae", epochs=20, batch_size=128, lr=1e-3, schedule="cosine", warmup=0, clip=0.0, ema=0.0,
     beta=1.0, beta_warmup=0, samples=1, dreg=False, latent_dim=50, likelihood="bernoulli",
     network="mlp", hidden_sizes=[512, 512], channels=[32, 64], activation="leaky-relu",
-    batch_norm=True, precision="float32", refit=False,
+    batch_norm=True, precision="float32", refit=False, image_size=None,
 )  # fmt: skip
+COLOURS = {**DIGITS, "likelihood": "gaussian", "network": "conv", "hidden_sizes": [256]}
 MODELS = {"ae": {}, "vae": {}, "iwae": {"samples": 5}, "cvae": {}}  # what each brings
 RECIPES = {  # the defaults of each dataset: a few-minute version of what the README records
     "mnist": DIGITS,
     "mnist-sample": {**DIGITS, "epochs": 50, "batch_size": 64, "latent_dim": 10},
     "fashion-mnist": DIGITS,
-    "shapes": {
-        **DIGITS, "epochs": 30, "batch_size": 64, "latent_dim": 10, "likelihood": "gaussian",
-        "network": "conv", "hidden_sizes": [256],
-    },
+    "shapes": {**COLOURS, "epochs": 30, "batch_size": 64, "latent_dim": 10},
+    "folder": {**COLOURS, "latent_dim": 128},
 }  # fmt: skip
 
 
@@ -64,6 +63,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
+    add("--image-size", type=cli.positive_int, help="pixels of a side, of --dataset folder")
     add("--precision", choices=["float32", "bfloat16"], help="of the networks' products")
     add("--refit", action="store_true", help=cli.REFIT)
     return parser
@@ -110,7 +110,7 @@ def main(argv=None):
     named = args.resume or "dataset" in args.given
     dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset, MODELS)
-    train, validation = load_training(args.dataset, args.data_dir, args.refit)
+    train, validation = load_training(args)
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     if args.batch_norm:
         cli.check_batch_norm(min(args.batch_size, len(train)))

@@ -151,6 +151,7 @@ OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is
     "VAE": {
         "--channels": "test_flags.py::test_channels_are_those_of_the_network",
         "--refit": "test_vae.py::test_a_refitted_run_keeps_its_last_epoch",
+        "--image-size": "test_vae.py::test_any_folder_of_images_is_learned_in_colour",
     },
     "GAN": {
         "--channels": "test_flags.py::test_channels_are_those_of_the_network",

@@ -25,6 +25,9 @@ CGAN = [
     "--dataset", "folder", "--model", "cgan", "--batch-size", 8, "--epochs", 1, "--channels", 16,
     "--latent-dim", 4, "--image-size", 16,
 ]  # fmt: skip
+VAE = [
+    "--dataset", "folder", "--batch-size", 8, "--epochs", 1, "--channels", 4, "--latent-dim", 4,
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +112,7 @@ def make_folder(root, counts, first=0):
     return root
 
 
-@pytest.mark.parametrize("folder, flags", [("ResNet", RESNET), ("GAN", CGAN)])
+@pytest.mark.parametrize("folder, flags", [("ResNet", RESNET), ("GAN", CGAN), ("VAE", VAE)])
 def test_a_run_on_images_knows_its_classes(folder, flags, tmp_path, capsys):
     home = make_folder(tmp_path / "home", {"cat": 12, "dog": 12})
     run = tmp_path / "run"

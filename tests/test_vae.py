@@ -24,15 +24,19 @@ from tests.running import (
     assert_one_line,
     call,
     crash,
+    differences,
     few_shapes,
     history,
     interrupt,
     make_digits,
     small,
+    without_seconds,
 )
+from tests.test_classes import make_folder
+from tests.test_image_folder import make_split
 from VAE import generate, train
 from VAE import test as evaluation
-from VAE.dataset import coloured_shapes, load_training, no_images
+from VAE.dataset import coloured_shapes, image_folder, load_training, no_images
 from VAE.model import VAE, Autoencoder
 from VAE.utils import bounds
 from VAE.utils.factors import binned, information, mutual_information, mutual_information_gap
@@ -474,8 +478,8 @@ def test_model_without_arguments_is_that_of_the_readme():
     model = VAE()
     sizes = [layer.out_features for layer in model.modules() if isinstance(layer, nn.Linear)]
     assert sizes == [512, 512, 100, 512, 512, 784]
-    recipe = Namespace(**train.RECIPES["mnist"])
-    built = train.build_model(recipe, no_images("mnist"))
+    recipe = Namespace(**train.RECIPES["mnist"], dataset="mnist", data_dir=None)
+    built = train.build_model(recipe, no_images(recipe))
     assert str(built) == str(model)
 
 
@@ -778,13 +782,71 @@ def test_evaluation_of_digits_records_what_was_measured(tmp_path, capsys, monkey
     assert (tmp_path / "VAE" / "results" / "mnist_training.gif").is_file()
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "shapes"])
+PHOTOS = [
+    "--dataset", "folder", "--batch-size", 8, "--channels", 4, 4, "--hidden-sizes", 8,
+    "--latent-dim", 3, "--epochs", 1,
+]  # fmt: skip
+
+
+def photographed(capsys, main, place, run, *more):
+    argv = [*PHOTOS, "--data-dir", place, "--run-dir", run, *more]
+    result = call(capsys, main, *argv)
+    assert (result.code, result.err) == (0, ""), result
+
+
+@pytest.mark.parametrize("size, side", [(None, 16), (12, 24)])
+def test_any_folder_of_images_is_learned_in_colour(
+    size, side, quick, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "FOLDER", tmp_path / "VAE")
+    (tmp_path / "VAE").mkdir()
+    place, path = make_folder(tmp_path / "photos", {"cat": 12, "dog": 12}), tmp_path / "run"
+    photographed(capsys, train.main, place, path, *(["--image-size", size] if size else []))
+    result = call(capsys, evaluation.main, "--run-dir", path, "--samples", 5, "--record")
+    assert (result.code, result.err) == (0, "") and "photos, 16 examples" in result.out
+    record = json.loads((tmp_path / "VAE" / "results" / "photos.json").read_text())
+    assert record["data"]["examples"] == {"train": 22, "validation": 2, "test": 16}
+    test = record["runs"][0]["test"]
+    assert test["elbo"] <= test["log_likelihood"]
+    for kind in ("samples", "interpolation"):
+        result = call(capsys, generate.main, kind, "--run-dir", path, "--count", 1)
+        assert (result.code, result.err) == (0, "") and "image" in result.out
+    (sample,) = (path / "generated").glob("samples*.png")
+    with Image.open(sample) as picture:
+        assert picture.mode == "RGB" and picture.size[1] == side, "twice as large"
+
+
+@pytest.mark.pictures
+def test_images_from_the_disk_are_learned_as_those_in_memory(quick, tmp_path, capsys, monkeypatch):
+    place = make_folder(tmp_path / "photos", {"cat": 12, "dog": 12})
+    monkeypatch.setattr("VAE.dataset.image_folder.random_crop", image_folder.fit)
+    for name in ("memory", "disk"):
+        photographed(capsys, train.main, place, tmp_path / name)
+        result = call(capsys, evaluation.main, "--run-dir", tmp_path / name, "--samples", 5)
+        assert (result.code, result.err) == (0, "")
+        monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+    runs = [tmp_path / name for name in ("memory", "disk")]
+    assert without_seconds(history(runs[0])) == without_seconds(history(runs[1])) != []
+    states = [checkpoint.load(run / "last.safetensors") for run in runs]
+    assert states[0]["data"] != states[1]["data"], "known by its files' sizes, and not content"
+    assert differences(*(state["model"] for state in states)) == []
+    for name in ("reconstructions", "samples", "scatter"):
+        pictures = [(run / f"{name}.png").read_bytes() for run in runs]
+        assert pictures[0] == pictures[1], name
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "shapes", "folder"])
 def test_refit_learns_the_validation_split_too(dataset, quick, tmp_path):
     place = make_digits(tmp_path / "data")
-    splits = load_training(dataset, place)
-    both, nothing = load_training(dataset, place, refit=True)
+    if dataset == "folder":
+        place = make_folder(tmp_path / "photos", {"cat": 12, "dog": 12})
+        make_split(place / "val", {"cat": 3, "dog": 2}, 500)
+    flags = Namespace(dataset=dataset, data_dir=str(place), image_size=None, refit=False)
+    splits = load_training(flags)
+    flags.refit = True
+    both, nothing = load_training(flags)
     assert nothing is None and both.classes == splits[0].classes
-    assert both.checksums == splits[0].checksums
+    assert dataset == "folder" or both.checksums == splits[0].checksums
     for part in ("inputs", "labels"):
         assert torch.equal(getattr(both, part), torch.cat([getattr(s, part) for s in splits]))
 
@@ -965,6 +1027,8 @@ def test_another_networks_checkpoint_is_one_line(main, quick, tmp_path, capsys):
         ("--model ae --beta 4", ["--beta", "ae"]),
         ("--network conv --channels 2 2 2 2 2 2", ["--channels", "32 x 32"]),
         ("--batch-norm --batch-size 1", ["batch"]),
+        ("--dataset folder", ["--data-dir"]),
+        ("--image-size 32", ["--image-size", "shapes"]),
     ],
 )
 def test_bad_flag_is_one_line_and_leaves_nothing(flags, parts, quick, tmp_path, capsys):

@@ -54,14 +54,11 @@ def draw_reconstructions(
     path: Path, model: Autoencoder, data: Split, title: str, count: int = 36
 ) -> None:
     """Three rows at a time: images, what the model saw of them, and what it makes of that."""
-    images = data.take(torch.linspace(0, len(data) - 1, min(count, len(data))).long())
-    x = model.likelihood.observe(images.inputs, torch.Generator().manual_seed(0))
-    mu, _ = model.encode(x, images.labels)
-    kinds = [
-        images.inputs.float() / 255,
-        x.view(-1, *model.shape),
-        model.pictures(mu, images.labels),
-    ]
+    some = torch.linspace(0, len(data) - 1, min(count, len(data))).long()
+    images, labels = data.images(some), data.labels[some]
+    x = model.likelihood.observe(images, torch.Generator().manual_seed(0))
+    mu, _ = model.encode(x, labels)
+    kinds = [images.float() / 255, x.view(-1, *model.shape), model.pictures(mu, labels)]
     columns = min(12, len(x))
     rows = [part for parts in zip(*(kind.split(columns) for kind in kinds), strict=True)
             for part in parts]  # fmt: skip

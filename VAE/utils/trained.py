@@ -19,7 +19,7 @@ def load_trained(folder: Path, args: Namespace, **wanted) -> tuple[Path, Namespa
     device = select_device(args.device)
     run_dir, config = find_trained(folder, args, make_parser(), **wanted)
     config.device = device
-    data = no_images(config.dataset)
+    data = no_images(config)
     model = build_model(config, data).to(device=device)
     load_best(model, run_dir, data.classes)
     return run_dir, config, model
