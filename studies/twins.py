@@ -142,6 +142,13 @@ def table(path: Path = RECORD) -> str:
     return twins_tables.of_study(rows.read(path)) if path.is_file() else "Nothing recorded yet."
 
 
+def verdict(folder: Path) -> str:
+    """The short table of the root README, or of a twin's."""
+    if not RECORD.is_file():
+        return "Nothing recorded yet."
+    return twins_tables.of_pairs(rows.read(RECORD), None if folder == ROOT else folder.name)
+
+
 def parse(argv) -> Namespace:
     parser = cli.Parser(__doc__)
     add = parser.add_argument

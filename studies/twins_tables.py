@@ -26,6 +26,38 @@ def of_study(study: dict) -> str:
     ])  # fmt: skip
 
 
+def of_pairs(study: dict, folder: str | None = None) -> str:
+    """The verdict in one line for each pair, or for each that `folder` is one of."""
+    lines = [["by hand and PyTorch", "time of a step, by hand / PyTorch", "its memory, MB",
+              "difference of recorded results, by hand − PyTorch", "core lines"]]  # fmt: skip
+    for name, pair in PAIRS.items():
+        found = rows.matching(study, what="step", pair=name)
+        if not found or folder not in (None, *pair[:2]):
+            continue
+        ratio = "**{1:.2f}** ({0:.2f}–{2:.2f})".format(*found[0]["ratio"])
+        memory = [number(row["megabytes"]["tensors"])
+                  for row in rows.matching(study, what="memory", pair=name)]  # fmt: skip
+        results, lengths = "", ""
+        if name in TWINS:
+            results = "; ".join(f"{of.config}: {difference(of)} ({METRICS[of.metric][0]})"
+                                for of in verdict.differences(name))  # fmt: skip
+            counts = verdict.lines_of_twins(name).values()
+            lengths = " / ".join(str(sum(count.core.values())) for count in counts)
+        lines.append([name, ratio, " / ".join(memory), results, lengths])
+    note = "Time: the median of the ratios, and in brackets the quartiles. Behind ±: the standard "
+    note += f"error. ({machine(study['environment'])}.)"
+    return "\n".join([*tables.table(lines), "", note])
+
+
+def difference(found: verdict.Difference) -> str:
+    """By hand less PyTorch, with its standard error where there is one."""
+    _, factor, decimals = METRICS[found.metric]
+    text = f"{factor * found.mean:+.{decimals}f}"
+    if found.standard_error is None:
+        return text
+    return f"{text} ± {factor * found.standard_error:.{decimals}f}"
+
+
 def number(value: float) -> str:
     """With three figures, or all before the point."""
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
@@ -65,13 +97,12 @@ def of_results() -> list[str]:
         for found in verdict.differences(name):
             heading, factor, decimals = METRICS[found.metric]
             values = [mean_std(of, factor, decimals) for of in (found.manual, found.torch)]
-            difference = f"{factor * found.mean:+.{decimals}f}"
-            if found.standard_error is not None:
-                difference += f" ± {factor * found.standard_error:.{decimals}f}"
             counts = sorted({len(found.manual), len(found.torch)})
             seeds = "one seed" if counts == [1] else " and ".join(map(str, counts))
             flags = "; ".join(f"{k} {a} / {b}" for k, (a, b) in found.flags.items())
-            lines.append([f"{name}, {found.config}", heading, *values, difference, seeds, flags])
+            lines.append(
+                [f"{name}, {found.config}", heading, *values, difference(found), seeds, flags]
+            )
     note = "Behind ±: of a difference its standard error, else the standard deviation of seeds."
     return [*tables.table(lines), "", note]
 

@@ -431,6 +431,20 @@ def test_quick_study_makes_its_tables_and_its_picture(tmp_path, capsys, monkeypa
     assert all(f"| **{lines}** |" in shown for lines in core.values())
     assert "| MultiheadAttention | " in shown and f"|  | {layer_times.REST} | " in shown
     assert "`python studies/twins.py --quick --steps 2 --seconds 0.01`" in shown
+    monkeypatch.setattr(twins, "RECORD", path)
+    names = {"Transformer": ROOT, "LSTM": ROOT / "RNN_Manual", "": ROOT / "MLP_Torch"}
+    lines = {name: twins.verdict(folder).split("\n") for name, folder in names.items()}
+    assert [line for line in lines["Transformer"][2:] if line.startswith("| LSTM")] == [
+        line for line in lines["LSTM"][2:] if line.startswith("| ")
+    ]
+    assert not any(line.startswith("| ") for line in lines[""][2:]), "nothing of MLPs is recorded"
+    (line,) = [line for line in lines["Transformer"] if line.startswith("| Transformer |")]
+    (full,) = [line for line in shown.split("\n") if line.startswith("| Transformer, multi30k |")]
+    assert f"multi30k: {full.split(' | ')[4]} (BLEU)" in line
+    assert f"**{step['ratio'][1]:.2f}** (" in lines["LSTM"][2]
+    readme = path.with_name("README.md")
+    readme.write_text("<!-- verdict -->\n<!-- /verdict -->\n")
+    assert "| by hand and PyTorch |" in report.fill(readme)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
 
     results            all of this folder's records; in RESULTS.md, every folder's
     superseded         figures of recipes that changed later, as superseded.csv keeps them
-    compare            the side-by-side figures of the twins, from results/compare*.json
+    compare, verdict   of twins: results/compare*.json; the study twins.py (in README.md, of all)
     a script's         of the folder's script of that name, or of docs/: what its table() makes
 """
 
@@ -22,8 +22,7 @@ from common.history import METRICS, lowest_metric
 from common.results.tables import compare_results, table
 
 TABLE = pd.read_csv(ROOT / "common" / "metrics.csv", index_col="metric")
-# what RESULTS.md shows of a record: the first of these that it has
-HEADLINES = list(TABLE["headline"].dropna().sort_values().index)
+HEADLINES = list(TABLE["headline"].dropna().sort_values().index)  # RESULTS.md has the first
 EFFORT = ["seeds", "epochs", "seconds", "parameters"]
 
 
@@ -119,6 +118,7 @@ def fill(readme: Path) -> str:
         "superseded": lambda: "\n".join(table(old.values.tolist())),
         "results": lambda: all_results() if folder == ROOT else folder_results(folder),
         "compare": lambda: compare_results(folder),
+        "verdict": lambda: importlib.import_module("studies.twins").verdict(folder),
     }
     for script in (folder if folder != ROOT else ROOT / "docs").glob("*.py"):
         module = f"{script.parent.name}.{script.stem}"
