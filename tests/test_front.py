@@ -3,7 +3,9 @@ made of committed ones, and its lists are as long as they say."""
 
 import json
 import re
+from pathlib import Path
 from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -11,7 +13,8 @@ from PIL import Image
 from common.data import ROOT
 from common.history import METRICS
 from common.results.compare_steps import TWINS
-from docs import front_picture, headlines, proven
+from docs import first_runs, front_picture, headlines, proven
+from tests.running import assert_one_line, call
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
@@ -136,3 +139,52 @@ def test_the_picture_is_drawn_anew(tmp_path):
     front_picture.main(tmp_path / "front.png")
     with Image.open(tmp_path / "front.png") as new, Image.open(front_picture.PICTURE) as old:
         assert abs(new.width - old.width) <= 20 and abs(new.height - old.height) <= 20
+
+
+# ---- how long a first run takes ----
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    [
+        (5, "some seconds"), (30, "half a minute"), (44, "half a minute"), (46, "a minute"),
+        (89, "a minute"), (100, "two minutes"), (149, "two minutes"), (151, "three minutes"),
+        (720, "twelve minutes"), (900, "a quarter of an hour"), (1_800, "half an hour"),
+        (3_600, "an hour"), (9_000, "hours"),
+    ],
+)  # fmt: skip
+def test_times_are_rounded_as_one_says_them(seconds, words):
+    assert first_runs.about(seconds) == words
+
+
+def test_a_first_run_is_an_epoch_as_often_as_the_recipe_has_and_the_start(
+    tmp_path, capsys, monkeypatch
+):
+    commands = []
+
+    def run(command, cwd, env, **how):
+        """A start of 5 seconds and an epoch of 2; but for ResNet, no data."""
+        commands.append(command[1:-2])
+        if "ResNet/train.py" in command:
+            return SimpleNamespace(returncode=2, stderr="*** loud\nerror: no images")
+        place = Path(command[-1])
+        place.mkdir()
+        (place / "history.csv").write_text("epoch,seconds\n1,2.0\n")
+        return SimpleNamespace(returncode=0, stderr="")
+
+    clock = iter([10.0, 17.0] * 9)
+    monkeypatch.setattr(first_runs, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(first_runs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    path = tmp_path / "first_runs.json"
+    argv = ["--folders", "LSTM", "ViT", "--photos", tmp_path, "--output", path]
+    for _ in range(2):  # what was found is not looked for again
+        result = call(capsys, first_runs.main, *argv)
+        assert (result.code, result.err) == (0, "")
+    assert [command[2] for command in commands] == ["imdb", "templates", "folder", "shapes"]
+    assert commands[2][3:5] == ["--data-dir", str(tmp_path)]
+    found = {kind: first_runs.seconds_of("LSTM", kind, path) for kind in first_runs.KINDS}
+    assert found == {"data": 7 + 2 * 2, "offline": 7 + 3 * 2}, "recipes of 3 and of 4 epochs"
+    assert "| CIFAR-10, as JPEG files | some seconds (15 s) | shapes | " in result.out
+    argv[1:3] = ["ResNet"]
+    parts = ["ResNet/train.py --dataset folder", "no images"]
+    assert_one_line(call(capsys, first_runs.main, *argv), *parts)
