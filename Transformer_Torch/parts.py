@@ -31,6 +31,7 @@ from Transformer_Torch.dataset.windows import Windows
 from Transformer_Torch.model import LanguageModel
 from Transformer_Torch.train import RECIPES
 from Transformer_Torch.utils.evaluation import mean_loss
+from Transformer_Torch.utils.parts import attention_kernel
 
 FOLDER = Path(__file__).resolve().parent
 RECORD = FOLDER / "results" / "compare_parts.json"
@@ -72,11 +73,11 @@ def fit(model: LanguageModel, train: Windows, steps: int, recipe: dict, args: Na
     )  # fmt: skip
     warmup = min(recipe["warmup"], steps // 2)
     schedule = make_schedule(recipe["schedule"], optimizer, args.lr, steps, warmup)
-    size, model = recipe["batch_size"], model.train()
+    size, model, device = recipe["batch_size"], model.train(), train.labels.device
     endless = (batch for epoch in count() for batch in train.batches(size, seed, epoch))
     for (tokens,), labels in (next(endless) for _ in range(steps)):
         optimizer.zero_grad()
-        with autocast(train.labels.device, args.precision):
+        with autocast(device, args.precision), attention_kernel(device, args.precision):
             logits = model(tokens)
             loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
         loss.backward()

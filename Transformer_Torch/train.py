@@ -23,7 +23,7 @@ from Transformer_Torch.utils.optim import (
     learning_rate,
     make_optimizer,
 )
-from Transformer_Torch.utils.parts import check_compile, count, in_parts
+from Transformer_Torch.utils.parts import attention_kernel, check_compile, count, in_parts
 from Transformer_Torch.utils.sampling import write_sample
 
 FOLDER = Path(__file__).resolve().parent
@@ -130,7 +130,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
 
                 optimizer.zero_grad()
                 for tokens, targets in in_parts(fast_model, inputs, labels, args.accumulate):
-                    with autocast(device, args.precision):
+                    with autocast(device, args.precision), attention_kernel(device, args.precision):
                         logits = fast_model(*tokens)
                         nats = criterion(logits.flatten(0, 1), targets.flatten()) * share
                     scaler.scale(nats).backward()

@@ -7,17 +7,20 @@ import inspect
 import itertools
 import math
 import warnings
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from common.device import autocast
 from tests.conftest import user_error
 from Transformer_Torch.model import PAD, LanguageModel, Transformer, sinusoids
 from Transformer_Torch.utils import sampling, search
 from Transformer_Torch.utils.attention import attention_weights
 from Transformer_Torch.utils.cache import CachedDecoder, CachedReader
+from Transformer_Torch.utils.parts import attention_kernel
 from Transformer_Torch.utils.sampling import generate, probabilities
 from Transformer_Torch.utils.search import BEGIN, END, beam_search, greedy_search
 
@@ -235,6 +238,24 @@ def test_bfloat16_is_near(network):
     torch.testing.assert_close(logits.float(), expected, rtol=0.05, atol=0.15)
     loss.backward()
     assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize("more", [{}, {"kv_heads": 1, "bias": False}], ids=["original", "modern"])
+@pytest.mark.parametrize("precision, fused", [("float32", True), ("bfloat16", False)])
+def test_half_the_bits_leave_the_fused_kernel_which_is_slow_on_a_cpu(precision, fused, more):
+    model, tokens = LanguageModel(9, **SMALL | {"dropout": 0.0} | more), sentences(4, 6)
+    cpu, gradients = torch.device("cpu"), []
+    for kernel in (attention_kernel(cpu, precision), nullcontext()):
+        model.zero_grad()
+        with torch.profiler.profile() as profile, autocast(cpu, precision), kernel:
+            model(tokens).float().square().mean().backward()
+        names = [event.key for event in profile.key_averages()]
+        assert any("flash_attention" in name for name in names) == fused
+        gradients.append([p.grad.clone() for p in model.parameters()])
+        fused = True  # by itself, PyTorch takes it
+    for plain, usual in zip(*gradients, strict=True):
+        scale = usual.abs().max().item() + 1e-6
+        torch.testing.assert_close(plain, usual, rtol=0.0, atol=0.05 * scale)
 
 
 def test_compiled_networks_compute_the_same():
