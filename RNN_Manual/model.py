@@ -44,7 +44,7 @@ class LanguageModel(Layer):
         x = self.embedding.forward(tokens)  # (T, N, D)
         x, self.state = self.recurrent.forward(x, state)  # (T, N, H)
         x = self.dropout.forward(x)
-        return self.linear.forward(x.flatten(0, 1)).view(T, N, -1)
+        return self.linear.forward(x.flatten(0, 1)).view(T, N, -1).to(x.dtype)
 
     def backward(self, grad_logits: Tensor) -> None:  # (T, N, V) ->
         T, N, _ = grad_logits.shape
@@ -52,3 +52,12 @@ class LanguageModel(Layer):
         grad = self.dropout.backward(grad)
         grad, _ = self.recurrent.backward(grad)  # what came before this window is not asked
         self.embedding.backward(grad)
+        self.match_types()
+
+    def match_types(self) -> None:
+        """Give every gradient the type of its parameter: under autocast, products have fewer bits,
+        and so has what is made of them."""
+        for _, layer in self.modules():
+            for name in layer.parameter_names:
+                gradient = getattr(layer, "grad_" + name)
+                setattr(layer, "grad_" + name, gradient.to(getattr(layer, name)))

@@ -7,7 +7,7 @@ if not __package__:  # started by its path
     import start  # noqa: F401
 
 from common import cli
-from common.device import seed_everything, select_device
+from common.device import autocast, seed_everything, select_device
 from common.metrics import RunningMean
 from common.run import Run
 from RNN_Manual.dataset import load_training
@@ -60,6 +60,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the products")
     add("--refit", action="store_true", help=cli.REFIT)
     add("--sample-length", type=cli.natural, help="characters written after each epoch; 0: none")
     return parser
@@ -125,11 +126,12 @@ def main(argv=None):
             for tokens, labels in run.progress(windows, num_batches):
                 optimizer.lr = schedule(run.step)
 
-                logits = model.forward(tokens, carried.value)
-                carried.value = model.state
-                loss = criterion.forward(logits, labels)
+                with autocast(device, args.precision):  # of backward's products, too
+                    logits = model.forward(tokens, carried.value)
+                    carried.value = model.state
+                    loss = criterion.forward(logits, labels)
 
-                model.backward(criterion.backward())
+                    model.backward(criterion.backward())
                 if args.clip:
                     clip_gradients(model, args.clip)
                 optimizer.step()

@@ -133,6 +133,7 @@ OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is
         "--refit": "test_rnn_manual.py::"
         "test_refit_learns_the_validation_split_and_keeps_the_last_epoch",
         "--sample-length": "test_flags.py::test_a_sample_is_as_long_as_asked_for",
+        "--precision": "test_rnn_manual.py::test_half_the_bits_learn_nearly_the_same",
     },
     "Transformer": {
         "--task": "test_transformer_scripts.py::test_task_and_dataset_stand_for_each_other",

@@ -170,6 +170,22 @@ class Embedding(Layer):
         self.grad_weight.index_add_(0, self.x.flatten(), grad_output.flatten(0, -2))
 
 
+def product_type(x: Tensor) -> torch.dtype:
+    """What a product of x has: under autocast, fewer bits than x."""
+    return (x.new_empty(0, 0) @ x.new_empty(0, 0)).dtype
+
+
+def multiply(x: Tensor, weight: Tensor, out: Tensor, plus: Tensor | None = None) -> Tensor:
+    """out ← x W + plus, which may be out itself; without it, out ← x W. Where W has fewer bits
+    than x, x is rounded too, and the product, but not the sum."""
+    if weight.dtype == x.dtype:
+        return (
+            torch.mm(x, weight, out=out) if plus is None else torch.addmm(plus, x, weight, out=out)
+        )
+    y = x.to(weight.dtype) @ weight
+    return out.copy_(y) if plus is None else torch.add(plus, y, out=out)
+
+
 class Recurrent(Layer):
     """What RNN, GRU and LSTM share: layers on top of each other, and all that can be done for the
     whole window at once. Names, shapes, gate order and initial values are those of nn.RNN, nn.GRU
@@ -245,8 +261,9 @@ class Recurrent(Layer):
             if layer:
                 x = self.dropouts[layer - 1].forward(x)
             self.inputs.append(x)
-            weight = self.parameter("weight_hh", layer)
-            self.recurrent_weights.append(self.weight_dropouts[layer].forward(weight))
+            weight = self.weight_dropouts[layer].forward(self.parameter("weight_hh", layer))
+            weight = weight.to(product_type(weight))  # under autocast rounded, once for all steps
+            self.recurrent_weights.append(weight)
             a = self.project(x, layer)  # (T, N, gates·H)
             x, last, saved = self.run(layer, a, *(part[layer] for part in state))
             self.saved.append(saved)
@@ -259,6 +276,7 @@ class Recurrent(Layer):
 
         None stands for zeros: between the windows of truncated BPTT, nothing comes back.
         """
+        grad_output = grad_output.to(self.weight_ih_l0)  # in all bits, whatever came under autocast
         if grad_state is None:
             N = grad_output.shape[1]
             grad_state = grad_output.new_zeros(
@@ -280,7 +298,8 @@ class Recurrent(Layer):
             setattr(self, f"grad_weight_hh_l{layer}", grad_weight)
             setattr(self, f"grad_bias_ih_l{layer}", grad_a.sum(0))
             setattr(self, f"grad_bias_hh_l{layer}", grad_hh.sum(0))
-            grad = (grad_a @ self.parameter("weight_ih", layer)).view(self.inputs[layer].shape)
+            grad = (grad_a @ self.parameter("weight_ih", layer)).to(grad_a)
+            grad = grad.view(self.inputs[layer].shape)
             if layer:
                 grad = self.dropouts[layer - 1].backward(grad)
         self.saved = []
@@ -296,7 +315,8 @@ class Recurrent(Layer):
     def product(self, bias: Tensor, x: Tensor, weight: Tensor, name: str) -> Tensor:
         rows = x.shape[0] * x.shape[1]
         out = self.keep(name, (rows, len(weight)), x)
-        return torch.addmm(bias, x.reshape(rows, -1), weight.T, out=out)
+        weight = weight.to(product_type(weight))
+        return multiply(x.reshape(rows, -1), weight.T, out, bias)
 
     def keep(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Memory that stays from window to window, with whatever is in it: asking the system for
@@ -346,7 +366,7 @@ class RNN(Recurrent):
         hidden = a.new_empty(T + 1, N, H)  # hidden[t] is before step t, hidden[t + 1] after it
         hidden[0] = h
         for t in range(T):
-            torch.tanh(a[t].addmm_(hidden[t], weight), out=hidden[t + 1])
+            torch.tanh(multiply(hidden[t], weight, a[t], a[t]), out=hidden[t + 1])
         return hidden[1:], (hidden[T],), (a, hidden)
 
     def run_back(self, layer, grad_output, grad_h):
@@ -357,7 +377,7 @@ class RNN(Recurrent):
             grad_h.add_(grad_output[t])
             torch.mul(hidden[t + 1], hidden[t + 1], out=grad_a[t])
             torch.addcmul(grad_h, grad_h, grad_a[t], value=-1, out=grad_a[t])  # δ (1 − h²)
-            torch.mm(grad_a[t], weight, out=grad_h)
+            multiply(grad_a[t], weight, grad_h)
         return grad_a, grad_a, hidden[:-1], (grad_h,)
 
 
@@ -394,7 +414,7 @@ class GRU(Recurrent):
         hidden = a.new_empty(T + 1, N, H)
         hidden[0] = h
         for t in range(T):
-            torch.addmm(bias, hidden[t], weight, out=b[t])
+            multiply(hidden[t], weight, b[t], bias)
             r, _, n = a[t].chunk(3, dim=1)
             a[t, :, : 2 * H].add_(b[t, :, : 2 * H]).sigmoid_()  # r and z
             n.addcmul_(r, b[t, :, 2 * H :]).tanh_()
@@ -415,7 +435,7 @@ class GRU(Recurrent):
             grad_h.mul_(z)
             torch.cat((grad_r, grad_z), dim=1, out=b[t, :, : 2 * H])
             torch.cat((grad_r, grad_z, grad_n), dim=1, out=a[t])
-            grad_h.addmm_(b[t], weight)
+            multiply(b[t], weight, grad_h, grad_h)
         return a, b, hidden[:-1], (grad_h,)
 
 
@@ -449,7 +469,7 @@ class LSTM(Recurrent):
         tanh_cells = self.keep(f"tanh_cells{layer}", (T, N, H), a)
         hidden[0], cells[0] = h, c
         for t in range(T):
-            gates = a[t].addmm_(hidden[t], weight)  # (N, 4H)
+            gates = multiply(hidden[t], weight, a[t], a[t])  # (N, 4H)
             gates[:, : 2 * H].sigmoid_()
             gates[:, 2 * H : 3 * H].tanh_()
             gates[:, 3 * H :].sigmoid_()
@@ -478,5 +498,5 @@ class LSTM(Recurrent):
             torch.addcmul(grad_n, grad_n * n, n, value=-1, out=n)
             torch.addcmul(grad_o, grad_o, o, value=-1, out=o)
             grad_c = passed_on
-            torch.mm(a[t], weight, out=grad_h)
+            multiply(a[t], weight, grad_h)
         return a, a, hidden[:-1], (grad_h, grad_c)
