@@ -22,7 +22,7 @@ from Transformer_Manual.train import make_parser as train_parser
 from Transformer_Manual.utils.evaluation import ONE_ANSWER, translate
 
 FOLDER = Path(__file__).resolve().parent
-TAKES = "some minutes on 2 cores; about two without network and data, which learns dates"
+TAKES = "some minutes on 2 cores; about two to learn dates, without network and data"
 
 
 def make_parser() -> cli.Parser:

@@ -28,8 +28,9 @@ from common.results.report import mean_std
 from common.schedules import make_schedule
 from VAE.dataset import load_training, mnist
 from VAE.model import Autoencoder, Terms
-from VAE.train import RECIPES, build_model
+from VAE.train import RECIPES
 from VAE.utils.bounds import OBJECTIVES, kl_to_prior
+from VAE.utils.build import build_model
 from VAE.utils.importance import estimate_split
 from VAE.utils.likelihoods import grey_levels, uniform
 from VAE.utils.neighbours import draw_neighbours, neighbours

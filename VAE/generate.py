@@ -14,10 +14,10 @@ from common import cli
 from common.data import Split
 from common.errors import UserError, printable
 from common.history import counted
-from VAE.dataset import load_training, no_images
+from VAE.dataset import load_validation, no_images
 from VAE.model import VAE, Autoencoder
 from VAE.utils.mosaic import mosaic, save_png, unused
-from VAE.utils.pictures import COLUMNS, column_labels, encode_all, sample_codes
+from VAE.utils.pictures import COLUMNS, column_labels, columns_of, encode_all, sample_codes
 from VAE.utils.trained import load_trained
 
 FOLDER = Path(__file__).resolve().parent
@@ -64,7 +64,7 @@ def draw(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
     """New images; of a conditional model a class in each column, or --label alone."""
     seen = None if isinstance(model, VAE) else encode_all(model, data)[0]
     z = sample_codes(model, args.count, generator, seen)
-    labels = column_labels(model, args.count, model.num_classes or COLUMNS)
+    labels = column_labels(model, args.count, columns_of(model))
     if args.label is not None:
         found = matching(data.classes, args.label, "--label")
         if len(found) > 1:
@@ -121,11 +121,11 @@ def main(argv=None):
     generator = torch.Generator().manual_seed(args.seed)
     data = no_images(config)
     if args.kind != "samples" or not isinstance(model, VAE):
-        data = load_training(config)[1].to(config.device)
+        data = load_validation(config).to(config.device)
     make = {"samples": draw, "interpolation": interpolate, "walk": walk}[args.kind]
     pictures = make(model, data, args, generator)
     by_class = args.kind == "samples" and args.label is None
-    columns = by_class and model.num_classes or COLUMNS
+    columns = columns_of(model) if by_class else COLUMNS
     path = unused(Path(args.output or run_dir / "generated"), args.kind)
     save_png(path, mosaic(pictures, columns))
     print(f"{config.model} of {run_dir}: {counted(len(pictures), 'image')} in {printable(path)}")

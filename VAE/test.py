@@ -17,9 +17,9 @@ from VAE.utils.bounds import active_units, kl_to_prior
 from VAE.utils.factors import information, mutual_information_gap
 from VAE.utils.importance import estimate_split
 from VAE.utils.pictures import (
-    COLUMNS,
     ROWS,
     column_labels,
+    columns_of,
     draw_reconstructions,
     draw_sheet,
     encode_all,
@@ -72,7 +72,7 @@ def main(argv=None):
         draw_factors(run_dir / "factors.png", shares, list(factors), title)
     print_metrics(metrics)
 
-    columns = model.num_classes or COLUMNS
+    columns = columns_of(model)
     z = sample_codes(model, ROWS * columns, torch.Generator().manual_seed(0), seen=mu)
     pictures = model.pictures(z, column_labels(model, len(z), columns))
     by_class = ", a class in each column" if model.num_classes else ""

@@ -17,8 +17,9 @@ from common.metrics import RunningMean
 from common.run import Run
 from common.schedules import SCHEDULES, make_schedule, moving_average
 from VAE.dataset import load_training, mnist
-from VAE.model import VAE, Autoencoder
+from VAE.model import Autoencoder
 from VAE.utils.bounds import OBJECTIVES, doubly_reparameterised_loss, kl_to_prior
+from VAE.utils.build import build_model
 from VAE.utils.film import keep_frame, make_film
 from VAE.utils.likelihoods import LIKELIHOODS
 from VAE.utils.networks import ACTIVATIONS
@@ -69,20 +70,6 @@ def make_parser() -> cli.Parser:
     return parser
 
 
-def build_model(args: Namespace, data: Split) -> Autoencoder:
-    """The network that the flags describe, for images like those of `data`."""
-    if args.network == "conv" and any(side % 2 ** len(args.channels) for side in data.shape[1:]):
-        raise UserError(
-            f"--channels {' '.join(map(str, args.channels))} would halve images of {data.shape[1]} "
-            f"x {data.shape[2]} pixels {len(args.channels)} times: name fewer"
-        )
-    num_classes = len(data.classes) if args.model == "cvae" else 0
-    return (Autoencoder if args.model == "ae" else VAE)(
-        data.shape, args.latent_dim, args.network, args.hidden_sizes, args.channels,
-        args.activation, args.batch_norm, args.likelihood, num_classes,
-    )  # fmt: skip
-
-
 @torch.no_grad()
 def evaluate(model: Autoencoder, data: Split, args: Namespace) -> dict[str, float]:
     """Nats per image over the whole split: what is minimised (never of a moving β), −log p(x | z)
@@ -111,6 +98,8 @@ def main(argv=None):
     dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset, MODELS)
     train, validation = load_training(args)
+    if args.dataset == "folder":
+        args.image_size = train.shape[1]  # whatever is put into the folder later
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     if args.batch_norm:
         cli.check_batch_norm(min(args.batch_size, len(train)))

@@ -2,8 +2,7 @@
 
 The default run of every folder, with its data and with what stands in for them, is started for one
 epoch. What that epoch took, times the epochs of the recipe, and what the start took, is the time of
-the whole run. The texts round it by `about`, and tests/test_figures.py compares them. Rows are kept
-as they are found.
+the whole run; `about` rounds it as one says it. Rows are kept as they are found.
 """
 
 import csv
@@ -91,7 +90,8 @@ def table(path: Path = RECORD) -> str:
         cells = []
         for kind in KINDS:
             for row in rows.matching(study, folder=folder, kind=kind):
-                cells += [row["dataset"].replace("folder", "CIFAR-10, as JPEG files"),
+                learned = study["settings"]["photos"] if row["dataset"] == "folder" else None
+                cells += [learned or row["dataset"],
                           f"{about(row['seconds'])} ({row['seconds']:.0f} s)"]  # fmt: skip
         if len(cells) == 4:
             lines.append([f"[`{folder}`](../{folder}/)", *cells])
@@ -117,8 +117,9 @@ def main(argv=None):
         return row
 
     path = Path(args.output or RECORD)
-    command = "python -m docs.first_runs" + " --photos cifar10-jpeg" * bool(args.photos)
-    rows.collect(path, {}, command, select_device("auto"), keys, make)
+    photos = args.photos and Path(args.photos).resolve().name
+    command = "python -m docs.first_runs" + (f" --photos {photos}" if photos else "")
+    rows.collect(path, {"photos": photos}, command, select_device("auto"), keys, make)
     print(f"\n{table(path)}")
 
 

@@ -28,8 +28,9 @@ def of_study(study: dict) -> str:
 
 def of_pairs(study: dict, folder: str | None = None) -> str:
     """The verdict in one line for each pair, or for each that `folder` is one of."""
-    lines = [["by hand and PyTorch", "time of a step, by hand / PyTorch", "its memory, MB",
-              "difference of recorded results, by hand − PyTorch", "core lines"]]  # fmt: skip
+    lines = [["network", "time of a step: by hand divided by PyTorch",
+              "memory of a step, MB: by hand / PyTorch", "recorded results: by hand − PyTorch",
+              "core lines: by hand / PyTorch"]]  # fmt: skip
     for name, pair in PAIRS.items():
         found = rows.matching(study, what="step", pair=name)
         if not found or folder not in (None, *pair[:2]):
@@ -39,13 +40,16 @@ def of_pairs(study: dict, folder: str | None = None) -> str:
                   for row in rows.matching(study, what="memory", pair=name)]  # fmt: skip
         results, lengths = "", ""
         if name in TWINS:
-            results = "; ".join(f"{of.config}: {difference(of)} ({METRICS[of.metric][0]})"
-                                for of in verdict.differences(name))  # fmt: skip
+            results = "; ".join(
+                f"{of.config}: {difference(of)} ({METRICS[of.metric][0]}"
+                f"{', one seed' * (of.standard_error is None)})"
+                for of in verdict.differences(name) if not of.flags
+            )  # fmt: skip
             counts = verdict.lines_of_twins(name).values()
             lengths = " / ".join(str(sum(count.core.values())) for count in counts)
         lines.append([name, ratio, " / ".join(memory), results, lengths])
-    note = "Time: the median of the ratios, and in brackets the quartiles. Behind ±: the standard "
-    note += f"error. ({machine(study['environment'])}.)"
+    note = "Time: the median of the ratios, and in brackets the quartiles. Results: of one recipe, "
+    note += f"with the standard error behind ±. ({machine(study['environment'])}.)"
     return "\n".join([*tables.table(lines), "", note])
 
 

@@ -3,6 +3,7 @@ known; learning, runs, pictures and generated images."""
 
 import json
 import math
+import shutil
 from argparse import Namespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from common import checkpoint, data
 from common.data import Split
 from common.folders import read_config
 from common.history import shown
+from tests.conftest import user_error
 from tests.running import (
     Stop,
     assert_ended_alike,
@@ -36,9 +38,10 @@ from tests.test_classes import make_folder
 from tests.test_image_folder import make_split
 from VAE import generate, train
 from VAE import test as evaluation
-from VAE.dataset import coloured_shapes, image_folder, load_training, no_images
+from VAE.dataset import coloured_shapes, image_folder, load_test, load_training, no_images
 from VAE.model import VAE, Autoencoder
 from VAE.utils import bounds
+from VAE.utils.build import build_model
 from VAE.utils.factors import binned, information, mutual_information, mutual_information_gap
 from VAE.utils.importance import estimate, estimate_split
 from VAE.utils.likelihoods import LIKELIHOODS, BernoulliLogProb, Gaussian
@@ -479,7 +482,7 @@ def test_model_without_arguments_is_that_of_the_readme():
     sizes = [layer.out_features for layer in model.modules() if isinstance(layer, nn.Linear)]
     assert sizes == [512, 512, 100, 512, 512, 784]
     recipe = Namespace(**train.RECIPES["mnist"], dataset="mnist", data_dir=None)
-    built = train.build_model(recipe, no_images(recipe))
+    built = build_model(recipe, no_images(recipe))
     assert str(built) == str(model)
 
 
@@ -707,7 +710,7 @@ def test_validation_is_the_mean_over_images_with_the_average_of_the_weights(quic
     state = checkpoint.load(path / "best.safetensors")
     config = Namespace(**read_config(path))
     validation = coloured_shapes.make("validation")
-    model = train.build_model(config, validation)
+    model = build_model(config, validation)
     model.load_state_dict({n[7:]: w for n, w in state["average"].items() if n != "n_averaged"})
     (row,) = history(path)
     assert train.evaluate(model, validation, config) == pytest.approx(
@@ -846,9 +849,49 @@ def test_refit_learns_the_validation_split_too(dataset, quick, tmp_path):
     flags.refit = True
     both, nothing = load_training(flags)
     assert nothing is None and both.classes == splits[0].classes
-    assert dataset == "folder" or both.checksums == splits[0].checksums
+    if dataset == "folder":
+        assert list(both.checksums) == ["train and validation"]
+        shutil.rmtree(place / "val")  # then a part of train/ is held out, and comes back
+        assert list(load_training(flags)[0].checksums) == ["train"] and len(both) == 29
+        assert len(load_training(flags)[0]) == 24
+    else:
+        assert both.checksums == splits[0].checksums
     for part in ("inputs", "labels"):
         assert torch.equal(getattr(both, part), torch.cat([getattr(s, part) for s in splits]))
+
+
+@pytest.mark.parametrize("size, side", [(50, 50), (64, 64), (65, 64)])
+def test_photos_are_learned_with_64_pixels_at_most(size, side, tmp_path):
+    make_split(tmp_path / "train", {"a": 3}, size=(size, size))
+    make_split(tmp_path / "test", {"a": 1}, size=(size, size))
+    flags = Namespace(dataset="folder", data_dir=str(tmp_path), image_size=None, refit=False)
+    for split in (*load_training(flags), load_test(flags), no_images(flags)):
+        assert split.shape == (3, side, side)
+    with user_error("--channels 4 4 4 4 4 4", "50 x 50", "--image-size", "multiple of 64"):
+        recipe = {**train.RECIPES["folder"], "channels": [4] * 6, "image_size": None}
+        build_model(Namespace(**recipe), no_images(Namespace(**vars(flags) | {"image_size": 50})))
+
+
+def test_a_run_keeps_the_size_of_its_images(quick, tmp_path, capsys):
+    place, path = make_folder(tmp_path / "photos", {"cat": 12, "dog": 12}), tmp_path / "run"
+    photographed(capsys, train.main, place, path)
+    assert read_config(path)["image_size"] == 8
+    Image.new("RGB", (40, 40)).save(place / "train" / "cat" / "00.png")  # now the first one
+    result = call(capsys, evaluation.main, "--run-dir", path, "--samples", 5)
+    assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.pictures
+def test_of_many_classes_the_first_are_drawn(quick, tmp_path, capsys):
+    place = make_folder(tmp_path / "photos", {f"class {n:02d}": 3 for n in range(25)})
+    photographed(capsys, train.main, place, tmp_path / "run", "--model", "cvae")
+    result = call(capsys, evaluation.main, "--run-dir", tmp_path / "run", "--samples", 5)
+    assert (result.code, result.err) == (0, "")
+    result = call(capsys, generate.main, "--run-dir", tmp_path / "run", "--count", 40)
+    assert (result.code, result.err) == (0, "")
+    (sample,) = (tmp_path / "run" / "generated").glob("samples*.png")
+    with Image.open(sample) as picture:
+        assert picture.size == (2 * (20 * 10 - 2), 2 * (2 * 10 - 2)), "a class in each column"
 
 
 @pytest.mark.parametrize("model", ["vae", "ae"])
@@ -860,6 +903,9 @@ def test_a_refitted_run_keeps_its_last_epoch(model, quick, tmp_path, capsys, mon
     assert (result.code, result.err) == (0, "") and "128 to train on, 0 held out" in result.out
     assert not any("validation" in key for row in history(tmp_path / "r") for key in row)
     assert checkpoint.load(tmp_path / "r" / "best.safetensors")["epoch"] == 3
+    for kind in ("samples", "interpolation"):  # which looks at images that were held out before
+        result = call(capsys, generate.main, kind, "--run-dir", tmp_path / "r", "--count", 1)
+        assert (result.code, result.err) == (0, "")
 
     result = call(capsys, evaluation.main, "--run-dir", tmp_path / "r", "--samples", 5, "--record")
     assert (result.code, result.err) == (0, "")
@@ -943,7 +989,7 @@ def test_walk_of_a_code_goes_from_one_class_mean_to_the_other(quick, trained, ca
     path = trained("vae")
     config = Namespace(**read_config(path))
     validation = coloured_shapes.make("validation")
-    model = train.build_model(config, validation).eval()
+    model = build_model(config, validation).eval()
     model.load_state_dict(checkpoint.load(path / "best.safetensors")["model"])
     args = Namespace(source="red", target="blue", count=2)
     with torch.no_grad():

@@ -440,11 +440,14 @@ def test_quick_study_makes_its_tables_and_its_picture(tmp_path, capsys, monkeypa
     assert not any(line.startswith("| ") for line in lines[""][2:]), "nothing of MLPs is recorded"
     (line,) = [line for line in lines["Transformer"] if line.startswith("| Transformer |")]
     (full,) = [line for line in shown.split("\n") if line.startswith("| Transformer, multi30k |")]
-    assert f"multi30k: {full.split(' | ')[4]} (BLEU)" in line
+    assert f"multi30k: {full.split(' | ')[4]} (BLEU, one seed)" in line
+    (of,) = [of for of in verdict.differences("LanguageModel") if of.config == "tiny-shakespeare"]
+    assert of.flags and "tiny-shakespeare:" not in twins.verdict(ROOT), "of other recipes"
     assert f"**{step['ratio'][1]:.2f}** (" in lines["LSTM"][2]
-    readme = path.with_name("README.md")
+    readme = tmp_path / "RNN_Manual" / "README.md"
+    readme.parent.mkdir()
     readme.write_text("<!-- verdict -->\n<!-- /verdict -->\n")
-    assert "| by hand and PyTorch |" in report.fill(readme)
+    assert "\n".join(lines["LSTM"]) in report.fill(readme)
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def images(x: Tensor) -> Tensor:  # (H, W, N, C) -> (N, C, H, W)
 
 
 def product_type(x: Tensor) -> torch.dtype:
-    """What a product of x has: under autocast, fewer bits than x."""
+    """The type of a product of x. Under autocast it has fewer bits than x."""
     return (x.new_empty(0, 0) @ x.new_empty(0, 0)).dtype
 
 

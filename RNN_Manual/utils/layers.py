@@ -171,13 +171,13 @@ class Embedding(Layer):
 
 
 def product_type(x: Tensor) -> torch.dtype:
-    """What a product of x has: under autocast, fewer bits than x."""
+    """The type of a product of x. Under autocast it has fewer bits than x."""
     return (x.new_empty(0, 0) @ x.new_empty(0, 0)).dtype
 
 
 def multiply(x: Tensor, weight: Tensor, out: Tensor, plus: Tensor | None = None) -> Tensor:
-    """out ← x W + plus, which may be out itself; without it, out ← x W. Where W has fewer bits
-    than x, x is rounded too, and the product, but not the sum."""
+    """out ← x W + plus, or x W alone. `plus` may be `out` itself. Where W has fewer bits than x, x
+    and the product are rounded to these; the sum is not."""
     if weight.dtype == x.dtype:
         return (
             torch.mm(x, weight, out=out) if plus is None else torch.addmm(plus, x, weight, out=out)
@@ -276,7 +276,7 @@ class Recurrent(Layer):
 
         None stands for zeros: between the windows of truncated BPTT, nothing comes back.
         """
-        grad_output = grad_output.to(self.weight_ih_l0)  # in all bits, whatever came under autocast
+        grad_output = grad_output.to(self.weight_ih_l0)  # it may have fewer bits (autocast)
         if grad_state is None:
             N = grad_output.shape[1]
             grad_state = grad_output.new_zeros(

@@ -22,8 +22,8 @@ def load_training(args: Namespace) -> tuple[Split, Split | None]:
     image_folder.check_size_flag(args)
     if args.dataset == "folder":
         if args.refit:
-            return load_both(args.data_dir, args.image_size), None
-        return image_folder.load_training(args.data_dir, args.image_size)
+            return load_both(args), None
+        return image_folder.load_training(args.data_dir, side(args))
     if args.dataset == "shapes":
         train, validation = coloured_shapes.make("train"), coloured_shapes.make("validation")
     else:
@@ -35,20 +35,34 @@ def load_training(args: Namespace) -> tuple[Split, Split | None]:
     return train, validation
 
 
-def load_both(data_dir: str | None, size: int | None) -> Split:
+def load_both(args: Namespace) -> Split:
     """What a folder of images has for training and for validation, as one split."""
-    files = image_folder.find_splits(data_dir)
-    parts = [files[name] for name in ("train", "validation") if name in files]
-    paths = [path for part in parts for path in part.paths]
-    whole = Files(paths, torch.cat([part.labels for part in parts]), parts[0].classes)
-    size = size or image_folder.natural_size(files["train"])
-    return image_folder.load(whole, "train and val", size, random_crop)
+    files = image_folder.find_splits(args.data_dir)
+    names = [name for name in ("train", "validation") if name in files]
+    paths = [path for name in names for path in files[name].paths]
+    labels = torch.cat([files[name].labels for name in names])
+    whole = Files(paths, labels, files["train"].classes)
+    return image_folder.load(whole, " and ".join(names), side(args), random_crop)
+
+
+def load_validation(args: Namespace) -> Split:
+    """Images that a run may look at: also of a run with --refit, which has learned them too."""
+    return load_training(Namespace(**{**vars(args), "refit": False}))[1]
+
+
+def side(args: Namespace) -> int:
+    """Of the images of a folder, in pixels. By themselves small ones keep their size, and others
+    get the largest small one: a decoder makes every pixel of them."""
+    if args.image_size:
+        return args.image_size
+    files = image_folder.find_splits(args.data_dir)["train"]
+    return min(image_folder.natural_size(files), image_folder.SMALL)
 
 
 def load_test(args: Namespace) -> Split:
     """The test split, for test.py alone."""
     if args.dataset == "folder":
-        return image_folder.load_test(args.data_dir, args.image_size)
+        return image_folder.load_test(args.data_dir, side(args))
     if args.dataset == "shapes":
         return coloured_shapes.make("test")
     return mnist.load_test(args.dataset, FOLDER, args.data_dir)
@@ -60,8 +74,7 @@ def no_images(args: Namespace) -> Split:
     if args.dataset == "shapes":
         shape, classes = (3, coloured_shapes.SIZE, coloured_shapes.SIZE), coloured_shapes.CLASSES
     elif args.dataset == "folder":
-        files = image_folder.find_splits(args.data_dir)["train"]
-        size = args.image_size or image_folder.natural_size(files)
-        shape, classes = (3, size, size), files.classes
+        classes = image_folder.find_splits(args.data_dir)["train"].classes
+        shape = (3, side(args), side(args))
     images = torch.empty(0, *shape, dtype=torch.uint8)
     return Split(images, torch.empty(0, dtype=torch.int64), classes, {})

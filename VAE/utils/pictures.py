@@ -12,6 +12,7 @@ from VAE.utils.likelihoods import normal
 from VAE.utils.mosaic import draw_titled, mosaic
 
 COLUMNS, ROWS = 10, 8
+MOST_COLUMNS = 20
 
 
 def draw_sheet(path: Path, images: Tensor, title: str, columns: int = COLUMNS, scale: int = 2):
@@ -43,6 +44,11 @@ def sample_codes(model: Autoencoder, count: int, generator, seen: Tensor | None 
     return (fitted.loc + noise.cpu().double() @ fitted.scale_tril.T).to(noise)
 
 
+def columns_of(model: Autoencoder) -> int:
+    """Of a sheet of new images: of a conditional model one for each class, or the first of many."""
+    return min(model.num_classes or COLUMNS, MOST_COLUMNS)
+
+
 def column_labels(model: Autoencoder, count: int, columns: int) -> Tensor | None:
     """Of a conditional model: a class in each column."""
     if not model.num_classes:
@@ -72,7 +78,7 @@ def frame(model: Autoencoder, validation: Split) -> Tensor:
     """What the same codes look like now, a sheet for the film; of the plain autoencoder, the same
     images, reconstructed."""
     model.eval()
-    columns = model.num_classes or COLUMNS
+    columns = columns_of(model)
     if isinstance(model, VAE):
         z = sample_codes(model, ROWS * columns, torch.Generator().manual_seed(0))
     else:

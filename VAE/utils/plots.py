@@ -26,11 +26,13 @@ def draw_scatter(path: Path, mu: Tensor, labels: Tensor, classes: list[str], tit
     points, what = plane(mu.cpu().float())
     points, labels = points[:MOST_POINTS], labels[:MOST_POINTS].cpu()
     figure, ((axis,),) = new_figure(size=(6.5, 5.5))
-    colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"]
+    colours = matplotlib.colormaps["tab10" if len(classes) <= 10 else "tab20"].colors
     for label, name in enumerate(classes):
         own = points[labels == label].numpy()
-        axis.scatter(own[:, 0], own[:, 1], s=4, color=colours(label), label=name, alpha=0.7)
-    axis.legend(bbox_to_anchor=(1.01, 1), loc="upper left", markerscale=3, fontsize=8)
+        axis.scatter(own[:, 0], own[:, 1], s=4, label=name, alpha=0.7,
+                     color=colours[label % len(colours)])  # fmt: skip
+    if len(classes) <= len(colours):  # of more, colours mean nothing
+        axis.legend(bbox_to_anchor=(1.01, 1), loc="upper left", markerscale=3, fontsize=8)
     axis.set(title=title, xlabel=f"{what} 1", ylabel=f"{what} 2", aspect="equal")
     save(figure, path)
 

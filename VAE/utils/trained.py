@@ -7,7 +7,8 @@ from common.device import select_device
 from common.evaluation import find_trained, load_best
 from VAE.dataset import no_images
 from VAE.model import Autoencoder
-from VAE.train import build_model, make_parser
+from VAE.train import make_parser
+from VAE.utils.build import build_model
 
 
 def load_trained(folder: Path, args: Namespace, **wanted) -> tuple[Path, Namespace, Autoencoder]:

@@ -22,7 +22,7 @@ from common.history import METRICS, lowest_metric
 from common.results.tables import compare_results, table
 
 TABLE = pd.read_csv(ROOT / "common" / "metrics.csv", index_col="metric")
-HEADLINES = list(TABLE["headline"].dropna().sort_values().index)  # RESULTS.md has the first
+HEADLINES = list(TABLE["headline"].dropna().sort_values().index)  # for RESULTS.md, by priority
 EFFORT = ["seeds", "epochs", "seconds", "parameters"]
 
 
