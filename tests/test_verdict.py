@@ -446,7 +446,7 @@ def test_quick_study_makes_its_tables_and_its_picture(tmp_path, capsys, monkeypa
     assert f"**{step['ratio'][1]:.2f}** (" in lines["LSTM"][2]
     readme = tmp_path / "RNN_Manual" / "README.md"
     readme.parent.mkdir()
-    readme.write_text("<!-- verdict -->\n<!-- /verdict -->\n")
+    readme.write_text("<!-- studies.twins -->\n<!-- /studies.twins -->\n")
     assert "\n".join(lines["LSTM"]) in report.fill(readme)
 
 

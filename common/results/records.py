@@ -11,8 +11,7 @@ from common.folders import NOTES, OWN_DATA, PLACES, dataset_name
 from common.history import best_row, validation_metrics
 from common.metrics import parameter_count
 
-# flags that say where and how long ago, not what was learned
-NOT_HYPERPARAMETERS = {"seed", "device", "data_dir", "dataset"} | PLACES | NOTES
+NOT_HYPERPARAMETERS = {"seed", "device", "data_dir", "dataset"} | PLACES | NOTES  # where, when
 
 
 def training_command(folder: Path, config: dict, script: str = "train.py") -> str:

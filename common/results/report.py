@@ -1,10 +1,10 @@
 """Write the result tables into the READMEs: `python -m common.results.report` (--check: compare).
 
 Tables stand between `<!-- NAME -->` and `<!-- /NAME -->`, where NAME is
-
     results            all of this folder's records; in RESULTS.md, every folder's
     superseded         figures of recipes that changed later, as superseded.csv keeps them
-    compare, verdict   of twins: results/compare*.json; the study twins.py (in README.md, of all)
+    compare            the side-by-side figures of the twins, from results/compare*.json
+    studies.twins      what that module's verdict(folder) makes, for this folder or README.md
     a script's         of the folder's script of that name, or of docs/: what its table() makes
 """
 
@@ -118,11 +118,12 @@ def fill(readme: Path) -> str:
         "superseded": lambda: "\n".join(table(old.values.tolist())),
         "results": lambda: all_results() if folder == ROOT else folder_results(folder),
         "compare": lambda: compare_results(folder),
-        "verdict": lambda: importlib.import_module("studies.twins").verdict(folder),
     }
     for script in (folder if folder != ROOT else ROOT / "docs").glob("*.py"):
         module = f"{script.parent.name}.{script.stem}"
         tables[script.stem] = lambda module=module: importlib.import_module(module).table()
+    studies = [p.partition(" -->")[0] for p in text.split("<!-- ") if p.startswith("studies.")]
+    tables |= {n: lambda n=n: importlib.import_module(n).verdict(folder) for n in studies}
     for name, make in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, opened, rest = text.partition(start)
