@@ -69,6 +69,13 @@ def test_a_step_in_parts_is_the_step(name):
             torch.testing.assert_close(states[1][key], value, rtol=0.0, atol=0.0)
 
 
+def test_the_timed_cnn_lies_in_memory_as_in_its_train_py():
+    """Else its pooling takes several times as long."""
+    (_, native), _ = twins.made("CNN", QUICK)
+    kernels = [p for p in native.model.parameters() if p.dim() == 4 and p.shape[1] > 1]
+    assert kernels and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
 def test_twins_take_turns_and_warm_up_first(clock, monkeypatch):
     order = []
 

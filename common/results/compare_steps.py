@@ -153,7 +153,7 @@ def make_pair(name: str, dtype: torch.dtype, device: torch.device, lr: float = 1
     )
     native.load_state_dict(manual.state_dict())
     manual.to(device=device, dtype=dtype).train()
-    native.to(device=device, dtype=dtype).train()
+    native.to(device=device, dtype=dtype, memory_format=torch.channels_last).train()  # as train.py
     if name in LAYERS:
         return LayerStep(manual, manual_layer), LayerStep(native, torch_layer)
     return ManualStep(pair.manual, manual, lr), TorchStep(native, lr)
