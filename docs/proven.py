@@ -56,7 +56,7 @@ def table() -> str:
         ["They use no `torch.nn`, no autograd and no `torch.optim`", "not one call",
          "[test](tests/test_contracts.py)"],
         ["They learn as well: test accuracy on MNIST", same_accuracy(), "[records](RESULTS.md)"],
-        ["They take about as long: time of a training step, by hand over PyTorch",
+        ["What it costs: time of a training step, by hand over PyTorch's",
          f"{ratios[0]:.2f} to {ratios[-1]:.2f}", "[records](MLP_Manual/README.md#its-twin)"],
         ["A run that was killed goes on as if it had never stopped", "bit for bit, on a CPU",
          "[test](tests/test_run.py)"],
