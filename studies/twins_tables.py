@@ -28,8 +28,9 @@ def of_study(study: dict) -> str:
 
 def of_pairs(study: dict, folder: str | None = None) -> str:
     """The verdict in one line for each pair, or for each that `folder` is one of."""
-    lines = [["network", "time of a step: by hand divided by PyTorch",
-              "memory of a step, MB: by hand / PyTorch", "recorded results: by hand − PyTorch",
+    lines = [["network", "time of a step: by hand divided by PyTorch, median (quartiles); "
+              + machine(study["environment"]), "memory of a step, MB: by hand / PyTorch",
+              "recorded results: by hand − PyTorch (± standard error)",
               "core lines: by hand / PyTorch"]]  # fmt: skip
     for name, pair in PAIRS.items():
         found = rows.matching(study, what="step", pair=name)
@@ -48,9 +49,7 @@ def of_pairs(study: dict, folder: str | None = None) -> str:
             counts = verdict.lines_of_twins(name).values()
             lengths = " / ".join(str(sum(count.core.values())) for count in counts)
         lines.append([name, ratio, " / ".join(memory), results, lengths])
-    note = "Time: the median of the ratios, and in brackets the quartiles. Results: of one recipe, "
-    note += f"with the standard error behind ±. ({machine(study['environment'])}.)"
-    return "\n".join([*tables.table(lines), "", note])
+    return "\n".join(tables.table(lines))
 
 
 def difference(found: verdict.Difference) -> str:
