@@ -156,7 +156,8 @@ FIGURES: list[tuple[str, str, Callable[[], float], float]] = [
           ("73 ms instead of {28}", "torch", "LanguageModel", "GELU", "LayerNorm"))),
     ("studies", "LayerNorm costs {38} ms more", lambda: layers("Transformer", "manual", "LayerNorm")
      - layers("Transformer", "torch", "LayerNorm"), 0.5),
-    ("studies", "the loss costs {62} ms less", lambda: layers("Transformer", "torch", "CrossEntropy")
+    ("studies", "the loss costs {62} ms less",
+     lambda: layers("Transformer", "torch", "CrossEntropy")
      - layers("Transformer", "manual", "CrossEntropy"), 0.5),
     ("studies", "a step by hand takes {65} ms", lambda: trained_step("manual"), 0.6),
     ("studies", "65 ms and PyTorch's {47}.", lambda: trained_step("torch"), 0.6),
