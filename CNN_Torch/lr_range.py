@@ -78,14 +78,17 @@ def measure(train: Split, recipe: Namespace, args: Namespace, seed: int) -> list
 def suggested(row: dict, settings: dict) -> dict[str, float]:
     """The rate where the loss falls fastest, per factor of the rate, and that of the lowest loss.
 
-    The first steps' mean is of few losses, so they do not count.
+    The first steps' mean is of few losses, so they do not count. Nor does what comes after the
+    lowest loss: once it has exploded, it may fall faster than ever.
     """
     losses = row["losses"]
     lrs = rates(settings["low"], settings["high"], settings["steps"])[: len(losses)]
     first = min(10, len(losses) - 3)
-    falls = [losses[i - 1] - losses[i + 1] for i in range(first + 1, len(losses) - 1)]
+    lowest = losses.index(min(losses))
+    end = min(max(lowest, first + 2), len(losses) - 1)
+    falls = [losses[i - 1] - losses[i + 1] for i in range(first + 1, end)]
     steepest = first + 1 + falls.index(max(falls))
-    return {"steepest": lrs[steepest], "lowest": lrs[losses.index(min(losses))]}
+    return {"steepest": lrs[steepest], "lowest": lrs[lowest]}
 
 
 def known(settings: dict) -> dict[str, float]:

@@ -27,7 +27,7 @@ TOOLS = [  # the other scripts
     "VAE/codes.py", "VAE/generate.py", "ViT/make_jpegs.py", "common/results/compare.py",
     "common/results/report.py", "common/results/runs.py", "common/results/speed.py",
     "studies/images.py", "studies/reviews.py", "studies/text.py",
-    "studies/twins.py", "exercise.py",
+    "studies/twins.py", "docs/first_runs.py", "exercise.py",
 ]  # fmt: skip
 SCRIPTS = [f"{folder}/{name}.py" for folder in FOLDERS for name in ("train", "test")] + TOOLS
 
@@ -239,6 +239,10 @@ OF_SCRIPT = {
     ),
     "ResNet/profile_step.py": dict.fromkeys(
         ("--model", "--batch-size", "--steps", "--record"), f"test_resnet.py{PARTS}"
+    ),
+    "docs/first_runs.py": dict.fromkeys(
+        ("--folders", "--kinds", "--photos", "--output"), "test_front.py::"
+        "test_a_first_run_is_an_epoch_as_often_as_the_recipe_has_and_the_start",
     ),
     "VAE/test.py": {"--samples": "test_flags.py::test_likelihoods_are_of_so_many_samples"},
     "Transformer_Manual/test.py": {"--beam": TRANSLATED, "--length-penalty": PENALTY},

@@ -185,6 +185,8 @@ def test_a_first_run_is_an_epoch_as_often_as_the_recipe_has_and_the_start(
     found = {kind: first_runs.seconds_of("LSTM", kind, path) for kind in first_runs.KINDS}
     assert found == {"data": 7 + 2 * 2, "offline": 7 + 3 * 2}, "recipes of 3 and of 4 epochs"
     assert f"| {tmp_path.name} | some seconds (15 s) | shapes | " in result.out
-    argv[1:3] = ["ResNet"]
+    argv[1:3] = ["GAN", "--kinds", "offline"]
+    assert call(capsys, first_runs.main, *argv).code == 0 and commands[4][2] == "mnist-sample"
+    argv[1:4] = ["ResNet"]
     parts = ["ResNet/train.py --dataset folder", "no images"]
     assert_one_line(call(capsys, first_runs.main, *argv), *parts)

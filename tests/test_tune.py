@@ -321,6 +321,8 @@ def test_steepest_and_lowest_of_a_known_curve():
     lrs = lr_range.rates(1e-4, 1.0, 120)
     found = lr_range.suggested({"losses": losses}, settings)
     assert found == {"steepest": lrs[60], "lowest": lrs[89]}
+    exploded = [*losses, 50.0, 30.0, 10.0]  # falls faster than ever
+    assert lr_range.suggested({"losses": exploded}, settings) == found
 
 
 @pytest.fixture
