@@ -100,6 +100,7 @@ def main(argv=None):
     train, validation = load_training(args)
     if args.dataset == "folder":
         args.image_size = train.shape[1]  # whatever is put into the folder later
+        args.given = sorted({*args.given, "image_size"})
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     if args.batch_norm:
         cli.check_batch_norm(min(args.batch_size, len(train)))

@@ -809,6 +809,7 @@ def test_any_folder_of_images_is_learned_in_colour(
     assert (result.code, result.err) == (0, "") and "photos, 16 examples" in result.out
     record = json.loads((tmp_path / "VAE" / "results" / "photos.json").read_text())
     assert record["data"]["examples"] == {"train": 22, "validation": 2, "test": 16}
+    assert f"--image-size {side // 2} " in record["command"], "as the images were, if nobody says"
     test = record["runs"][0]["test"]
     assert test["elbo"] <= test["log_likelihood"]
     for kind in ("samples", "interpolation"):
