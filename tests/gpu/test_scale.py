@@ -12,7 +12,7 @@ from tests.running import FOLDERS, assert_one_line, call, history, script, small
 
 pytestmark = pytest.mark.gpu
 
-BFLOAT16 = ["CNN_Manual", "CNN_Torch", "GAN", "LSTM", "ResNet", "Transformer_Manual",
+BFLOAT16 = ["CNN_Manual", "CNN_Torch", "GAN", "LSTM", "RNN_Manual", "ResNet", "Transformer_Manual",
             "Transformer_Torch", "VAE", "ViT"]  # fmt: skip
 FLOAT16 = ["CNN_Torch", "LSTM", "ResNet", "Transformer_Torch", "ViT"]
 COMPILED = [
