@@ -74,16 +74,8 @@ def first_run(folder: str, kind: str, photos: str | None) -> dict:
             "seconds": round(seconds, 1)}  # fmt: skip
 
 
-def seconds_of(folder: str, kind: str, path: Path = RECORD) -> float:
-    """Of the default run, as recorded."""
-    (row,) = rows.matching(rows.read(path), folder=folder, kind=kind)
-    return row["seconds"]
-
-
-def table(path: Path = RECORD) -> str:
-    """The table of docs/using_it.md, by common.results.report."""
-    if not path.is_file():
-        return "Nothing recorded yet."
+def table(path: Path) -> str:
+    """What was found, in Markdown."""
     study = rows.read(path)
     lines = [["folder", "a first run learns", "in about", "without network and data", "in about"]]
     for folder in LEARNS:

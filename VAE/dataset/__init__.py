@@ -75,6 +75,7 @@ def no_images(args: Namespace) -> Split:
         shape, classes = (3, coloured_shapes.SIZE, coloured_shapes.SIZE), coloured_shapes.CLASSES
     elif args.dataset == "folder":
         classes = image_folder.find_splits(args.data_dir)["train"].classes
-        shape = (3, side(args), side(args))
+        pixels = side(args)
+        shape = (3, pixels, pixels)
     images = torch.empty(0, *shape, dtype=torch.uint8)
     return Split(images, torch.empty(0, dtype=torch.int64), classes, {})
