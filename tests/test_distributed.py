@@ -15,9 +15,11 @@ from ResNet.dataset import coloured_shapes, image_folder
 from tests.conftest import user_error
 from tests.running import free_port, history, script, small, torchrun
 
-pytestmark = pytest.mark.skipif(
-    os.name != "posix" or not torch.distributed.is_available(), reason="torchrun with gloo"
-)
+possible = os.name == "posix" and torch.distributed.is_available()
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not possible, reason="torchrun with gloo"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -106,6 +106,7 @@ def test_a_killed_study_goes_on_and_does_nothing_twice(few, quick, tmp_path, mon
     assert rows(path) == rows(whole)
 
 
+@pytest.mark.processes
 def test_a_process_that_is_killed_leaves_whole_rows(tmp_path):
     path = tmp_path / "rows.json"
     process = start("MLP_Manual/optimizers.py", "--quick", "--output", path)

@@ -503,6 +503,7 @@ def test_without_data_a_study_says_what_it_takes_instead(
     assert result.code == f"{stand_in} {MODULES[name].MINUTES} False" and "***" in result.err
 
 
+@pytest.mark.processes
 def test_a_study_started_by_its_path_runs_its_own_clone(tmp_path):
     """Whichever clone pip installed last, and from whatever folder."""
     place = tmp_path / "clone"

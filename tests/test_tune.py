@@ -160,6 +160,7 @@ def of_store(store, name: str) -> list:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{store}").trials
 
 
+@pytest.mark.processes
 def test_two_workers_on_one_store_lose_nothing(tmp_path, monkeypatch, capsys):
     """Killed with -9 in the middle, workers too, and started again: every trial that was finished
     is there, no two propose the same, and the budget is spent once."""
