@@ -1,4 +1,4 @@
-"""Train the hand-written MLP: `python MLP_Manual/train.py` learns MNIST in some minutes."""
+"""Train the hand-written MLP: `python MLP_Manual/train.py` learns MNIST in two minutes."""
 
 from argparse import BooleanOptionalAction
 from pathlib import Path

@@ -17,7 +17,7 @@ from MLP_Torch.train import make_parser as train_parser
 from MLP_Torch.utils.answers import answer_parser, existing, known_classes, print_best
 
 FOLDER = Path(__file__).resolve().parent
-TAKES = "some minutes on 2 cores; half a minute without network and data"
+TAKES = "about two minutes on 2 cores; some seconds without network and data"
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Train the PyTorch MLP: `python MLP_Torch/train.py` learns MNIST in some minutes."""
+"""Train the PyTorch MLP: `python MLP_Torch/train.py` learns MNIST in two minutes."""
 
 from argparse import BooleanOptionalAction
 from pathlib import Path

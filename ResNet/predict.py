@@ -18,7 +18,7 @@ from ResNet.utils.overlays import draw_overlays
 from ResNet.utils.predict import predict_all
 
 FOLDER = Path(__file__).resolve().parent
-TAKES = "about ten minutes on 2 cores; one without network and data"
+TAKES = "about twelve minutes on 2 cores; half a minute without network and data"
 
 
 def main(argv=None):

@@ -18,7 +18,7 @@ from ViT.utils.predict import predict_all
 from ViT.utils.rollout import relevance
 
 FOLDER = Path(__file__).resolve().parent
-TAKES = "about ten minutes on 2 cores; two or three without network and data"
+TAKES = "about twelve minutes on 2 cores; two minutes without network and data"
 
 
 def main(argv=None):

@@ -74,7 +74,7 @@ def first_run(folder: str, kind: str, photos: str | None) -> dict:
             "seconds": round(seconds, 1)}  # fmt: skip
 
 
-def table(path: Path) -> str:
+def table(path: Path = RECORD) -> str:
     """What was found, in Markdown."""
     study = rows.read(path)
     lines = [["folder", "a first run learns", "in about", "without network and data", "in about"]]

@@ -1,6 +1,7 @@
 """What every test shares: one thread, no GPU, no data of the environment, empty pictures."""
 
 import functools
+import gc
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +19,12 @@ from common.errors import UserError  # noqa: E402
 
 # found once: the clone stays as it is, and 1,300 runs ask git for its commit
 device.git_commit = functools.cache(device.git_commit)
+
+
+def pytest_collection_finish(session):
+    """What was imported and collected stays, so the garbage collector need not walk through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

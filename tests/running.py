@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,6 +116,15 @@ def few_shapes(monkeypatch) -> None:
             sizes = script(folder, "dataset.shapes").SIZES_SEEDS
             monkeypatch.setitem(sizes, split, (size, sizes[split][1]))
     monkeypatch.setattr("VAE.test.SAMPLES", 20)
+    small_networks(monkeypatch)
+
+
+def small_networks(monkeypatch) -> None:
+    """The networks of SMALL with fewer channels than their presets have."""
+    resnet, vit = script("ResNet", "model").PRESETS, script("ViT", "model").PRESETS
+    small = partial(resnet["resnet9-small"], widths=(8, 8, 8))
+    monkeypatch.setitem(resnet, "resnet9-small", small)
+    monkeypatch.setitem(vit, "nano-conv", partial(vit["nano-conv"], embed_dim=16, depth=2))
 
 
 def short_strings(monkeypatch) -> None:

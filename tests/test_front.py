@@ -157,6 +157,49 @@ def test_times_are_rounded_as_one_says_them(seconds, words):
     assert first_runs.about(seconds) == words
 
 
+SAID = [  # a file, and what it says of a time; [data], [offline] stand for the folder's two times
+    ("MLP_Manual/train.py", "learns MNIST in [data]."),
+    ("MLP_Torch/train.py", "learns MNIST in [data]."),
+    ("CNN_Manual/train.py", "learns MNIST in [data]."),
+    ("CNN_Torch/train.py", "learns MNIST in [data]."),
+    ("ResNet/train.py", "learns CIFAR-10 in [data]."),
+    ("ViT/train.py", "learns CIFAR-10 in [data]."),
+    ("VAE/train.py", "learns to write digits in [data]."),
+    ("GAN/train.py", "learns to draw digits in [data]."),
+    ("MLP_Manual/predict.py", "about [data] on 2 cores; [offline] without network and data"),
+    ("MLP_Torch/predict.py", "about [data] on 2 cores; [offline] without network and data"),
+    ("CNN_Manual/predict.py", "about [data] on 2 cores; [offline] without network and data"),
+    ("CNN_Torch/predict.py", "about [data] on 2 cores; [offline] without network and data"),
+    ("ResNet/predict.py", "about [data] on 2 cores; [offline] without network and data"),
+    ("ViT/predict.py", "about [data] on 2 cores; [offline] without network and data"),
+    ("Transformer_Manual/translate.py", "about [data] on 2 cores; [offline] to learn dates"),
+    ("Transformer_Torch/translate.py", "about [data] on 2 cores; [offline] to learn dates"),
+    ("MLP_Manual/README.md", "train first (about [data] on two cores)"),
+    ("MLP_Torch/README.md", "train first (about [data] on two cores)"),
+    ("CNN_Manual/README.md", "train first (about [data] on two cores)"),
+    ("CNN_Manual/README.md", "They take about [[data]](../docs/using_it.md#how-long-a-first-run"),
+    ("CNN_Torch/README.md", "train first (about [data] on two cores)"),
+    ("ResNet/README.md", "train first (about [data] on two cores)"),
+    ("ViT/README.md", "train first (about [data] on two cores)"),
+    ("RNN_Manual/README.md", "They take about [data]."),
+    ("Transformer_Manual/README.md", "The defaults are networks of about [data]."),
+    ("Transformer_Manual/README.md", "learns dates in about [offline]"),
+    ("Transformer_Torch/README.md", "The defaults are small networks for about [data]."),
+    ("Transformer_Torch/README.md", "learns dates in about [offline]"),
+    ("GAN/README.md", "[data] on two cores, without data [offline]."),
+]
+
+
+@pytest.mark.parametrize(
+    "file, words", SAID, ids=[f"{file}-{n}" for n, (file, _) in enumerate(SAID)]
+)
+def test_what_is_said_of_times_was_measured(file, words):
+    for row in json.loads(first_runs.RECORD.read_text(encoding="utf-8"))["rows"]:
+        if row["folder"] == file.partition("/")[0]:
+            words = words.replace(f"[{row['kind']}]", first_runs.about(row["seconds"]))
+    assert words in " ".join((ROOT / file).read_text(encoding="utf-8").split())
+
+
 def test_a_first_run_is_an_epoch_as_often_as_the_recipe_has_and_the_start(
     tmp_path, capsys, monkeypatch
 ):

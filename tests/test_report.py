@@ -27,9 +27,7 @@ from tests.running import (
     script,
 )
 
-READMES = [
-    path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md")]) if path.exists()
-]
+READMES = [path for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")]) if path.exists()]
 RECORDS = [p for p in sorted(ROOT.glob("*/results/*.json")) if not p.name.startswith("compare")]
 COMPARISONS, STUDIES = (
     [path for path in sorted(ROOT.glob("*/results/compare*.json"))

@@ -45,6 +45,9 @@ def seeded():
     torch.manual_seed(0)
 
 
+SMALL = PRESETS["resnet9-small"]
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Few shapes, and no curves: they take longer to draw than these runs to train."""
@@ -546,8 +549,9 @@ def learned_shapes(tmp_path_factory):
 
 @pytest.mark.pictures
 def test_what_was_learned_on_shapes_serves_on_a_folder_of_other_classes(
-    quick, learned_shapes, tmp_path, capsys
+    quick, learned_shapes, tmp_path, capsys, monkeypatch
 ):
+    monkeypatch.setitem(PRESETS, "resnet9-small", SMALL)  # features of a whole network
     place, path = make_goods(tmp_path / "goods"), tmp_path / "run"
     weights = learned_shapes() / "best.safetensors"
     flags = ["--dataset", "folder", "--data-dir", place, "--model", "resnet9-small", "--epochs", 6]

@@ -48,6 +48,9 @@ def seeded():
     torch.manual_seed(0)
 
 
+NANO = PRESETS["nano-conv"]
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Few shapes, and no curves: they take longer to draw than these runs to train."""
@@ -612,8 +615,9 @@ def make_goods(root, size=16, number=6):
 
 @pytest.mark.pictures
 def test_what_was_learned_on_shapes_serves_on_smaller_images_of_other_classes(
-    quick, tmp_path, capsys
+    quick, tmp_path, capsys, monkeypatch
 ):
+    monkeypatch.setitem(networks.PRESETS, "nano-conv", NANO)  # features of a whole network
     place, path = make_goods(tmp_path / "goods"), tmp_path / "run"
     train(tmp_path / "shapes", "--epochs", 1, "--pooling", "mean")
     weights = tmp_path / "shapes" / "best.safetensors"

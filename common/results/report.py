@@ -139,7 +139,7 @@ def main(argv=None):
     parser = cli.Parser("Write the result tables into the READMEs.")
     parser.add_argument("--check", action="store_true", help="only say which READMEs differ")
     args = parser.parse_args(argv)
-    texts = {path: fill(path) for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/README.md")])}
+    texts = {path: fill(path) for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])}
     differing = [path for path, text in texts.items() if text != path.read_text(encoding="utf-8")]
     if args.check and differing:
         names = ", ".join(str(path.relative_to(ROOT)) for path in differing)
