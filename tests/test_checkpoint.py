@@ -263,7 +263,7 @@ cli.entry(main)
 
 
 @pytest.mark.parametrize("before", ["nothing", "checkpoint"])
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_the_old_file_stays_whole(tmp_path, before):
     pytest.importorskip("resource")
     path = tmp_path / "last.safetensors"

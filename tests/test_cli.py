@@ -371,7 +371,7 @@ def test_entry_does_not_hide_a_programmers_error():
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("lines", [1, 100_000])
-@pytest.mark.processes
+@pytest.mark.long
 def test_entry_is_silent_when_nobody_reads_on(lines, unbuffered):
     """As in `python train.py | head -n 0`."""
     script = f"from common import cli; cli.entry(lambda: print('line\\n' * {lines}))"

@@ -610,7 +610,7 @@ def effects_of_importing(root: Path, modules: list[str]) -> list[str]:
     return process.stdout.splitlines()
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_modules_do_nothing_when_imported(tmp_path):
     """On a copy: a run of ours in the meantime writes into the folders themselves."""
     modules = []

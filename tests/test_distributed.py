@@ -17,7 +17,7 @@ from tests.running import free_port, history, script, small, torchrun
 
 possible = os.name == "posix" and torch.distributed.is_available()
 pytestmark = [
-    pytest.mark.processes,
+    pytest.mark.long,
     pytest.mark.skipif(not possible, reason="torchrun with gloo"),
 ]
 

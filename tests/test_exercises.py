@@ -23,7 +23,7 @@ def test_every_folder_has_three():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="each pytest is forked from a warm process")
-@pytest.mark.processes
+@pytest.mark.long
 def test_tests_fail_for_what_is_missing(tmp_path):
     """All that an exercise selects, with its own error. With the function put back, the same tests
     pass: they are a part of this suite."""

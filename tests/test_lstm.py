@@ -410,7 +410,7 @@ for precision in ("float32", "bfloat16"):
 """
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_bfloat16_trains_and_tests_on_a_cpu_without_avx512(tmp_path):
     """Where oneDNN has no cells in it: the recurrence is in float32."""
     command, old = ["-c", IN_BOTH_PRECISIONS, tmp_path], {"ONEDNN_MAX_CPU_ISA": "AVX2"}

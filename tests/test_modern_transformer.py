@@ -643,6 +643,7 @@ def test_parts_are_added_one_by_one():
 
 
 @pytest.mark.parametrize("after", [0, 1, 9])
+@pytest.mark.long
 def test_a_killed_study_goes_on_and_does_nothing_twice(after, study, monkeypatch, capsys):
     """Killed in the row after `after` of them, whose time is lost, but no other's."""
     argv, path = study
@@ -697,6 +698,7 @@ def test_rows_of_other_flags_are_refused(study, capsys, monkeypatch):
 
 @pytest.mark.smoke
 @pytest.mark.pictures
+@pytest.mark.long
 def test_quick_study_shows_every_part(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(parts, "TIMED", 1)
     path = tmp_path / "quick.json"

@@ -52,6 +52,7 @@ def rows(path) -> list[dict]:
 
 
 @pytest.mark.pictures
+@pytest.mark.long
 def test_a_small_study_is_recorded_and_shown(few, tmp_path, monkeypatch, capsys):
     record = tmp_path / "results" / "compare_optimizers.json"
     monkeypatch.setattr(script, "RECORD", record)
@@ -106,7 +107,7 @@ def test_a_killed_study_goes_on_and_does_nothing_twice(few, quick, tmp_path, mon
     assert rows(path) == rows(whole)
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_process_that_is_killed_leaves_whole_rows(tmp_path):
     path = tmp_path / "rows.json"
     process = start("MLP_Manual/optimizers.py", "--quick", "--output", path)
@@ -157,6 +158,7 @@ def test_a_file_of_something_else_is_one_line_and_stays(
     assert path.read_bytes() == content
 
 
+@pytest.mark.long
 def test_torch_optim_goes_the_same_way(few, tmp_path, monkeypatch, capsys):
     """Every optimiser of the study by hand, from the same weights and with the same batches."""
     monkeypatch.setattr(script, "OPTIMIZERS", OPTIMIZERS)

@@ -265,7 +265,7 @@ def test_a_tar_of_torch_before_its_first_release_is_refused_unpacked(tmp_path, m
         pretrained.load_pretrained(Network(), str(path), head="head")
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_the_readmes_converter_makes_weights_of_a_program(tmp_path):
     """The lines of both READMEs, as they stand there."""
     learned = Network()

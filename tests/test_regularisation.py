@@ -151,6 +151,7 @@ def test_training_accuracy_is_of_the_same_images_without_regularisation(flags, m
 
 
 @pytest.mark.parametrize("after", [0, 23])
+@pytest.mark.long
 def test_a_killed_study_goes_on_and_does_nothing_twice(after, flags, monkeypatch, capsys):
     argv, path = flags
     run, begun = study.run, []
@@ -192,6 +193,7 @@ def test_bad_flags_and_other_rows_are_one_line(flags, monkeypatch, capsys):
 
 @pytest.mark.smoke
 @pytest.mark.pictures
+@pytest.mark.long
 def test_quick_study_shows_every_technique(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "NETWORK", {"channels": [2], "hidden_size": 4})
     monkeypatch.setattr(study, "QUICK", {**study.QUICK, "steps": 10, "seeds": 1, "sizes": [64]})
@@ -204,6 +206,7 @@ def test_quick_study_shows_every_technique(tmp_path, monkeypatch, capsys):
         assert (tmp_path / picture).stat().st_size > 5_000
 
 
+@pytest.mark.long
 def test_the_readmes_table_is_made_of_the_rows(flags, tmp_path, monkeypatch, capsys):
     argv, path = flags
     call(capsys, study.main, *argv)

@@ -432,7 +432,7 @@ def test_nothing_to_draw(root, capsys):
     assert not (root / "runs.png").exists()
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_leaves_the_backend_alone(root):
     """A notebook's may not even be there."""
     make_run(root, "0001-spirals", [0.5])

@@ -461,7 +461,7 @@ def kill(process) -> Result:
 
 
 @pytest.mark.parametrize("folder", LONG)
-@pytest.mark.processes
+@pytest.mark.long
 def test_killed_between_epochs_and_resumed_is_as_never_killed(
     folder, tmp_path, monkeypatch, no_pictures
 ):
@@ -487,7 +487,7 @@ def test_killed_between_epochs_and_resumed_is_as_never_killed(
 
 
 @pytest.mark.parametrize("folder", TRANSFORMERS)
-@pytest.mark.processes
+@pytest.mark.long
 def test_killed_and_resumed_by_other_processes_the_subwords_are_cut_alike(folder, tmp_path):
     flags = ["--epochs", 4, "--tokenizer", "subword", "--vocabulary-size", 40,
              "--subword-dropout", 0.3]  # fmt: skip
@@ -513,7 +513,7 @@ cli.entry(lambda: main(sys.argv[1:]))
 """
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_killed_within_an_epoch_and_resumed_is_as_never_killed(tmp_path, no_pictures):
     path = tmp_path / "run"
     flags = ["--subset", 2_000, "--batch-size", 2, "--dropout", 0.2, "--epochs", 1]
@@ -529,7 +529,7 @@ def test_killed_within_an_epoch_and_resumed_is_as_never_killed(tmp_path, no_pict
     assert_ended_alike(path, tmp_path / "whole")
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_second_start_or_resume_is_refused_until_the_first_is_killed(tmp_path, no_pictures):
     path = tmp_path / "run"
     flags = [*small("MLP"), *LONG["MLP_Manual"]]
@@ -569,7 +569,7 @@ cli.entry(lambda: main(sys.argv[3:]))
 """
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_of_two_starts_at_once_one_runs_and_one_is_refused(tmp_path):
     path, flags = tmp_path / "run", [*small("MLP"), "--epochs", 2]
     processes = {
@@ -610,7 +610,7 @@ def test_what_a_killed_process_was_writing_is_removed_at_the_next_start(tmp_path
     assert not any(file.exists() for file in left) and all(file.exists() for file in mine)
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_killed_before_its_first_epoch_ended_starts_again(tmp_path, no_pictures):
     path = tmp_path / "run"
     flags = ["--subset", 2_000, "--batch-size", 2, "--epochs", 1]
@@ -624,7 +624,7 @@ def test_killed_before_its_first_epoch_ended_starts_again(tmp_path, no_pictures)
     assert_ended_alike(path, tmp_path / "whole")
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, no_pictures):
     path = tmp_path / "a run"  # a space, as people's folders have
     process = start("-m", "MLP_Manual.train", *small("MLP"), *LONG["MLP_Manual"], "--run-dir", path)
@@ -660,7 +660,7 @@ def test_ctrl_c_just_before_the_checkpoint_stops_after_the_next_step(
     assert checkpoint.load(path / "last.safetensors")["step"] == 2
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_full_disk_is_one_line_and_leaves_the_checkpoint(tmp_path):
     resource = pytest.importorskip("resource")
     if not hasattr(resource, "prlimit"):

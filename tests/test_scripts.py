@@ -57,7 +57,7 @@ def few_coloured_shapes(monkeypatch):
 
 
 @pytest.mark.smoke
-@pytest.mark.processes
+@pytest.mark.long
 def test_script_trains_by_its_path_from_the_root(tmp_path):
     argv = [*small("CNN"), "--epochs", 1, "--run-dir", tmp_path / "run"]
     result = finish(start("CNN_Manual/train.py", *argv))
@@ -66,7 +66,7 @@ def test_script_trains_by_its_path_from_the_root(tmp_path):
     assert "\x1b" not in result.out and "\r" not in result.out
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_bad_flag_is_one_line_and_exit_code_2_in_a_process_too():
     assert_one_line(finish(start("-m", "MLP_Torch.train", "--epochs", "-1")), "--epochs", "'-1'")
 
@@ -103,7 +103,7 @@ print(*sorted(slow & sys.modules.keys()))
 """
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_script_imports_what_is_slow_when_it_needs_it():
     """So --help comes at once, and a wrong flag is said at once."""
     assert finish(start("-c", IMPORTS, *FOLDERS)) == (0, "\n", "")
@@ -497,7 +497,7 @@ def clone(tmp_path):
     return tmp_path / "clone"
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_script_started_by_its_path_runs_its_own_clone(clone, tmp_path):
     """Also where the installed clone is on the path, as pip's .pth puts it there."""
     script = clone / "MLP_Torch" / "train.py"
@@ -511,7 +511,7 @@ def test_a_script_started_by_its_path_runs_its_own_clone(clone, tmp_path):
     assert sorted(runs) == ["0001-spirals", "0002-spirals"]
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_the_closing_hint_works_from_the_working_directory(clone, tmp_path):
     place = tmp_path / "a place"
     place.mkdir()

@@ -285,6 +285,7 @@ def without_time(rows: list[dict]) -> list[dict]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
+@pytest.mark.long
 def test_a_study_killed_three_times_goes_on_and_does_nothing_twice(study, capsys, monkeypatch):
     """Killed in the training after none, one and six: it ends as one that was never stopped."""
     module, name, argv, path = study
@@ -329,6 +330,7 @@ OTHERS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 def test_rows_of_other_flags_are_refused(study, capsys, monkeypatch):
     module, _, argv, path = study
     monkeypatch.setattr(depth, "DEPTHS", [8])
@@ -374,6 +376,7 @@ def test_rows_name_their_commit_and_another_machine(tmp_path, monkeypatch):
 @pytest.mark.smoke
 @pytest.mark.pictures
 @pytest.mark.parametrize("name", MODULES)
+@pytest.mark.long
 def test_quick_study_makes_its_table_and_its_picture(name, tmp_path, capsys, monkeypatch):
     few_shapes(monkeypatch)
     monkeypatch.setitem(depth.QUICK, "subset", 64)
@@ -393,6 +396,7 @@ def test_quick_study_makes_its_table_and_its_picture(name, tmp_path, capsys, mon
     assert shown in result.out
 
 
+@pytest.mark.long
 def test_the_readmes_table_is_made_of_the_rows(study, tmp_path, capsys, monkeypatch):
     module, _, argv, path = study
     call(capsys, module.main, *argv)

@@ -246,6 +246,7 @@ def test_a_mean_of_embeddings_is_torchs_and_knows_no_order():
     torch.testing.assert_close(model(tokens.flip(1), lengths), model(tokens, lengths))
 
 
+@pytest.mark.long
 def test_only_what_reads_in_order_tells_sentences_whose_bags_tell_nothing(monkeypatch, sentences):
     """The controlled sentences: a bag of words and their mean can but guess, an LSTM learns them,
     and no longer when the words are shuffled."""
@@ -353,6 +354,7 @@ def rows_of(path) -> list[dict]:
     return json.loads(path.read_text())["rows"]
 
 
+@pytest.mark.long
 def test_a_study_killed_three_times_goes_on_and_does_nothing_twice(study, capsys, monkeypatch):
     """Killed in the training after none, one and four: it ends as one that was never stopped."""
     module, argv, path = study
@@ -392,6 +394,7 @@ def test_a_study_killed_three_times_goes_on_and_does_nothing_twice(study, capsys
     assert seeds[0] != seeds[1]
 
 
+@pytest.mark.long
 def test_rows_of_other_flags_are_refused(study, capsys, monkeypatch):
     module, argv, path = study
     monkeypatch.setattr(protocol, "learn", lambda learner, minutes, metric: {
@@ -410,6 +413,7 @@ def test_rows_of_other_flags_are_refused(study, capsys, monkeypatch):
     assert_one_line(call(capsys, module.main, *argv), path, "damaged")
 
 
+@pytest.mark.long
 def test_the_readmes_table_is_made_of_the_rows(study, tmp_path, capsys, monkeypatch):
     module, argv, path = study
     call(capsys, module.main, *argv)
@@ -446,6 +450,7 @@ def test_the_readmes_table_is_made_of_the_rows(study, tmp_path, capsys, monkeypa
 @pytest.mark.smoke
 @pytest.mark.pictures
 @pytest.mark.parametrize("name", MODULES)
+@pytest.mark.long
 def test_quick_study_makes_its_table_and_its_picture(name, tmp_path, capsys, monkeypatch, clock):
     module, path = MODULES[name], tmp_path / "quick.json"
     if name == "images":
@@ -503,7 +508,7 @@ def test_without_data_a_study_says_what_it_takes_instead(
     assert result.code == f"{stand_in} {MODULES[name].MINUTES} False" and "***" in result.err
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_study_started_by_its_path_runs_its_own_clone(tmp_path):
     """Whichever clone pip installed last, and from whatever folder."""
     place = tmp_path / "clone"

@@ -72,7 +72,7 @@ def test_help_is_printed_in_any_encoding(path, encoding, monkeypatch):
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 @pytest.mark.parametrize("folder", ["GAN", "LSTM"])
-@pytest.mark.processes
+@pytest.mark.long
 def test_scripts_work_in_any_encoding(folder, encoding, tmp_path, monkeypatch):
     """GAN prints a Fréchet distance; an argument of other encodings reaches a process alone."""
     few_shapes(monkeypatch)
@@ -100,7 +100,7 @@ def test_scripts_work_in_any_encoding(folder, encoding, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 @pytest.mark.parametrize("argv", [["--help"], [*small("MLP"), "--epochs", 1]], ids=["help", "run"])
-@pytest.mark.processes
+@pytest.mark.long
 def test_full_output_is_one_line(argv, tmp_path):
     with open("/dev/full", "w") as full:
         place = ["--run-dir", tmp_path / "run"]
@@ -120,7 +120,7 @@ def test_errors_that_cannot_be_written_either_end_alike():
 
 @pytest.mark.skipif(os.name == "nt", reason="of POSIX shells")
 @pytest.mark.parametrize("closed", [0, 1, 2])
-@pytest.mark.processes
+@pytest.mark.long
 def test_closed_streams_are_empty_ones(closed, tmp_path):
     argv = [*map(str, small("MLP")), "--epochs", "1", "--run-dir", str(tmp_path / "run")]
     command = f'"$0" MLP_Manual/train.py "$@" {closed}{"<" if closed == 0 else ">"}&-'
@@ -194,7 +194,7 @@ def test_entry_hears_ctrl_c_again():
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no-such"])
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_backend_that_is_not_there_is_not_needed(backend, tmp_path):
     env, place = {"MPLBACKEND": backend}, ["--run-dir", tmp_path / "run"]
     for command in (["train.py", *small("MLP"), "--epochs", 1], ["test.py"]):
@@ -203,7 +203,7 @@ def test_a_backend_that_is_not_there_is_not_needed(backend, tmp_path):
     assert (tmp_path / "run" / "curves.png").is_file()
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_notebooks_backend_stays():
     code = """
 import sys, matplotlib

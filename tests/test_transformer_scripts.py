@@ -513,7 +513,7 @@ def test_odd_input_has_an_output_line_each(translator, capsys, monkeypatch):
     assert len(ask(capsys, translator)) == 5
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_somebody_who_types_is_answered_at_once(translator):
     process = start("-m", "Transformer_Torch.translate", "--run-dir", translator, stdin=-1)
     for line in ("zwei hunde", "rote rote ein"):

@@ -379,7 +379,7 @@ print(Subwords.learn(lines, 60).encode_randomly(lines, 0.3, int(sys.argv[1])))
 """
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_every_process_cuts_alike():
     def cut(seed: int, hashes: str) -> str:
         environment = {**os.environ, "PYTHONHASHSEED": hashes}

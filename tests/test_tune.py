@@ -96,6 +96,7 @@ def test_halves_of_the_validation_split_share_no_image(tmp_path):
     assert not (seen.inputs[:, None] == unseen.inputs[None]).all((2, 3, 4)).any()
 
 
+@pytest.mark.long
 def test_a_search_has_its_budget_prunes_and_picks_the_best(flags, capsys):
     argv, path = flags
     result = call(capsys, tune.main, *argv)
@@ -124,6 +125,7 @@ def test_the_pruner_is_the_median_of_earlier_trials(small, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("after", [5, 16])
+@pytest.mark.long
 def test_a_killed_search_ends_as_one_that_never_stopped(after, flags, monkeypatch, capsys):
     """Killed in an epoch of either search or of the comparison: no trial is made twice, and the
     trials that follow are those that would have followed."""
@@ -160,7 +162,7 @@ def of_store(store, name: str) -> list:
     return optuna.load_study(study_name=name, storage=f"sqlite:///{store}").trials
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_two_workers_on_one_store_lose_nothing(tmp_path, monkeypatch, capsys):
     """Killed with -9 in the middle, workers too, and started again: every trial that was finished
     is there, no two propose the same, and the budget is spent once."""
@@ -254,6 +256,7 @@ def test_optuna_is_imported_where_it_is_needed_alone():
 
 @pytest.mark.smoke
 @pytest.mark.pictures
+@pytest.mark.long
 def test_quick_search_shows_both_and_the_recipe_by_hand(tmp_path, monkeypatch, capsys):
     small = {"images": 60, "budget": 4, "channels": [2], "hidden_size": 0, "seeds": 1}
     monkeypatch.setattr(tune, "QUICK", {**tune.QUICK, **small})
@@ -276,6 +279,7 @@ def filled(script, name: str, path, tmp_path, monkeypatch) -> str:
     return report.fill(readme)
 
 
+@pytest.mark.long
 def test_the_searches_table_is_made_of_the_record(flags, tmp_path, monkeypatch, capsys):
     argv, path = flags
     call(capsys, tune.main, *argv)
@@ -383,6 +387,7 @@ def test_a_range_that_is_none_is_one_line(ranged, monkeypatch, capsys):
 @pytest.mark.smoke
 @pytest.mark.pictures
 @pytest.mark.parametrize("dataset", ["mnist-sample", "fashion-mnist"])
+@pytest.mark.long
 def test_the_picture_marks_the_rate_that_the_search_found(dataset, tmp_path, monkeypatch, capsys):
     """And the table names it, where the record is of the same dataset."""
     tiny = {**tune.RECIPES["mnist-sample"], "channels": [2]}

@@ -218,7 +218,7 @@ def test_a_slow_layer_is_found_in_both_ways(clock):
 # ---- memory ----
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_memory_of_a_step_is_found_in_a_process_of_its_own():
     """Of both twins at least W, ∂L/∂W and Adam's two averages; of tensors the same as here."""
     for twin in layer_times.TWINS:
@@ -235,7 +235,7 @@ def test_memory_of_a_step_is_found_in_a_process_of_its_own():
     assert found["process"] >= 0 and found["tensors"] > 12
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_process_that_fails_is_one_line(capsys, monkeypatch, tmp_path):
     monkeypatch.setitem(twins.QUICK, "MLP", {"no_such_size": 1})
     monkeypatch.setattr(twins, "time_step", lambda *args, **kwargs: {})
@@ -375,6 +375,7 @@ def rows_of(path) -> list[dict]:
 
 
 @pytest.mark.parametrize("after", [0, 2, 6])
+@pytest.mark.long
 def test_a_killed_study_goes_on_and_does_nothing_twice(
     after, tmp_path, capsys, monkeypatch, few_figures
 ):
@@ -408,7 +409,7 @@ def test_a_killed_study_goes_on_and_does_nothing_twice(
 
 @pytest.mark.smoke
 @pytest.mark.pictures
-@pytest.mark.processes
+@pytest.mark.long
 def test_quick_study_makes_its_tables_and_its_picture(tmp_path, capsys, monkeypatch):
     """A network and a layer, with all that is measured; memory in this process."""
     few_shapes(monkeypatch)
