@@ -22,6 +22,7 @@ from LSTM.utils.evaluation import word_weights
 from LSTM.utils.plots import coloured, draw_texts
 
 FOLDER = Path(__file__).resolve().parent
+TAKES = "about two minutes on 2 cores; some seconds without network and data"
 
 
 def make_parser() -> cli.Parser:
@@ -48,7 +49,7 @@ def read(words: list[str]) -> str:
 def main(argv=None):
     args = make_parser().parse_args(argv)
     device = select_device(args.device)
-    run_dir, config = find_trained(FOLDER, args, train_parser())
+    run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
     path = run_dir / "best.safetensors"
     with reading(path):
         encoding = Encoding.of(checkpoint.load(path, "encoding")["encoding"])

@@ -87,7 +87,7 @@ def table(path: Path = RECORD) -> str:
                           f"{about(row['seconds'])} ({row['seconds']:.0f} s)"]  # fmt: skip
         if len(cells) == 4:
             lines.append([f"[`{folder}`](../{folder}/)", *cells])
-    note = "One epoch was measured, and counted as often as the recipe has epochs "
+    note = "One epoch was measured, and multiplied by the number of epochs of the recipe "
     note += f"({machine(study['environment'])})."
     return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`"])
 

@@ -137,7 +137,7 @@ def test_a_seed_is_added_to_a_record_that_is_older_than_a_flag(tmp_path):
 
 def test_seconds_of_another_machine_stand_apart(tmp_path):
     """Its row names it, and the table's seconds are those of the machine that the record names."""
-    first, other = {"processor": "first", "threads": 2}, {"processor": "other", "threads": 2}
+    first, other = ({"processor": name, "threads": 2, "torch": "2.3.1"} for name in ("one", "two"))
     for seed, place, seconds in ((1, first, 100.0), (0, other, 10.0), (2, first, 120.0)):
         row = {"epoch": 1, "seconds": seconds, "validation_loss": 1.0, "lr": 0.1}
         config = {"dataset": "mnist", "epochs": 1, "seed": seed, "given": [], "commit": "abc"}
@@ -161,7 +161,7 @@ def test_table_holds_mean_and_sample_standard_deviation(root):
         "dataset": "mnist", "test accuracy, %": "98.50 ± 0.50",
         "test loss, nats": "0.0600 ± 0.0100",
         "validation accuracy, %": "98.00 ± 0.00", "seeds": "3", "epochs": "20", "seconds": "62",
-        "parameters": "1,234,567",
+        "parameters": "1,234,567", "machine": "a processor, 1 thread, torch 2.3.1",
     }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def test_a_game_s_table_has_distances_instead_of_a_loss(root):
         "test Fréchet distance, less real to real": "1.5000",
         "test Fréchet distance / real to real": "1.60",
         "validation Fréchet distance": "3.0000", "seeds": "1", "epochs": "20", "seconds": "60",
-        "parameters": "1,234,567",
+        "parameters": "1,234,567", "machine": "a processor, 1 thread, torch 2.3.1",
     }  # fmt: skip
 
 
@@ -218,12 +218,12 @@ def test_mnist_comes_first_and_samples_are_named_and_last(root):
     ]  # fmt: skip
 
 
-def test_commands_seeds_and_machine_stand_below_the_table(root):
+def test_commands_and_seeds_stand_below_the_table_and_the_machine_in_it(root):
     put(root, make_record("mnist", [0.98, 0.99]))
     text = report.fill(root / "MLP" / "README.md")
     command = "`python MLP/train.py --dataset mnist --seed S`, S = 0, 1"
-    (line,) = [line for line in text.splitlines() if line.startswith(f"- {command} (")]
-    assert "a processor" in line and "torch 2.3.1" in line
+    assert f"- {command}" in text.splitlines()
+    assert rows(text)[2][-1] == "a processor, 1 thread, torch 2.3.1"
 
 
 def make_text_record(loss: float, **changes) -> dict:
@@ -243,6 +243,7 @@ def test_language_models_have_loss_perplexity_and_bits_in_place_of_accuracy(root
         "dataset": "tiny-shakespeare", "test loss, nats": "1.5000", "test perplexity": "4.482",
         "test bits per character": "2.164", "validation loss, nats": "1.4000", "seeds": "1",
         "epochs": "20", "seconds": "60", "parameters": "1,234,567",
+        "machine": "a processor, 1 thread, torch 2.3.1",
     }  # fmt: skip
     head, _, *table = rows(report.fill(root / "README.md"))
     assert head[2:5] == ["figure", "test", "validation"]

@@ -23,7 +23,7 @@ from common.results.tables import compare_results, table
 
 TABLE = pd.read_csv(ROOT / "common" / "metrics.csv", index_col="metric")
 HEADLINES = list(TABLE["headline"].dropna().sort_values().index)  # for RESULTS.md, by priority
-EFFORT = ["seeds", "epochs", "seconds", "parameters"]
+EFFORT = ["seeds", "epochs", "seconds", "parameters", "machine"]
 
 
 def mean_std(values: list[float], factor: float, decimals: int) -> str:
@@ -71,15 +71,16 @@ def cell(record: dict, split: str, name: str) -> str:
 
 
 def effort(record: dict) -> list[str]:
-    """The cells below EFFORT; seconds are those of the machine that is named below the table."""
+    """The cells below EFFORT."""
     runs = pd.DataFrame(record["runs"])
     seconds = [run["seconds"] for run in record["runs"] if "environment" not in run]
     epochs = " to ".join(map(str, sorted({runs["epochs"].min(), runs["epochs"].max()})))
-    return [f"{len(runs)}", epochs, f"{mean(seconds):.0f}", f"{record['parameters']:,}"]
+    parameters, where = f"{record['parameters']:,}", machine(record["environment"])
+    return [f"{len(runs)}", epochs, f"{mean(seconds):.0f}", parameters, where]
 
 
 def folder_results(folder: Path) -> str:
-    """The table of one folder, with the commands and the machine below it."""
+    """The table of one folder, with the commands below it."""
     records = load_records(folder)
     if not records:
         return "Nothing recorded yet."
@@ -91,8 +92,7 @@ def folder_results(folder: Path) -> str:
     lines += ["", note, ""]
     for record in records:
         seeds = ", ".join(str(run["seed"]) for run in record["runs"])
-        where = machine(record["environment"])
-        lines.append(f"- `{record['command']} --seed S`, S = {seeds} ({where})")
+        lines.append(f"- `{record['command']} --seed S`, S = {seeds}")
     for metric, signature in sorted({s for r in records for s in r.get("signatures", {}).items()}):
         lines.append(f"- {METRICS[metric][0]}: `{signature}`")
     return "\n".join(lines)
@@ -100,13 +100,13 @@ def folder_results(folder: Path) -> str:
 
 def all_results() -> str:
     """The table of RESULTS.md: of every folder's records, what counts most."""
-    rows = [["model", "dataset", "figure", "test", "validation", *EFFORT, "machine"]]
+    rows = [["model", "dataset", "figure", "test", "validation", *EFFORT]]
     for folder in sorted(path.parent for path in ROOT.glob("*/model.py")):
         for record in load_records(folder):
             metric = next(name for name in HEADLINES if name in record["runs"][0]["test"])
             cells = [cell(record, split, metric) for split in ("test", "validation")]
-            link, where = f"[{folder.name}]({folder.name}/)", machine(record["environment"])
-            rows.append([link, name_of(record), METRICS[metric][0], *cells, *effort(record), where])
+            link = f"[{folder.name}]({folder.name}/)"
+            rows.append([link, name_of(record), METRICS[metric][0], *cells, *effort(record)])
     return "\n".join(table(rows)) if rows[1:] else "Nothing recorded yet."
 
 
