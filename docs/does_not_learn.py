@@ -15,7 +15,6 @@ from docs import symptoms
 from docs.checks import HEALTHY
 
 HERE = Path(__file__).resolve().parent
-HEADER = "| symptom | what the check measures | healthy range | healthy | sick |\n|" + " --- |" * 5
 
 
 def examine(symptom: str) -> tuple[Figure, float, float]:

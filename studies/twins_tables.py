@@ -40,7 +40,9 @@ def of_pairs(study: dict, folder: str | None = None) -> str:
         memory = [number(row["megabytes"]["tensors"])
                   for row in rows.matching(study, what="memory", pair=name)]  # fmt: skip
         results, lengths = "", ""
-        if name in TWINS:
+        if name not in TWINS:
+            results = after_training(study, name)
+        else:
             results = "; ".join(
                 f"{of.config}: {difference(of)} ({METRICS[of.metric][0]}"
                 f"{', one seed' * (of.standard_error is None)})"
@@ -50,6 +52,17 @@ def of_pairs(study: dict, folder: str | None = None) -> str:
             lengths = " / ".join(str(sum(count.core.values())) for count in counts)
         lines.append([name, ratio, " / ".join(memory), results, lengths])
     return "\n".join(tables.table(lines))
+
+
+def after_training(study: dict, name: str) -> str:
+    """By hand less PyTorch, where short trainings end; layers without a folder have no record."""
+    of = [rows.matching(study, what="training", pair=name, twin=twin) for twin in layer_times.TWINS]
+    losses = [[row["validation"]["loss"][-1] for row in found] for found in of if found]
+    if len(losses) < 2:
+        return ""
+    found = verdict.Difference(name, "loss", *losses, {})
+    seconds = f"{study['settings']['seconds']:g}"
+    return f"validation loss after {seconds} s of training: {difference(found)} (nats)"
 
 
 def difference(found: verdict.Difference) -> str:

@@ -193,6 +193,40 @@ def test_torch_optim_goes_the_same_way(few, tmp_path, monkeypatch, capsys):
     assert_one_line(result, tmp_path / "none.json", "python MLP_Manual/optimizers.py --quick")
 
 
+@pytest.mark.smoke
+def test_torch_optim_killed_goes_on_from_what_quick_found(quick, tmp_path, monkeypatch):
+    by_hand, whole, path = (tmp_path / f"{name}.json" for name in ("by_hand", "whole", "half"))
+    by_hand.write_bytes(quick)
+    network, fit, trained = native.MLP, native.fit, []
+    monkeypatch.setattr(
+        native, "MLP", lambda inputs, sizes, classes, **kw: network(inputs, (8, 8), classes, **kw)
+    )
+    argv = ["--quick", "--by-hand", str(by_hand), "--output"]
+    native.main([*argv, str(whole)])
+
+    def fit_and_stop(*job):
+        if len(trained) == 1:
+            raise Stop
+        trained.append(job[:3])
+        return fit(*job)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch, pytest.raises(Stop):
+            patch.setattr(native, "fit", fit_and_stop)
+            trained.clear()  # a training more, each time
+            native.main([*argv, str(path)])
+    assert (len(rows(path)), len(rows(whole))) == (2, 3)
+    native.main([*argv, str(path)])
+    assert rows(path) == rows(whole)
+
+
+def test_both_take_the_same_rates():
+    """MLP_Manual's, which marks them in its table, and those that torch.optim is tried at."""
+    by_hand, study = kept.read(script.RECORD), kept.read(native.RECORD)
+    for dataset, rates in study["settings"]["rates"].items():
+        assert native.best_rates(by_hand, dataset) == best_rates(by_hand, dataset) == rates
+
+
 def test_digits_are_counted():
     """0.5000 and 0.5005 agree to three digits."""
     row, other = {"curve": [0.5, 0.5]}, {"curve": [0.5, 0.5005]}

@@ -461,6 +461,19 @@ def test_quick_study_makes_its_tables_and_its_picture(tmp_path, capsys, monkeypa
     assert "\n".join(lines["LSTM"]) in report.fill(readme)
 
 
+@pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
+def test_layers_without_a_folder_show_where_short_trainings_end(cell):
+    ends = {"manual": [], "torch": []}
+    for row in rows_of(twins.RECORD):
+        if (row["what"], row["pair"]) == ("training", cell):
+            ends[row["twin"]].append(row["validation"]["loss"][-1])
+    a, b = ends.values()
+    test = stats.ttest_ind(a, b, equal_var=False)  # Welch's
+    mean = sum(a) / len(a) - sum(b) / len(b)
+    (line,) = [x for x in twins.verdict(ROOT / "RNN_Manual").split("\n") if f"| {cell} |" in x]
+    assert f"{mean:+.4f} ± {mean / test.statistic:.4f} (nats)" in line
+
+
 @pytest.mark.parametrize(
     "flags, parts",
     [
