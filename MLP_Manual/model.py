@@ -55,5 +55,7 @@ class MLP(Layer):
     def forward(self, x: Tensor) -> Tensor:  # (N, D) -> (N, K)
         return self.layers.forward(self.input_dropout.forward(x))
 
-    def backward(self, grad_logits: Tensor) -> None:  # (N, K) ->
-        self.layers.backward(grad_logits)
+    def backward(self, grad_logits: Tensor) -> Tensor | None:  # (N, K) -> (N, D)
+        """The gradient of the inputs, which the first layer leaves out (None) in training."""
+        grad_x = self.layers.backward(grad_logits)
+        return None if grad_x is None else self.input_dropout.backward(grad_x)

@@ -10,11 +10,12 @@ import torch
 from common import cli
 from common.device import select_device
 from common.evaluation import find_trained, load_best
-from common.plots import draw_images
 from MLP_Manual.dataset import load_pictures, mnist
 from MLP_Manual.train import build_model
 from MLP_Manual.train import make_parser as train_parser
 from MLP_Manual.utils.answers import answer_parser, existing, known_classes, print_best
+from MLP_Manual.utils.plots import draw_sensitivity
+from MLP_Manual.utils.sensitivity import sensitivity
 
 FOLDER = Path(__file__).resolve().parent
 TAKES = "about two minutes on 2 cores; some seconds without network and data"
@@ -22,7 +23,7 @@ TAKES = "about two minutes on 2 cores; some seconds without network and data"
 
 @torch.no_grad()
 def main(argv=None):
-    args = answer_parser(__doc__, "the pictures as the network gets them").parse_args(argv)
+    args = answer_parser(__doc__, "each picture and which pixels move its answer").parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(
         FOLDER, args, train_parser(), takes=TAKES, dataset=list(mnist.CLASSES)
@@ -35,8 +36,9 @@ def main(argv=None):
     logits = torch.cat([model(inputs) for inputs, _ in data.in_order()])
     captions = print_best(files, logits, data.classes, args.top)
     if args.output:
-        pictures, title = data.inputs.view(-1, 28, 28), f"as {config.dataset} shows them"
-        draw_images(Path(args.output), pictures, captions, title, columns=4)
+        maps = sensitivity(model, data.inputs, logits.argmax(1)).view(-1, 28, 28)
+        pictures, title = data.inputs.view(-1, 28, 28), "bright below: pixels that move the answer"
+        draw_sensitivity(Path(args.output), pictures, maps, captions, title)
         print(f"picture in {args.output}")
 
 

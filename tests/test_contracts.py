@@ -370,6 +370,7 @@ OWN = {
     "utils/plots.py": "what there is to see",
     "utils/sampling.py": "of networks with a state, with a cache by hand, and with PyTorch's",
     "utils/search.py": "by hand, and by PyTorch",
+    "utils/sensitivity.py": "by hand, and by autograd",
 }
 
 

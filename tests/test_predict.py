@@ -201,9 +201,92 @@ def test_what_the_network_saw_is_drawn(folder, runs, held_out, tmp_path, capsys)
         assert (result.code, result.err) == (0, "")
         for name in names:
             assert f"picture in {tmp_path / name}" in result.out
-            assert Image.open(tmp_path / name).size > (200, 100)
+            image = Image.open(tmp_path / name)
+            assert image.size > (200, 100)
+            colours = numpy.asarray(image.convert("RGB")).astype(int)
+            assert numpy.ptp(colours, axis=2).max() > 100, "the inputs alone, which are grey"
     result = call(capsys, main, *flags, *files, "--output", tmp_path / "x.jpg")
     assert_one_line(result, ".jpg", ".png")
+
+
+# ---- which pixels the answer of an MLP depends on ----
+
+MLP_SIZES = {
+    "default": {"hidden_sizes": (9, 7)},
+    "plain": {"hidden_sizes": (6,), "batch_norm": False, "activation": "gelu"},
+    "linear": {"hidden_sizes": ()},
+}
+
+
+def twin_mlps(**arguments):
+    """Both MLPs for 12 pixels, alike, in double precision and evaluation mode; each tensor is
+    random, so that none has no effect."""
+    torch.manual_seed(0)
+    models = [script(name, "model").MLP(12, num_classes=5, **arguments) for name in MLPS]
+    state = models[1].state_dict()
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            state[name] = torch.rand_like(tensor) + (0.5 if "var" in name else -0.5)
+    for model in models:
+        model.load_state_dict(state)
+        model.to(dtype=torch.float64).eval()
+    return models
+
+
+@pytest.mark.parametrize("arguments", MLP_SIZES.values(), ids=MLP_SIZES)
+def test_the_maps_of_the_twins_are_the_jacobian_of_autograd(arguments):
+    """Of each picture alone: the size of the answered class's row."""
+    models = twin_mlps(**arguments)
+    inputs, classes = torch.randn(6, 12, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 0])
+    by_hand, native = (
+        script(name, "utils.sensitivity").sensitivity(model, inputs, classes)
+        for name, model in zip(MLPS, models, strict=True)
+    )
+    assert by_hand.shape == inputs.shape and not native.requires_grad
+    torch.testing.assert_close(by_hand, native, rtol=0, atol=1e-10)
+    for n, k in enumerate(classes):
+        jacobian = torch.autograd.functional.jacobian(models[1], inputs[n : n + 1])  # (1, K, 1, D)
+        torch.testing.assert_close(by_hand[n], jacobian[0, k, 0].abs(), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("folder", MLPS)
+def test_a_map_leaves_inputs_and_network_as_they_were(folder):
+    model = dict(zip(MLPS, twin_mlps(**MLP_SIZES["default"]), strict=True))[folder]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    inputs, classes = torch.randn(3, 12, dtype=torch.float64), torch.tensor([4, 0, 2])
+    script(folder, "utils.sensitivity").sensitivity(model, inputs, classes)
+    assert not inputs.requires_grad
+    assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
+    if folder == "MLP_Manual":  # which need not pay for the gradient of images in training
+        assert model.backward(torch.randn(3, 5, dtype=torch.float64)) is None
+    else:
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("folder", MLPS)
+def test_there_is_no_map_in_training_mode(folder):
+    """Dropout would be on, and batch normalisation would mix the pictures."""
+    model = script(folder, "model").MLP(12, (4,), 5)
+    with pytest.raises(ValueError, match=r"call model\.eval\(\) first"):
+        script(folder, "utils.sensitivity").sensitivity(model, torch.randn(3, 12), torch.arange(3))
+
+
+@pytest.mark.parametrize("folder", MLPS)
+def test_the_map_is_of_the_class_that_is_answered(folder, runs, held_out, tmp_path, monkeypatch):
+    files = [*draw(tmp_path, held_out[0][0]).values()][:3]
+    module, asked, drawn = script(folder, "predict"), [], []
+    real = module.sensitivity
+    monkeypatch.setattr(module, "sensitivity", lambda *args: asked.append(args) or real(*args))
+    monkeypatch.setattr(module, "draw_sensitivity", lambda *args: drawn.append(args))
+    flags = ["--run-dir", runs / folder, "--output", tmp_path / "x.png"]
+    module.main([str(word) for word in (*flags, *files)])
+    (model, inputs, classes), (_, pictures, maps, captions, _) = asked[0], drawn[0]
+    assert classes.tolist() == model(inputs).argmax(1).tolist()
+    assert [caption.split("\n")[1].split()[0] for caption in captions] == [
+        str(int(k)) for k in classes
+    ]
+    assert pictures.shape == maps.shape == (3, 28, 28)
+    assert torch.equal(maps.flatten(1), real(model, inputs, classes))
 
 
 # ---- images in colour ----

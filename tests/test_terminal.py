@@ -351,6 +351,25 @@ def test_colours_have_a_key(figures, tmp_path):
     assert figures[1].axes[-1].get_ylabel() == "of the largest value"
 
 
+@pytest.mark.parametrize("folder", MLPS)
+def test_a_map_stands_below_its_picture_and_its_colours_have_a_key(folder, tmp_path, monkeypatch):
+    module, drawn = script(folder, "utils.plots"), []
+    monkeypatch.setattr(module, "save", lambda figure, path: drawn.append(figure))
+    pictures, maps = torch.rand(6, 4, 4), 5 * torch.rand(6, 4, 4)  # more than a row
+    maps[5] = 0  # of a network that looks at nothing
+    module.draw_sensitivity(tmp_path, pictures, maps, list("abcdef"), "x")
+    *axes, key = drawn[0].axes
+    assert key.get_ylabel() == "of the largest value"
+    shown = [axis.images[0].get_array().data if axis.images else None for axis in axes]
+    for n, (picture, places) in enumerate(zip(pictures, maps, strict=True)):
+        above = 8 * (n // 4) + n % 4  # four in a row of pictures, then their maps
+        assert axes[above].get_title() == "abcdef"[n]
+        assert shown[above].tolist() == picture.tolist()
+        expected = places / max(places.max().item(), 1e-12)
+        torch.testing.assert_close(torch.tensor(shown[above + 4]), expected)
+    assert sum(image is not None for image in shown) == 12
+
+
 @pytest.mark.parametrize("folder", TRANSFORMERS)
 def test_attention_says_who_looks(folder, tmp_path, monkeypatch):
     module, drawn = script(folder, "utils.attention_plots"), []

@@ -1,4 +1,5 @@
-"""This folder's pictures: the decision boundary and the first layer's weights."""
+"""This folder's pictures: the decision boundary, the first layer's weights, and which pixels an
+answer depends on."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,3 +47,24 @@ def draw_first_layer(path: Path, weight: Tensor, title: str, most: int = 48) -> 
         f"{title}: first layer (bright: high)",
         columns=12,
     )
+
+
+def draw_sensitivity(
+    path: Path, pictures: Tensor, maps: Tensor, captions: list[str], title: str
+) -> None:
+    """Pictures (n, H, W), each above its map (n, H, W), which is drawn as shares of its largest
+    value."""
+    columns = min(4, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure, axes = new_figure(2 * rows, columns, (max(4, 1.7 * columns), 3.1 * rows + 0.4))
+    for axis in axes.flat:
+        axis.axis("off")
+    maps = maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    for n, (picture, places, caption) in enumerate(zip(pictures, maps, captions, strict=True)):
+        row, column = 2 * (n // columns), n % columns
+        axes[row, column].imshow(picture.cpu().numpy(), cmap="gray")
+        axes[row, column].set_title(caption, fontsize=8)
+        image = axes[row + 1, column].imshow(places.cpu().numpy(), cmap="inferno", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="of the largest value", shrink=0.5)
+    figure.suptitle(title)
+    save(figure, path)
