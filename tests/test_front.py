@@ -13,8 +13,8 @@ from PIL import Image
 from common.data import ROOT
 from common.history import METRICS
 from common.results.compare_steps import TWINS
-from docs import first_runs, front_picture, headlines, proven
-from tests.running import assert_one_line, call
+from docs import first_runs, front_picture, headlines, proven, symbols
+from tests.running import FOLDERS, assert_one_line, call
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
@@ -144,6 +144,27 @@ def test_the_picture_is_drawn_anew(tmp_path):
     front_picture.main(tmp_path / "front.png")
     with Image.open(tmp_path / "front.png") as new, Image.open(front_picture.PICTURE) as old:
         assert abs(new.width - old.width) <= 20 and abs(new.height - old.height) <= 20
+
+
+# ---- all symbols ----
+
+
+def test_every_symbol_of_a_readme_is_on_the_page_of_symbols():
+    page = (ROOT / "docs" / "symbols.md").read_text(encoding="utf-8")
+    for folder in FOLDERS:
+        text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+        lines = text.partition("\n## The maths\n")[2].partition("\n\n###")[0].splitlines()
+        rows = [line for line in lines if line.startswith("| $")]
+        assert rows
+        for row in rows:
+            (line,) = [line for line in page.splitlines() if line.startswith(row)]
+            assert f"[{folder}](../{folder}/#the-maths)" in line
+
+
+@pytest.mark.parametrize("letter, word", [("L", "the loss"), ("g", "gradient")])
+def test_what_the_page_of_symbols_says_of_all(letter, word):
+    meanings = [meaning for row, meaning in symbols.symbols() if f"${letter}$" in row.split(", ")]
+    assert len(meanings) >= 1 and all(word in meaning for meaning in meanings)
 
 
 # ---- how long a first run takes ----
