@@ -22,6 +22,7 @@ DIAGRAMS: dict[str, Callable[[], Diagram]] = {
     "VAE": vae.vae, "GAN": gan.gan,
     "RNN_Manual/cells": rnn.cells,
     "Transformer_Manual/language_model": transformer.language_model,
+    "Transformer_Manual/modern_block": transformer.modern_block,
     "docs": twelve.twelve,  # twelve folders, one idea each
 }  # fmt: skip
 

@@ -201,13 +201,11 @@ def rnn_manual_cells() -> tuple[Seen, dict]:
     return seen, {"N": N, "D": D, "H": H}
 
 
-def transformer_manual_language_model() -> tuple[Seen, dict]:
-    from Transformer_Manual.model import LanguageModel
+def language_model_by_hand(model, tokens) -> Seen:
+    """The same for both blocks: a training step, whose logits no layer holds."""
     from Transformer_Manual.utils.losses import TokenCrossEntropy
 
-    sizes = {"N": N, "T": T, "V": 11, "D": 24}
-    model, criterion = LanguageModel(11, 24, feedforward_dim=32), TokenCrossEntropy()
-    tokens, taken, given = torch.ones(N, T, dtype=torch.int64), {}, {}
+    criterion, taken, given = TokenCrossEntropy(), {}, {}
 
     def step():
         taken["logits"] = model.forward(tokens)
@@ -217,6 +215,38 @@ def transformer_manual_language_model() -> tuple[Seen, dict]:
 
     seen = run_by_hand(model, step, tokens=tokens)
     seen.note("logits", taken["logits"], given["logits"])
+    return seen
+
+
+def transformer_manual_language_model() -> tuple[Seen, dict]:
+    from Transformer_Manual.model import LanguageModel
+
+    sizes = {"N": N, "T": T, "V": 11, "D": 24}
+    tokens = torch.ones(N, T, dtype=torch.int64)
+    return language_model_by_hand(LanguageModel(11, 24, feedforward_dim=32), tokens), sizes
+
+
+def transformer_manual_modern_block() -> tuple[Seen, dict]:
+    from Transformer_Manual.model import LanguageModel
+    from Transformer_Manual.utils.architecture import BLOCKS
+
+    sizes = {"N": N, "T": T, "D": 80, "h": 8, "G": 2, "h/G": 4, "d": 10, "F": 32}
+    model = LanguageModel(11, 80, 8, feedforward_dim=32, **BLOCKS["modern"], qk_norm=True)
+    gate, taken, given = model.encoder.layers[0].activation, {}, {}
+    back = gate.backward
+
+    def backward_seen(g):  # which holds a and c side by side, and never stores ∂L/∂silu(a)
+        result = back(g)
+        taken.update({"a": gate.a, "c": gate.c, "silu(a)": gate.silu})
+        given.update(zip("ac", result.chunk(2, dim=1), strict=True))
+        given["silu(a)"] = g * gate.c
+        return result
+
+    gate.backward = backward_seen
+    seen = language_model_by_hand(model, torch.ones(N, T, dtype=torch.int64))
+    for place, value in taken.items():
+        seen.note(place, value, given[place])
+    assert not any("bias" in place for place in seen), "no biases anywhere"
     return seen, sizes
 
 

@@ -214,3 +214,88 @@ def language_model() -> Diagram:
     d.box("mask", 260, 154, 116, 28, "causal mask", kind="tensor", size=11.5)
     d.arrow("mask", "part0", "1×T×T", "encoder.layers.0.self_attn:in1", back=False)
     return d
+
+
+def modern_block() -> Diagram:
+    d = Diagram("Transformer_Manual: the layer of today's language models", 830)
+    at = "encoder.layers.0"
+    d.panel("layer", 14, 40, 872, 234, "One layer (pre-norm): RMSNorm, and no biases anywhere")
+    for n, name in enumerate(("grouped-query\nattention", "SwiGLU\nD → 2F → F → D")):
+        x = 46 + 430 * n
+        d.node(f"copy{n}", x, 248, "•")
+        d.box(
+            f"norm{n}", x + 24, 128, 160, 96, "RMSNorm",
+            r"$y = \gamma\,\hat x, \;\; \hat x = x/\sigma$",
+            r"$\dL x = (\,\hat g\,-$ | $\hat x\;\mathrm{mean}(\hat g\,\hat x)\,)\,/\,\sigma$",
+            "learned", 11.5,
+        )
+        d.box(f"part{n}", x + 246, 146, 116, 60, name, kind="learned", size=11.5)
+        d.node(f"add{n}", x + 382, 248, "+")
+        d.arrow(f"copy{n}.top", f"norm{n}.left")
+        d.arrow(f"norm{n}", f"part{n}", "N×T×D", f"{at}.norm{n + 1}")
+        d.arrow(f"part{n}.right", f"add{n}.top")
+        d.arrow(f"copy{n}", f"add{n}", "N×T×D", f"{at}.norm{n + 1}:in")
+    d.arrow("layer.left 0.8889", "copy0.left")
+    d.arrow("add0", "copy1")
+    d.arrow("add1.right", "layer.right 0.8889")
+    d.box("causal", 300, 70, 100, 26, "causal mask", kind="tensor", size=11)
+    d.arrow("causal", "part0", "1×T×T", f"{at}.self_attn:in1", back=False)
+
+    d.panel(
+        "attention", 14, 286, 872, 312,
+        "Grouped-query attention: h heads of queries share G heads of keys and values",
+    )
+    d.box(
+        "project", 24, 366, 104, 210, "in_proj", r"$(q, k, v) =$ | $x\,\W_{in}^\top$",
+        r"$\dL x = (\dL q,$ | $\dL k,\;\dL v)\,\W_{in}$", "learned", 11,
+    )
+    d.box(
+        "attend", 574, 366, 166, 210, "Attention",
+        r"$s = q\,k^\top/\sqrt{d} + M$ | $\tilde p = m\;\mathrm{softmax}(s)$ | $y = \tilde p\,v$",
+        r"$\dL k = \Sigma_j\,(\dL s_j)^\top q_j/\sqrt{d}$ | $\dL v = \Sigma_j\;\tilde p_j^\top g_j$"
+        " | j: the heads of a group", size=11.5,
+    )
+    d.box("out", 818, 439, 62, 64, "out_proj", kind="learned", size=11)
+    d.box("mask", 596, 312, 122, 24, "causal mask M", kind="tensor", size=11)
+    inside = f"{at}.self_attn"
+    for n, (name, heads) in enumerate((("q", "h"), ("k", "G"))):
+        y = 366 + 74 * n
+        d.box(f"norm_{name}", 216, y, 86, 62, "QK-norm,\noptional", kind="learned", size=11)
+        d.box(
+            f"turn_{name}", 374, y, 76, 62, "rotary", f"$A_t\\,{name}$", r"$A_t^\top g$", size=11.5,
+        )
+        d.arrow(
+            f"project.right {(y + 31 - 366) / 210:.4f}", f"norm_{name}", f"{name}: N×T×{heads}×d",
+            f"{inside}.{name}_norm:in",
+        )
+        d.arrow(f"norm_{name}", f"turn_{name}", f"N×T×{heads}×d", f"{inside}.{name}_norm")
+    inside += ".attention"
+    d.arrow("turn_q", f"attend.left {31 / 210:.4f}", "N·G×T·h/G×d", f"{inside}:in")
+    d.arrow("turn_k", f"attend.left {105 / 210:.4f}", "N·G×T×d", f"{inside}:in1")
+    d.arrow("project.right 0.88", "attend.left 0.88", "v: N·G×T×d", f"{inside}:in2")
+    d.arrow("mask", "attend", "1×T·h/G×T", f"{inside}:in3", back=False)
+    d.arrow("attend", "out", "N·G×\nT·h/G×d", inside)
+
+    d.panel(
+        "gate", 14, 610, 872, 182, "SwiGLU: one half of the hidden units is the gate of the other",
+    )
+    d.box(
+        "linear1", 90, 644, 122, 130, "linear1", r"$(a, c) = x\,\W^\top$",
+        r"$\dL x =$ | $(\dL a,\;\dL c)\,\W$", "learned",
+    )
+    d.box(
+        "silu", 290, 644, 154, 72, "", r"$\mathrm{silu}(a) = a\;\mathrm{sigmoid}(a)$",
+        r"$\dL a = g\,c\;\mathrm{silu}'(a)$",
+    )
+    d.box(
+        "times", 516, 644, 124, 130, "", r"$y = \mathrm{silu}(a)\,c$",
+        r"$\dL c = g\;\mathrm{silu}(a)$",
+    )
+    d.box("linear2", 706, 676, 84, 66, "Dropout,\nlinear2", kind="learned")
+    d.arrow("gate.left 0.5440", "linear1.left", "N·T×D", f"{at}.linear1:in")
+    d.arrow("linear1", "silu", "a: N·T×F", "a")
+    d.arrow("linear1.right 0.84", "times.left 0.84", "c: N·T×F", "c")
+    d.arrow("silu", "times", "N·T×F", "silu(a)")
+    d.arrow("times", "linear2", "N·T×F", f"{at}.activation")
+    d.arrow("linear2.right", "gate.right 0.5440", "N·T×D", f"{at}.linear2")
+    return d
