@@ -385,11 +385,12 @@ class GRU(Recurrent):
     """A gate z decides how much of h stays, a gate r what the new content sees of it (Cho et al.,
     2014, Section 2.3, in PyTorch's form, where r stands outside the product):
 
-    r = σ(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)    z = σ(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
+    r = sigmoid(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)
+    z = sigmoid(W_iz x_t + b_iz + W_hz h_{t-1} + b_hz)
     q = W_hn h_{t-1} + b_hn    n = tanh(W_in x_t + b_in + r q)    h_t = (1 − z) n + z h_{t-1}
 
     The rows of the weights hold r, z, n in this order. With δ_t = ∂L/∂h_t and a the argument of
-    each σ or tanh:
+    each sigmoid or tanh:
 
     ∂L/∂a_n = δ_t (1 − z) (1 − n²)    ∂L/∂a_z = δ_t (h_{t-1} − n) z (1 − z)
     ∂L/∂q = ∂L/∂a_n r                 ∂L/∂a_r = ∂L/∂a_n q r (1 − r)
@@ -443,7 +444,7 @@ class LSTM(Recurrent):
     """A cell c that is changed by adding, behind three gates (Hochreiter & Schmidhuber, 1997; with
     the forget gate of Gers et al., 2000):
 
-    i = σ(a_i)    f = σ(a_f)    n = tanh(a_n)    o = σ(a_o)
+    i = sigmoid(a_i)    f = sigmoid(a_f)    n = tanh(a_n)    o = sigmoid(a_o)
     c_t = f c_{t-1} + i n    h_t = o tanh(c_t),   with a = W_ih x_t + b_ih + W_hh h_{t-1} + b_hh
 
     The rows of the weights hold i, f, n, o in this order (n, the new content, is PyTorch's g). With

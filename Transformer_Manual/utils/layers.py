@@ -183,8 +183,8 @@ class LayerNorm(Layer):
     (Ba et al., 2016, Section 3). γ is `weight`, β is `bias`.
 
     ∂L/∂γ = Σ g x̂    ∂L/∂β = Σ g, over all tokens
-    With u = g γ = ∂L/∂x̂, and because μ and σ² depend on every x of the token,
-    ∂L/∂x = (u − mean(u) − x̂ · mean(u x̂)) / √(σ² + ε),  means over D
+    With ĝ = g γ = ∂L/∂x̂, and because μ and σ² depend on every x of the token,
+    ∂L/∂x = (ĝ − mean(ĝ) − x̂ · mean(ĝ x̂)) / √(σ² + ε),  means over D
     """
 
     parameter_names = ("weight", "bias")
@@ -205,7 +205,7 @@ class LayerNorm(Layer):
         D, products = grad_output.shape[-1], grad_output * self.x_hat
         self.grad_weight = products.flatten(0, -2).sum(0)
         self.grad_bias = grad_output.flatten(0, -2).sum(0)
-        mean = (grad_output @ self.weight).div_(D)[..., None]  # of u, of each token
+        mean = (grad_output @ self.weight).div_(D)[..., None]  # of ĝ, of each token
         mean_product = (products @ self.weight).div_(D)[..., None]
         grad = (grad_output * self.weight).sub_(mean)
         grad.sub_(torch.mul(self.x_hat, mean_product, out=products))

@@ -14,11 +14,11 @@ def count(labels: Tensor) -> int:
 class TokenCrossEntropy:
     """Softmax cross-entropy of every token, the mean over those that count, in nats.
 
-    L = −1/n Σ (Σ R log P),  log P = z − logsumexp(z), over the n places whose label is not IGNORED
-    R = (1 − λ) · one_hot(label) + λ/V with label smoothing λ (Szegedy et al., 2016, Section 7), so
-    −Σ R log P = logsumexp(z) − (1 − λ) z[label] − λ · mean(z):  no matrix of R is needed
+    L = −1/n Σ (Σ Q log P),  log P = z − logsumexp(z), over the n places whose label is not IGNORED
+    Q = (1 − λ) · one_hot(label) + λ/V with label smoothing λ (Szegedy et al., 2016, Section 7), so
+    −Σ Q log P = logsumexp(z) − (1 − λ) z[label] − λ · mean(z):  no matrix of Q is needed
 
-    ∂L/∂z = (P − R) / n where the label counts, else 0
+    ∂L/∂z = (P − Q) / n where the label counts, else 0
 
     Of a network with many tokens, logits are the largest tensor. So e^z stays from forward, and
     backward turns it into the gradient where it is: it can be called once for each forward.

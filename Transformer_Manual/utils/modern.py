@@ -47,12 +47,12 @@ class RMSNorm(Layer):
 
     LayerNorm without the mean: it stretches a token to the length √D, and shifts nothing.
 
-    With u = g γ = ∂L/∂x̂, and because σ depends on every x of the token by ∂σ/∂xⱼ = xⱼ/(D σ) = x̂ⱼ/D,
+    With ĝ = g γ = ∂L/∂x̂, and because σ depends on every x of the token by ∂σ/∂xⱼ = xⱼ/(D σ) = x̂ⱼ/D,
 
     ∂x̂ᵢ/∂xⱼ = [i = j]/σ − xᵢ/σ² · x̂ⱼ/D = ([i = j] − x̂ᵢ x̂ⱼ/D)/σ
-    ∂L/∂x = (u − x̂ · mean(u x̂))/σ    ∂L/∂γ = Σ g x̂, over all tokens
+    ∂L/∂x = (ĝ − x̂ · mean(ĝ x̂))/σ    ∂L/∂γ = Σ g x̂, over all tokens
 
-    which is LayerNorm's gradient without its mean(u).
+    which is LayerNorm's gradient without its mean(ĝ).
     """
 
     parameter_names = ("weight",)
@@ -70,13 +70,13 @@ class RMSNorm(Layer):
     def backward(self, grad_output: Tensor) -> Tensor:
         D, products = grad_output.shape[-1], grad_output * self.x_hat
         self.grad_weight = products.flatten(0, -2).sum(0)
-        mean_product = (products @ self.weight).div_(D)[..., None]  # of u x̂, of each token
+        mean_product = (products @ self.weight).div_(D)[..., None]  # of ĝ x̂, of each token
         grad = (grad_output * self.weight).sub_(self.x_hat * mean_product)
         return grad.mul_(self.inverse_std)
 
 
 class Rotary(Layer):
-    """y_t = R_t x_t: the channels are points of planes, which turn as the position t grows (Su et
+    """y_t = A_t x_t: the channels are points of planes, which turn as the position t grows (Su et
     al., 2021, arXiv:2104.09864, Section 3.2). Nothing is learned, nothing is added to the tokens.
 
     Channels i and i + d/2 are one point (x₁, x₂). It is turned by t ωᵢ, with ωᵢ = 10000^(−2i/d):
@@ -85,10 +85,10 @@ class Rotary(Layer):
 
     (The paper pairs neighbours. Which are paired does not matter: the matrices before are learned.)
 
-    R_t is orthogonal: R_tᵀ turns back. So the score of a query at t and a key at t′,
-    (R_t q) · (R_t′ k) = q · R_tᵀ R_t′ k = q · R_{t′−t} k, knows how far apart they are alone.
+    A_t is orthogonal: A_tᵀ turns back. So the score of a query at t and a key at t′,
+    (A_t q) · (A_t′ k) = q · A_tᵀ A_t′ k = q · A_{t′−t} k, knows how far apart they are alone.
 
-    ∂L/∂x_t = R_tᵀ g_t: the gradient is turned back, by −t ωᵢ
+    ∂L/∂x_t = A_tᵀ g_t: the gradient is turned back, by −t ωᵢ
     """
 
     def __init__(self, max_length: int, head_dim: int):
@@ -114,23 +114,23 @@ class Rotary(Layer):
 
 
 class SwiGLU(Layer):
-    """y = silu(a) b,  silu(a) = a · sigmoid(a), of x = (a, b): one half opens or shuts a gate that
+    """y = silu(a) c,  silu(a) = a · sigmoid(a), of x = (a, c): one half opens or shuts a gate that
     the other half goes through (Shazeer, 2020, arXiv:2002.05202, Equation 6)
 
     sigmoid′ = sigmoid (1 − sigmoid), so silu′(a) = sigmoid(a) (1 + a (1 − sigmoid(a))), and
 
-    ∂L/∂a = g b silu′(a)    ∂L/∂b = g silu(a)    ∂L/∂x = (∂L/∂a, ∂L/∂b)
+    ∂L/∂a = g c silu′(a)    ∂L/∂c = g silu(a)    ∂L/∂x = (∂L/∂a, ∂L/∂c)
     """
 
     def forward(self, x: Tensor) -> Tensor:  # (…, 2F) -> (…, F)
-        self.a, self.b = x.chunk(2, dim=-1)
+        self.a, self.c = x.chunk(2, dim=-1)
         self.sigmoid = self.a.sigmoid()
         self.silu = self.a * self.sigmoid
-        return self.silu * self.b
+        return self.silu * self.c
 
     def backward(self, grad_output: Tensor) -> Tensor:  # (…, F) -> (…, 2F)
         slope = (1 - self.sigmoid).mul_(self.a).add_(1).mul_(self.sigmoid)  # silu′
-        return torch.cat((slope.mul_(self.b).mul_(grad_output), grad_output * self.silu), dim=-1)
+        return torch.cat((slope.mul_(self.c).mul_(grad_output), grad_output * self.silu), dim=-1)
 
 
 ACTIVATIONS = {**blocks.ACTIVATIONS, "swiglu": SwiGLU}
@@ -140,11 +140,11 @@ class GroupedAttention(Layer):
     """Attention whose h heads of queries share G heads of keys and values, h/G to each (Ainslie et
     al., 2023, arXiv:2305.13245); G = h is multi-head attention, G = 1 multi-query attention.
 
-    (q, k, v) = x W_inᵀ with h, G and G heads    q = R_t norm(q), k = R_t norm(k)
+    (q, k, v) = x W_inᵀ with h, G and G heads    q = A_t norm(q), k = A_t norm(k)
     y = (head₁, …, head_h) W_outᵀ
 
     where norm is RMSNorm over the d channels of each head, with `qk_norm` alone (Henry et al.,
-    2020; Dehghani et al., 2023): with γ = 1, no score is above √d, however large W_in grows. R_t
+    2020; Dehghani et al., 2023): with γ = 1, no score is above √d, however large W_in grows. A_t
     (`Rotary`) is there with `rotary` alone.
 
     Heads that share keys and values differ by their queries alone. So their queries stand below

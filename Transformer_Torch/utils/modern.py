@@ -53,11 +53,11 @@ class Rotary(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """y = silu(a) b of x = (a, b) (Shazeer, 2020, arXiv:2002.05202, Equation 6)."""
+    """y = silu(a) c of x = (a, c) (Shazeer, 2020, arXiv:2002.05202, Equation 6)."""
 
     def forward(self, x: Tensor) -> Tensor:  # (…, 2F) -> (…, F)
-        a, b = x.chunk(2, dim=-1)
-        return F.silu(a) * b
+        a, c = x.chunk(2, dim=-1)
+        return F.silu(a) * c
 
 
 class GroupedAttention(nn.Module):

@@ -17,14 +17,14 @@ def gan() -> Diagram:
     d.box("D1", 344, 72, 110, 116, "discriminator D\nlearns", kind="learned", size=11.5)
     d.box(
         "loss1", 514, 72, 196, 116, "hinge loss",
-        r"$\mathrm{max}(0,\; 1 + a(G(z)))$ | $+\;\mathrm{max}(0,\; 1 - a(x))$", kind="loss",
+        r"$\mathrm{max}(0,\; 1 + f(G(z)))$ | $+\;\mathrm{max}(0,\; 1 - f(x))$", kind="loss",
     )
     d.box("step1", 750, 106, 120, 48, "optimiser\nof D", size=11.5)
     d.arrow("z1", "G1", "N×64", "1:z", back=False)
     d.arrow("G1", "D1", "N×1×28×28", "1:fake", back=False)
     d.arrow("real", "D1", "N×1×28×28", "1:real", back=False)
-    d.arrow("D1.right 0.22", "loss1.left 0.22", "a: N", "1:logits_fake")
-    d.arrow("D1.right 0.82", "loss1.left 0.82", "a: N", "1:logits_real")
+    d.arrow("D1.right 0.22", "loss1.left 0.22", "f: N", "1:logits_fake")
+    d.arrow("D1.right 0.82", "loss1.left 0.82", "f: N", "1:logits_real")
     d.arrow("step1", "D1", "", "1:D", forward=False, over=210)
     d.text(605, 221, "gradients of the weights of D", BACK, size=11)
 
@@ -36,13 +36,13 @@ def gan() -> Diagram:
     d.box("G2", 148, 284, 100, 52, "generator G\nlearns", kind="learned", size=11.5)
     d.box("D2", 344, 284, 110, 52, "discriminator D\nstands still", size=11.5)
     d.box(
-        "loss2", 514, 284, 150, 52, "", r"$-\,a(G(z))$", "−1 / N to each logit",
+        "loss2", 514, 284, 150, 52, "", r"$-\,f(G(z))$", "−1 / N to each logit",
         kind="loss",
     )
     d.box("step2", 750, 286, 120, 48, "optimiser\nof G", size=11.5)
     d.arrow("z2", "G2", "N×64", "2:z", back=False)
     d.arrow("G2", "D2", "N×1×28×28", "2:fake")
-    d.arrow("D2", "loss2", "a: N", "2:logits")
+    d.arrow("D2", "loss2", "f: N", "2:logits")
     d.arrow("step2", "G2", "", "2:G", forward=False, over=372)
     d.text(510, 384, "gradients of the weights of G", BACK, size=11)
 
@@ -64,7 +64,7 @@ def gan() -> Diagram:
     d.arrow("g1", "g2", "N×96×\n7×7", "generator.layers.4")
     d.arrow("g2", "g3", "N×48×\n14×14", "generator.layers.7")
     d.arrow("g3", "fake", "N×1×\n28×28", "generator.layers.11")
-    d.box("a", 28, 594, 60, 64, "logits a", kind="tensor", size=11)
+    d.box("f", 28, 594, 60, 64, "logits f", kind="tensor", size=11)
     d.box("d3", 148, 594, 60, 64, "Linear", kind="learned")
     for n, x in zip((2, 1, 0), (288, 450, 612), strict=True):
         d.box(f"d{n}", x, 594, 92, 64, shrink, kind="learned", size=11)
@@ -72,5 +72,5 @@ def gan() -> Diagram:
     d.arrow("d0", "d1", "N×48×\n14×14", "discriminator.layers.1")
     d.arrow("d1", "d2", "N×96×\n7×7", "discriminator.layers.3")
     d.arrow("d2", "d3", "N×192×\n3×3", "discriminator.layers.5")
-    d.arrow("d3", "a", "N", "2:logits")
+    d.arrow("d3", "f", "N", "2:logits")
     return d
