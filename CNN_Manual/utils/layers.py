@@ -183,8 +183,8 @@ class Conv2d(Layer):
     few channels, as the network's own input: a product over one channel does too little per pass.
 
     The second copies nothing. As images lie in memory, shifting all of them by (i, j) is starting
-    to read (i·width + j)·N rows further on. What is above or below the image is not read, and
-    zeros at the left of a line of pixels are also what stands to the right of the line above. A
+    to read (i·width + j)·N rows further on. What is above or below the image is not read. The zeros
+    that begin a line of pixels are its left padding, and the right padding of the line above. A
     stride s splits the image into s·s "phases", phase (a, b) holding its lines a, a + s, … and
     columns b, b + s, …: within a phase the stride is 1.
     """

@@ -58,8 +58,7 @@ def doubly_reparameterised_loss(terms: Terms, beta: float) -> Tensor:
     weights w̃ of the k codes enter it squared, and q's density does not (Tucker et al., 2018,
     equation 8). Its noise does not drown the signal when k is large.
 
-    With β, a share 1 − β of the path stays as it was: −β Σ w̃ ∂log q/∂φ is what is turned into
-    −β Σ w̃ (1 − w̃) ∂log w/∂z ∂z/∂φ.
+    With β, the hook multiplies the path by 1 − β + β w̃ instead of w̃: README, step 4.
     """
     mu, logvar = terms.mu.detach(), terms.logvar.detach()
     log_w = log_weights(Terms(terms.log_p_x, terms.z, mu, logvar))
