@@ -158,7 +158,7 @@ def test_every_symbol_of_a_readme_is_on_the_page_of_symbols():
         assert rows
         for row in rows:
             (line,) = [line for line in page.splitlines() if line.startswith(row)]
-            assert f"[{folder}](../{folder}/#the-maths)" in line
+            assert f"[{folder}](../{folder}/README.md#the-maths)" in line
 
 
 @pytest.mark.parametrize("letter, word", [("L", "the loss"), ("g", "gradient")])
