@@ -1,9 +1,11 @@
 """The READMEs as a reader meets them: formulas that render, links that lead somewhere, spelling,
 and lessons that are short enough."""
 
+import ast
 import re
 import subprocess
 import sys
+import textwrap
 import unicodedata
 from pathlib import Path
 
@@ -207,6 +209,32 @@ def anchors(path: Path) -> set[str]:
         slug = "".join(kept).replace(" ", "-")
         found.append(f"{slug}-{n}" if (n := found.count(slug)) else slug)
     return set(found) | set(re.findall(r'<a (?:id|name)="(.+?)"', text))
+
+
+def faults_of_code(text: str) -> list[str]:
+    """Fences that do not stand at the beginning of a line, and blocks that Python cannot read."""
+    faults = [line for line in text.splitlines() if "```" in line and line.split("```")[0].strip()]
+    if sum(line.lstrip().startswith("```") for line in text.splitlines()) % 2:
+        faults.append("a fence is never closed")
+    for block in re.findall(r"^ *```python\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
+        try:
+            ast.parse(textwrap.dedent(block))
+        except SyntaxError as error:
+            faults.append(f"{error.msg}: {error.text}")
+    return faults
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_code_is_code(path):
+    assert not faults_of_code(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "text", ["x = 1 ```\n", "```python\nx = 1\n", "```python\nclass A: def f(): return 1\n```\n"]
+)
+def test_code_that_became_prose_is_found(text):
+    assert faults_of_code(text)
+    assert not faults_of_code("```python\nx = 1\n```\n")
 
 
 @pytest.mark.parametrize("path", PAGES, ids=name)
