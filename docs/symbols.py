@@ -30,5 +30,6 @@ def order(row: tuple[str, str]) -> tuple:
 def table() -> str:
     lines = [["symbol", "meaning", "in"]]
     for row in sorted(found := symbols(), key=order):
-        lines.append([*row, ", ".join(f"[{name}](../{name}/README.md#the-maths)" for name in found[row])])
+        links = [f"[{name}](../{name}/README.md#the-maths)" for name in found[row]]
+        lines.append([*row, ", ".join(links)])
     return "\n".join(tables.table(lines))

@@ -213,7 +213,8 @@ def anchors(path: Path) -> set[str]:
 
 def faults_of_code(text: str) -> list[str]:
     """Fences that do not stand at the beginning of a line, and blocks that Python cannot read."""
-    faults = [line for line in text.splitlines() if "```" in line and line.split("```")[0].strip()]
+    text = re.sub(r"````.+?````", "", text)  # a line that speaks of fences
+    faults = [line for line in text.splitlines() if re.search(r"\S.*```", line)]
     if sum(line.lstrip().startswith("```") for line in text.splitlines()) % 2:
         faults.append("a fence is never closed")
     for block in re.findall(r"^ *```python\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL):
