@@ -210,6 +210,7 @@ def test_a_model_that_need_not_be_compiled_stays_itself(monkeypatch):
 
 
 @pytest.mark.compiler
+@pytest.mark.long
 def test_a_compiled_model_shares_its_parameters():
     model = torch.nn.Linear(2, 3)
     try:

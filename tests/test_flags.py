@@ -123,6 +123,7 @@ def test_a_translation_that_this_torch_cannot_compile_is_refused_at_once(tmp_pat
 
 
 @pytest.mark.compiler  # some minutes
+@pytest.mark.long
 @pytest.mark.skipif(torch.__version__ < "2.4", reason="refused")
 def test_a_compiled_translation_learns_as_a_plain_one_does(tmp_path, quick):
     """Really compiled, with batches of several lengths."""
@@ -136,6 +137,7 @@ def test_a_compiled_translation_learns_as_a_plain_one_does(tmp_path, quick):
 
 
 @pytest.mark.compiler  # a minute and a half each
+@pytest.mark.long
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_a_compiled_resnet_has_the_gradients_of_a_plain_one(precision):
     """Really compiled: largest values had no gradient with torch 2.3.1, and NaN in bfloat16.
