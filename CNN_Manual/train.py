@@ -53,6 +53,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--train-accuracy", type=cli.natural, default=0, help="examples it is measured on; 0: none")
     add("--precision", choices=["float32", "bfloat16"], default="float32", help="of the products")
     return parser
 
@@ -97,6 +98,7 @@ def main(argv=None):
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
+    seen = train.subset(args.train_accuracy, "--train-accuracy")
     num_batches = train.num_batches(args.batch_size)
     total_steps = cli.total_steps(args, num_batches)
     background = train.inputs[:, :, 0].median().item()  # of the top rows
@@ -129,7 +131,10 @@ def main(argv=None):
                     clip_gradients(model, args.clip)
                 optimizer.step()
                 run.log_step(loss, len(labels), lr=optimizer.lr)
-            run.log_epoch(**evaluate(model, validation))
+            metrics = evaluate(model, validation)
+            if args.train_accuracy:
+                metrics["train_accuracy"] = evaluate(model, seen)["accuracy"]
+            run.log_epoch(**metrics)
         run.finish()
 
 

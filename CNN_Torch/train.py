@@ -56,6 +56,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--train-accuracy", type=cli.natural, default=0, help="examples it is measured on; 0: none")
     add("--flip-test", action="store_true", help="evaluate with mirrored images as well")
     add("--precision", choices=cli.PRECISIONS, default="float32", help="of the forward pass (AMP)")
     add("--channels-last", action=BooleanOptionalAction, default=True, help="memory layout: NHWC")
@@ -102,6 +103,7 @@ def main(argv=None):
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
+    seen = train.subset(args.train_accuracy, "--train-accuracy")
     num_batches = train.num_batches(args.batch_size)
     total_steps = cli.total_steps(args, num_batches)
     background = train.inputs[:, :, 0].median().item()  # of the top rows
@@ -144,8 +146,11 @@ def main(argv=None):
                 scaler.update()
                 schedule.step()
                 run.log_step(loss, len(labels), lr=lr)
-            logits = predict(model, validation, args.flip_test)
-            run.log_epoch(**metrics_of(logits, validation.labels))
+            metrics = metrics_of(predict(model, validation, args.flip_test), validation.labels)
+            if args.train_accuracy:
+                logits = predict(model, seen, args.flip_test)
+                metrics["train_accuracy"] = metrics_of(logits, seen.labels)["accuracy"]
+            run.log_epoch(**metrics)
         run.finish()
 
 

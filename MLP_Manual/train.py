@@ -52,6 +52,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--train-accuracy", type=cli.natural, default=0, help="examples it is measured on; 0: none")
     return parser
 
 
@@ -95,6 +96,7 @@ def main(argv=None):
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
+    seen = train.subset(args.train_accuracy, "--train-accuracy")
     if args.batch_norm:
         cli.check_batch_norm(min(args.batch_size, len(train)))
     num_batches = train.num_batches(args.batch_size)
@@ -124,7 +126,10 @@ def main(argv=None):
                     clip_gradients(model, args.clip)
                 optimizer.step()
                 run.log_step(loss, len(labels), lr=optimizer.lr)
-            run.log_epoch(**evaluate(model, validation, args.loss == "mse"))
+            metrics = evaluate(model, validation, args.loss == "mse")
+            if args.train_accuracy:
+                metrics["train_accuracy"] = evaluate(model, seen)["accuracy"]
+            run.log_epoch(**metrics)
         run.finish()
 
 

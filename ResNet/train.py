@@ -50,6 +50,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
+    add("--train-accuracy", type=cli.natural, default=0, help="examples it is measured on; 0: none")
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
     add("--flip-test", action=BooleanOptionalAction, help="evaluate with mirrored images as well")
@@ -79,6 +80,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
+    seen = train.subset(args.train_accuracy, "--train-accuracy")
     check_batch(lambda: build_model(args, train), args, train)
     num_batches = train.num_batches(args.batch_size)
     total_steps = cli.total_steps(args, num_batches)
@@ -137,7 +139,10 @@ def train_on(device: torch.device, args: Namespace) -> None:
                 run.log_step(loss, len(labels), lr=lr)
             best = average.module if average else model
             share_buffers(best)
-            run.log_epoch(**metrics_of(*predict_all(best, validation, args)))
+            metrics = metrics_of(*predict_all(best, validation, args))
+            if args.train_accuracy:
+                metrics["train_accuracy"] = metrics_of(*predict_all(best, seen, args))["accuracy"]
+            run.log_epoch(**metrics)
         run.finish()
 
 

@@ -114,8 +114,7 @@ class Split:
 
     `inputs` (N, …) and `labels` (N,), the names of the `classes`, and the `checksums` of the files
     they came from. For data of this size, indexing a tensor is many times faster than a DataLoader
-    (pytorch/pytorch#154318).
-    """
+    (pytorch/pytorch#154318)."""
 
     def __init__(
         self, inputs: Tensor, labels: Tensor, classes: list[str], checksums: dict[str, str]
@@ -143,12 +142,12 @@ class Split:
         """The inputs of these examples."""
         return self.inputs[rows]
 
-    def subset(self, size: int | None) -> "Split":
+    def subset(self, size: int | None, flag: str = "--subset") -> "Split":
         """The first `size` examples in a fixed shuffled order; everything for None."""
         if size is None:
             return self
         if size > len(self):
-            raise UserError(f"--subset {size} is more than the {len(self)} training examples")
+            raise UserError(f"{flag} {size} is more than the {len(self)} training examples")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:size]
         return self.take(order.to(self.labels.device))
 

@@ -78,8 +78,13 @@ def draw_curves(path: Path, history: list[dict]) -> None:
     axes[0, 0].legend()
     for axis, key in zip(axes[0, 1:], others, strict=True):
         name, factor, _ = shown(key.removeprefix("validation_"))
-        axis.plot(epochs, [factor * row[key] for row in history], color="C1", **style)
+        axis.plot(epochs, [factor * row[key] for row in history], "C1", label="validation", **style)
         axis.set(ylabel=name, title=f"{dataset}: validation, {name.partition(',')[0]}")
+        if key == "validation_accuracy" and "train_accuracy" in history[0]:
+            seen = [factor * row["train_accuracy"] for row in history]
+            axis.plot(epochs, seen, "C0", label="training", **style)
+            axis.set(title=f"{dataset}: accuracy")
+            axis.legend()
     for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.set(xlabel="epoch", xlim=(epochs[0] - 0.5, epochs[-1] + 0.5))

@@ -107,23 +107,19 @@ class Run:
             self.draw_curves()
             raise KeyboardInterrupt(console.stopped(self))
 
-    def log_epoch(self, **metrics: float) -> None:
-        """After each epoch: print a line, keep the history, save `last` and perhaps `best`.
-
-        `metrics` are the validation split's.
-        """
+    def log_epoch(self, train_accuracy: float | None = None, **metrics: float) -> None:
+        """After each epoch: print a line, keep the history, save `last` and perhaps `best`. The
+        `metrics` are the validation split's, `train_accuracy` the training split's if measured."""
         if not console.is_finite(self.model, self.train_loss.value, *metrics.values()):
             raise UserError(console.not_finite(self))
         seconds = self.seconds + time.monotonic() - self.started
         took = seconds - (self.history[-1]["seconds"] if self.history else 0)
         row = {
-            "epoch": self.epoch + 1,
-            "dataset": self.dataset,
-            "train_loss": self.train_loss.value,
+            "epoch": self.epoch + 1, "dataset": self.dataset, "train_loss": self.train_loss.value,
+            **({} if train_accuracy is None else {"train_accuracy": train_accuracy}),
             **{f"validation_{name}": value for name, value in metrics.items()},
-            "lr": self.lr,
-            "seconds": round(seconds, 3),
-        }
+            "lr": self.lr, "seconds": round(seconds, 3),
+        }  # fmt: skip
         self.history.append(row)
         console.print_epoch(row, metrics, self.args.epochs, took, is_best=self.best is row)
         self.epoch, self.batch, self.train_loss = self.epoch + 1, 0, RunningMean()

@@ -109,6 +109,8 @@ TRAINING = {  # of every train.py
     "--patience": "test_run.py::test_every_folder_stops_when_its_patience_ends",
     "--compile": "test_flags.py::test_a_compiled_network_learns_as_a_plain_one_does",
     "--sync-batch-norm": "test_flags.py::test_batch_norm_of_several_processes_is_passed_on",
+    "--train-accuracy": "test_train_accuracy.py::"
+    "test_the_figure_is_that_of_the_checkpoint_in_evaluation_mode",
 }
 PARTS = "test_modern_transformer.py::test_every_part_has_an_effect_and_modern_is_all_of_them"
 OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is not all of it

@@ -302,6 +302,8 @@ def test_subset_of_all_or_of_none_named_is_everything():
 def test_subset_of_more_than_there_is_is_refused():
     with user_error("--subset 11", 10):
         make_split().subset(11)
+    with user_error("--train-accuracy 11", 10):
+        make_split().subset(11, "--train-accuracy")
 
 
 def test_to_moves_inputs_and_labels_and_keeps_the_rest():

@@ -298,7 +298,7 @@ EVERYTHING = ["--ema", 0.5, "--mixup", 0.3, "--cutmix", 0.3, "--cutout", 2, "--a
 
 def before_images(place, goods):
     flags = flags_of(goods, place / "run", *EVERYTHING, "--model", "resnet9-small")
-    return "ResNet.train", [*flags, "--epochs", "1"]
+    return "ResNet.train", [*flags, "--epochs", "1", "--train-accuracy", "10"]
 
 
 IN_TURN = '''
@@ -367,7 +367,7 @@ def test_the_accuracy_of_two_processes_is_that_of_the_checkpoint(goods, in_turn)
     ]  # fmt: skip
 
     state = checkpoint.load(run_dir / "best.safetensors")
-    _, validation = image_folder.load_training(str(goods), None)
+    train, validation = image_folder.load_training(str(goods), None)
     args = script("ResNet").make_parser().parse_args(before_images(run_dir.parent, goods)[1])
     model = script("ResNet").build_model(args, validation)
     model.load_state_dict(best_weights(state))
@@ -375,6 +375,9 @@ def test_the_accuracy_of_two_processes_is_that_of_the_checkpoint(goods, in_turn)
     expected = torch.nn.functional.cross_entropy(logits, labels).item()
     (row,) = history(run_dir)
     assert float(row["validation_loss"]) == pytest.approx(expected, rel=1e-4)
+    logits, labels = script("ResNet").predict_all(model, train.subset(10), args)
+    expected = (logits.argmax(1) == labels).float().mean().item()
+    assert float(row["train_accuracy"]) == pytest.approx(expected)
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_one_line(in_turn):

@@ -294,6 +294,27 @@ def figures(monkeypatch):
     return drawn
 
 
+def test_training_accuracy_stands_beside_that_of_validation(figures, tmp_path):
+    row = {"dataset": "x", "train_loss": 1.0, "train_accuracy": 0.75}
+    row |= {"validation_loss": 2.0, "validation_mse": 1.0, "validation_accuracy": 0.5}
+    rows = [row | {"epoch": 1}, row | {"epoch": 2, "train_accuracy": 1.0}]
+    plots.draw_curves(tmp_path, rows)
+    for row in rows:
+        del row["train_accuracy"]
+    plots.draw_curves(tmp_path, rows)
+    axes = [figure.axes[-1] for figure in figures]
+    assert [axis.get_title() for axis in axes] == ["x: accuracy", "x: validation, accuracy"]
+    assert [axis.get_ylabel() for axis in axes] == ["accuracy, %"] * 2
+    found = {line.get_label(): line.get_ydata().tolist() for line in axes[0].lines}
+    assert found == {"validation": [50.0, 50.0], "training": [75.0, 100.0]}
+    assert [line.get_ydata().tolist() for line in axes[1].lines] == [[50.0, 50.0]]
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == list(found)
+    assert axes[1].get_legend() is None
+    colours = [[line.get_color() for line in axis.lines] for axis in axes]
+    assert colours[0][0] == colours[1][0] != colours[0][1], "validation keeps its colour"
+    assert [len(axis.lines) for axis in figures[0].axes] == [2, 1, 2], "nats are not squared errors"
+
+
 def test_curves_have_whole_epochs_names_and_units(figures, tmp_path):
     row = {"epoch": 1, "dataset": "x", "train_loss": 1.0}
     metrics = {"loss": 2.0, "accuracy": 0.5, "frechet_distance": 0.1, "bits_per_character": 1.0}

@@ -243,7 +243,7 @@ RECIPES = [
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_mlp_scripts_learn_the_spirals_alike(recipe, tmp_path, double_precision):
-    argv = [*small("MLP"), "--epochs", 2, "--seed", 3, *recipe.split()]
+    argv = [*small("MLP"), "--epochs", 2, "--seed", 3, "--train-accuracy", 99, *recipe.split()]
     assert_alike(*histories(MLPS, tmp_path, *argv), tolerance=1e-6)
 
 
@@ -262,7 +262,7 @@ def test_mlp_scripts_learn_images_alike(dataset, schedule, tmp_path):
 @pytest.mark.parametrize("schedule", ["constant", "one-cycle"])
 def test_cnn_scripts_learn_the_shapes_alike(schedule, optimizer, tmp_path, double_precision):
     argv = [
-        *small("CNN"), "--channels", 4, 4, "--optimizer", optimizer,
+        *small("CNN"), "--channels", 4, 4, "--optimizer", optimizer, "--train-accuracy", 99,
         "--epochs", 2, "--schedule", schedule, "--warmup", 2, "--clip", 1,
         "--dropout", 0.2, "--shift", 0, "--rotation", 0, "--zoom", 0, "--no-flip",
     ]  # fmt: skip
