@@ -7,7 +7,7 @@ later. So each node is given to the layer in whose forward it was noted, and its
 layer's. Time within an inner layer is not the outer one's, so all parts add up to the step. What
 is left is "the rest": what a network does between its layers, and in PyTorch autograd's own work.
 
-A clock costs about a microsecond each time, which small layers feel. So whole steps are timed
+A clock costs a few microseconds each time, which small layers feel. So whole steps are timed
 without any (`turns`), and a profile is for shares.
 """
 
