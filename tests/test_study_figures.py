@@ -1,5 +1,6 @@
 """Figures in the text of the studies: they follow from the studies' rows, as computed here."""
 
+import itertools
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from studies import verdict
 from tests import prose
 from tests.test_figures import flat, measured, runs
 from tests.test_readmes import anchors
+from Transformer_Torch import parts
 
 
 def read(folder: str, study: str) -> dict:
@@ -103,6 +105,26 @@ def order() -> list[float]:
     """What the order of words brings the LSTM at each mark, in points."""
     return [reached("reviews", mark, network="lstm")
             - reached("reviews", mark, network="lstm-shuffled") for mark in range(3)]  # fmt: skip
+
+
+def part_losses(part: str) -> list[float]:
+    study = read("Transformer_Torch", "parts")
+    return [row["validation"]["loss"] for row in rows.matching(study, part=part)]
+
+
+def parts_bring(first: str, last: str) -> float:
+    return mean(part_losses(first)) - mean(part_losses(last))
+
+
+def rotary_positions_alone_are_no_chance() -> float:
+    """Two, if that step is more than two standard errors, and no other one is."""
+    clear = []
+    for before, after in itertools.pairwise(parts.PARTS):
+        a, b = part_losses(before), part_losses(after)
+        error = math.sqrt(variance(a) / len(a) + variance(b) / len(b))
+        if abs(mean(a) - mean(b)) > 2 * error:
+            clear.append(after)
+    return 2 if clear == ["rotary positions"] else math.nan
 
 
 def order_counts_at_the_last_mark_alone() -> float:
@@ -282,8 +304,8 @@ def length_that_knows_the_class() -> float:
 
 def share_of_convolutions() -> float:
     path = ROOT / "CNN_Manual" / "results" / "compare_profile.json"
-    parts = json.loads(path.read_text(encoding="utf-8"))["step_parts"]["float32"]
-    return sum(parts[f"Conv2d, {way}"] for way in ("forward", "backward")) / sum(parts.values())
+    of = json.loads(path.read_text(encoding="utf-8"))["step_parts"]["float32"]
+    return sum(of[f"Conv2d, {way}"] for way in ("forward", "backward")) / sum(of.values())
 
 
 def best_optimizers(dataset: str) -> list[float]:
@@ -323,6 +345,16 @@ WORDS = {
     "three": 3, "four": 4, "five": 5, "six": 6, "eight": 8,
 }  # fmt: skip
 FIGURES: list[tuple[str, str, Callable[[], float], float]] = [
+    ("", "Rotary positions {0.05} nats of text",
+     lambda: parts_bring("RMSNorm", "rotary positions"), 0.005),
+    ("", "of text, all parts together {0.08}",
+     lambda: parts_bring("original", "QK-norm"), 0.005),
+    ("Transformer_Torch", "All parts together bring {0.08} nats",
+     lambda: parts_bring("original", "QK-norm"), 0.005),
+    ("Transformer_Torch", "Rotary positions bring {0.05} of them",
+     lambda: parts_bring("RMSNorm", "rotary positions"), 0.005),
+    ("Transformer_Torch", "than {two} standard errors",
+     rotary_positions_alone_are_no_chance, 0.5),
     ("", "AdamW. A rate {three} times too high", lambda: cliff("sgd"), 0.2),
     ("", "costs it less than {a} point, and SGD",
      lambda: math.ceil(max(lost("adamw", 1))), 0),
