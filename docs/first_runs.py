@@ -82,8 +82,10 @@ def table(path: Path = RECORD) -> str:
         cells = []
         for kind in KINDS:
             for row in rows.matching(study, folder=folder, kind=kind):
-                learned = study["settings"]["photos"] if row["dataset"] == "folder" else None
-                cells += [learned or row["dataset"],
+                learned, photos = row["dataset"], study["settings"]["photos"]
+                if learned == "folder":
+                    learned = f"{LEARNS[folder][0]} (timed on {photos})"
+                cells += [learned,
                           f"{about(row['seconds'])} ({row['seconds']:.0f} s)"]  # fmt: skip
         if len(cells) == 4:
             lines.append([f"[`{folder}`](../{folder}/)", *cells])

@@ -261,7 +261,8 @@ def test_a_first_run_is_an_epoch_as_often_as_the_recipe_has_and_the_start(
     rows = json.loads(path.read_text())["rows"]
     found = {row["kind"]: row["seconds"] for row in rows if row["folder"] == "LSTM"}
     assert found == {"data": 7 + 2 * 2, "offline": 7 + 3 * 2}, "recipes of 3 and of 4 epochs"
-    assert f"| {tmp_path.name} | some seconds (15 s) | shapes | " in result.out
+    learned = f"cifar10 (timed on {tmp_path.name})"
+    assert f"| {learned} | some seconds (15 s) | shapes | " in result.out
     argv[1:3] = ["GAN", "--kinds", "offline"]
     assert call(capsys, first_runs.main, *argv).code == 0 and commands[4][2] == "mnist-sample"
     argv[1:4] = ["ResNet"]
