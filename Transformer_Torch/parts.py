@@ -157,7 +157,7 @@ def draw(path: Path, study: dict) -> None:
     axis.set_xticks(range(len(parts)), names, rotation=25, ha="right")
     settings = study["settings"]
     axis.set(ylabel="validation loss, nats",
-             title=f"{settings['dataset']}, {settings['seconds']:g} s of training")  # fmt: skip
+             title=f"{settings['dataset']}, steps for {settings['seconds']:g} s")  # fmt: skip
     axis.grid(alpha=0.3)
     save(figure, path)
 

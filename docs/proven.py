@@ -72,7 +72,8 @@ def table() -> str:
          "[test](tests/test_contracts.py)"],
         ["They learn as well: test accuracy on MNIST", same_accuracy(), "[records](RESULTS.md)"],
         ["What it costs: time of a training step, by hand over PyTorch's",
-         step_ratios(), "[the twins' verdict](studies/README.md#the-twins-verdict)"],
+         step_ratios(), "[the twins' verdict](studies/README.md#the-twins-verdict), "
+         "[records](MLP_Manual/README.md#its-twin)"],
         ["A run that was killed goes on as if it had never stopped", "bit for bit, on a CPU",
          "[test](tests/test_run.py)"],
         ["The first command above, with MNIST at hand",

@@ -23,7 +23,9 @@ def symbols() -> dict[tuple[str, str], list[str]]:
 
 def order(row: tuple[str, str]) -> tuple:
     """Latin letters before Greek ones and signs, each with what stands for it elsewhere."""
-    letters = re.sub(r"\\(mathbf|mathbb|mathrm|hat|bar|tilde|sqrt)\b|[^\\A-Za-z]", "", row[0])
+    letters = re.sub(
+        r"\\(mathbf|mathbb|mathcal|mathrm|hat|bar|tilde|sqrt)\b|[^\\A-Za-z]", "", row[0]
+    )
     return letters.startswith("\\") or not letters, letters.lower(), row
 
 

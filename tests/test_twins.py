@@ -153,6 +153,18 @@ def test_comparison_of_each_network_is_recorded_and_shown(
     assert compare_results(tmp_path / "MLP_Manual") == "Nothing recorded yet."
 
 
+@pytest.mark.parametrize("argv", [[], ["all"], ["CNN", "all"], ["LSTM", "MLP"]])
+def test_compare_takes_all_pairs_or_those_that_are_named(argv, capsys, monkeypatch):
+    measured = []
+
+    def measure(name, *args, **sizes):
+        return measured.append(name) or {}
+
+    monkeypatch.setattr(compare, "measure", measure)
+    assert call(capsys, compare.main, *argv).code == 0
+    assert measured == (argv if "MLP" in argv else [*compare.PAIRS])
+
+
 def test_compare_refuses_what_is_no_pair(capsys):
     assert_one_line(call(capsys, compare.main, "MLP", "ResNet"), "ResNet", "MLP")
 

@@ -21,7 +21,8 @@ def sensitivity(model: MLP, inputs: Tensor, classes: Tensor) -> Tensor:
     logits = model.forward(inputs)
     one_hot = torch.zeros_like(logits)  # (N, K)
     one_hot[torch.arange(len(classes), device=classes.device), classes] = 1
-    first_layer.needs_grad_input = True
-    grad_inputs = model.backward(one_hot)  # (N, D)
-    first_layer.needs_grad_input = False  # as in training
-    return grad_inputs.abs()
+    before, first_layer.needs_grad_input = first_layer.needs_grad_input, True
+    try:
+        return model.backward(one_hot).abs()  # (N, D)
+    finally:
+        first_layer.needs_grad_input = before

@@ -109,7 +109,7 @@ def record(names: list[str], file: str, device: torch.device, facts: dict) -> No
 def main(argv=None):
     parser = cli.Parser(__doc__.splitlines()[0])
     add = parser.add_argument
-    add("pairs", nargs="*", choices=PAIRS, help="which networks or layers; without any, all")
+    add("pairs", nargs="*", default="all", choices=[*PAIRS, "all"], help="which networks, layers")
     add("--batch-size", type=cli.positive_int, help="examples per step")
     add("--steps", type=cli.positive_int, default=20, help="steps to time")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -121,7 +121,7 @@ def main(argv=None):
     device = devices.select_device(args.device)
     devices.seed_everything(0)
     sizes, layers = {"input_size": args.input_size, "hidden_size": args.hidden_size}, {}
-    for name in args.pairs or PAIRS:
+    for name in PAIRS if "all" in args.pairs else args.pairs:
         pair = PAIRS[name]
         facts = {"batch_size": args.batch_size or pair.batch_size, "steps": args.steps}
         if name in LAYERS:
