@@ -573,6 +573,7 @@ def test_what_was_learned_on_shapes_serves_on_a_folder_of_other_classes(
 def test_a_run_goes_on_without_the_weights_it_started_from(
     quick, learned_shapes, tmp_path, monkeypatch
 ):
+    monkeypatch.setitem(PRESETS, "resnet9-small", SMALL)  # that of the learned shapes
     weights = tmp_path / "weights.safetensors"
     weights.write_bytes((learned_shapes() / "best.safetensors").read_bytes())
     flags = ["--pretrained", weights, "--epochs", 2]
