@@ -1,9 +1,9 @@
 """What each part of a modern Transformer brings: `python Transformer_Torch/parts.py` (an hour).
 
-Starts from the language model of 2017 and adds one part after the other. All networks train for
-the same time: the steps of each are as many as fit into it, by the time of a step, which is
-measured before, of all networks in turns. Rows are kept as they are found, so a study that was
-stopped goes on where it was.
+Starts from the language model of 2017 and adds one part after the other. Every network makes as
+many steps as should fit into the same time, by the time of a step, which is measured once before,
+of all networks in turns. Rows are kept as they are found, so a study that was stopped goes on where
+it was.
 """
 
 import time
@@ -157,7 +157,7 @@ def draw(path: Path, study: dict) -> None:
     axis.set_xticks(range(len(parts)), names, rotation=25, ha="right")
     settings = study["settings"]
     axis.set(ylabel="validation loss, nats",
-             title=f"{settings['dataset']}, steps for {settings['seconds']:g} s")  # fmt: skip
+             title=f"{settings['dataset']}, training planned for {settings['seconds']:g} s")  # fmt: skip
     axis.grid(alpha=0.3)
     save(figure, path)
 
