@@ -156,8 +156,8 @@ def draw(path: Path, study: dict) -> None:
     names = [part if part == "original" else f"+ {part}" for part in parts]
     axis.set_xticks(range(len(parts)), names, rotation=25, ha="right")
     settings = study["settings"]
-    axis.set(ylabel="validation loss, nats",
-             title=f"{settings['dataset']}, training planned for {settings['seconds']:g} s")  # fmt: skip
+    title = f"{settings['dataset']}, training planned for {settings['seconds']:g} s"
+    axis.set(ylabel="validation loss, nats", title=title)
     axis.grid(alpha=0.3)
     save(figure, path)
 
