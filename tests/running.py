@@ -26,6 +26,12 @@ from LSTM.dataset import templates
 from MLP_Manual.dataset import mnist as idx
 
 
+def modules() -> list[Path]:
+    """All Python files of the repository, and none of an environment that lies in it (.venv)."""
+    packages = [path.parent for path in ROOT.glob("*/__init__.py")]
+    return [*ROOT.glob("*.py"), *(path for package in packages for path in package.rglob("*.py"))]
+
+
 def readme_function(folder: str, name: str) -> Callable:
     """A function that a README defines in one of its blocks of code."""
     text = (ROOT / folder / "README.md").read_text(encoding="utf-8")

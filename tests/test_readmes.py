@@ -20,7 +20,7 @@ from pylatexenc.latexwalker import LatexWalker, LatexWalkerParseError
 from common.data import ROOT
 from docs.diagrams import DIAGRAMS
 from docs.drawing import spelled_out
-from tests.running import FOLDERS
+from tests.running import FOLDERS, modules
 
 READMES = [ROOT / "README.md", *(ROOT / folder / "README.md" for folder in FOLDERS)]
 PAGES = [*READMES, ROOT / "studies" / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "RESULTS.md"]
@@ -263,10 +263,19 @@ def test_anchors_are_those_of_github(tmp_path):
 
 def test_spelling():
     """codespell, with the words that [tool.codespell] of pyproject.toml accepts."""
-    written = [*PAGES, *ROOT.glob("*.py"), *ROOT.glob("*/**/*.py")]
-    command = [sys.executable, "-m", "codespell_lib", *map(name, written)]
+    command = [sys.executable, "-m", "codespell_lib", *map(name, [*PAGES, *modules()])]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_an_environment_in_the_repository_is_none_of_its_code(tmp_path, monkeypatch):
+    """README puts it there: .venv."""
+    own = [tmp_path / name for name in ("tool.py", "folder/__init__.py", "folder/utils/layers.py")]
+    for path in [*own, tmp_path / ".venv/lib/package/__init__.py", tmp_path / ".venv/bin/tool.py"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.setattr("tests.running.ROOT", tmp_path)
+    assert sorted(modules()) == sorted(own)
 
 
 def test_a_misspelt_word_is_found(tmp_path):

@@ -31,6 +31,7 @@ from tests.running import (
     environment,
     few_shapes,
     finish,
+    modules,
     script,
     small,
     start,
@@ -217,9 +218,9 @@ assert matplotlib.get_backend() == "svg"
 
 def test_only_common_plots_writes_figures():
     """The kinds of calls that need, or change, what a notebook shows."""
-    for path in ROOT.glob("*/**/*.py"):
+    for path in modules():
         name = path.relative_to(ROOT).as_posix()
-        if name.startswith(("tests/", "common/plots.py")) or ".venv" in name:
+        if name.startswith(("tests/", "common/plots.py")):
             continue
         if name.startswith("docs/"):  # its scripts draw what is committed, without common/
             continue

@@ -15,6 +15,7 @@ from LSTM.dataset.buckets import bucketed
 from LSTM.dataset.ragged import Ragged
 from LSTM.dataset.texts import number_words
 from LSTM.dataset.words import PAD, UNKNOWN, Vocab, basic_english, build_vocabulary
+from tests.running import modules
 
 needs_torchtext = pytest.mark.skipif(text.torchtext() is None, reason="no torchtext here")
 
@@ -178,7 +179,7 @@ def test_torchtext_that_does_not_load_is_done_without(error, monkeypatch):
 
 def test_no_other_module_imports_torchtext():
     importing = set()
-    for path in ROOT.glob("*/**/*.py"):
+    for path in modules():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
             names.append(getattr(node, "module", None) or "")
