@@ -1,15 +1,14 @@
-"""torch.optim beside the optimisers by hand: `python MLP_Torch/torch_optim.py` (ten minutes).
+"""torch.optim beside the optimisers by hand: `python MLP_Torch/torch_optim.py` (an hour).
 
-MLP_Manual/optimizers.py finds the best learning rate of every optimiser. This script trains the
-same network with torch.optim, at that rate, from the same initial weights and with the same
-batches, and compares the two curves of training loss. Rows are kept as they are found, so a study
-that was stopped goes on where it was.
+MLP_Manual/optimizers.py trains one network with every optimiser at every rate of a grid. This
+script trains the same network with torch.optim, on the same grid, from the same initial weights and
+with the same batches, and compares the two curves of training loss. Rows are kept as they are
+found, so a study that was stopped goes on where it was.
 """
 
 import math
 import statistics
 import time
-from itertools import product
 from pathlib import Path
 
 if not __package__:  # started by its path
@@ -22,7 +21,6 @@ from common import cli
 from common.data import Split
 from common.device import machine, seed_everything, select_device, synchronize
 from common.errors import UserError, printable
-from common.plots import new_figure, save
 from common.results import rows, tables
 from common.results.report import mean_std
 from common.schedules import make_schedule
@@ -30,12 +28,14 @@ from MLP_Torch.dataset import load_training
 from MLP_Torch.model import MLP
 from MLP_Torch.train import evaluate
 from MLP_Torch.utils.optim import OPTIMIZERS, make_optimizer
+from MLP_Torch.utils.torch_optim_plots import best_rates, draw
 
 FOLDER = Path(__file__).resolve().parent
 RECORD = FOLDER / "results" / "compare_torch_optim.json"
 BY_HAND = FOLDER.parent / "MLP_Manual" / "results" / "compare_optimizers.json"
 QUICK = FOLDER.parent / "MLP_Manual" / "runs" / "optimizers-quick.json"
 WEIGHT_DECAY = {"adamw": 0.05, "muon": 0.05}  # as by hand
+DIVERGED = {"diverged": True, "accuracy": None}
 POINTS = 10  # of the curve of training loss, in an epoch
 
 
@@ -48,7 +48,7 @@ def make_network(data: Split) -> MLP:
 
 def fit(name: str, lr: float, seed: int, epochs: int, train: Split, held_out: Split) -> dict:
     """A training from `seed`, its rate going down to 0 in a cosine: what it reached, and the mean
-    loss of every tenth of an epoch."""
+    loss of every tenth of an epoch. As by hand, it ends where the loss is no number any more."""
     seed_everything(seed)
     model, criterion = make_network(train), nn.CrossEntropyLoss()
     optimizer = make_optimizer(name, model, lr, WEIGHT_DECAY.get(name, 0.0))
@@ -59,16 +59,20 @@ def fit(name: str, lr: float, seed: int, epochs: int, train: Split, held_out: Sp
     for epoch in range(epochs):
         for inputs, labels in train.batches(128, seed, epoch):
             loss = criterion(model(inputs), labels)
+            losses.append(loss.item())
+            if not losses[-1] < 1e4:  # NaN, too
+                return {**DIVERGED, "seconds": round(time.monotonic() - started, 2)}
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            losses.append(loss.item())
-    seconds = time.monotonic() - started
+    seconds, found = round(time.monotonic() - started, 2), evaluate(model, held_out)
+    if not found["loss"] < 1e4:
+        return {**DIVERGED, "seconds": seconds}
     edges = [round(k * per_epoch / POINTS) for k in range(epochs * POINTS + 1)]
     parts = [losses[a:b] for a, b in zip(edges, edges[1:], strict=False) if b > a]
     curve = [round(statistics.fmean(part), 6) for part in parts]
-    return {**evaluate(model, held_out), "seconds": round(seconds, 2), "curve": curve}
+    return {"diverged": False, **found, "seconds": seconds, "curve": curve}
 
 
 def time_steps(train: Split, steps: int) -> dict[str, dict]:
@@ -112,17 +116,25 @@ def digits(difference: float) -> str:
     return "6" if difference < 1e-6 else f"{-math.log10(difference):.1f}"
 
 
+def beside(row: dict, twin: dict) -> dict:
+    """What is compared of a training and its twin by hand; nothing where one of them diverged."""
+    first = whole = None
+    if not row["diverged"] and not twin["diverged"]:
+        first, whole = (largest_difference(row, twin, points) for points in (1, None))
+    return {"by_hand": twin.get("accuracy"), "first": first, "whole": whole}
+
+
 def table(path: Path = RECORD) -> str:
-    """The README's table, by common.results.report."""
+    """The README's tables, by common.results.report: at the best rates, and over the whole grid."""
     if not path.is_file():
         return "Nothing recorded yet."
     study, lines = rows.read(path), []
-    for dataset in study["settings"]["datasets"]:
+    for dataset, best in study["best"].items():
         cells = [[dataset, "rate", "accuracy by hand, %", "torch.optim, %", "same digits, first "
                   "tenth of an epoch", "whole training", "step by hand, ms", "torch.optim, ms",
                   "kept by hand, kB", "torch.optim, kB"]]  # fmt: skip
-        for name, lr in study["settings"]["rates"][dataset].items():
-            found = rows.matching(study, dataset=dataset, optimizer=name)
+        for name, lr in best.items():
+            found = rows.matching(study, dataset=dataset, optimizer=name, lr=lr)
             if not found:
                 continue
             accuracies = [mean_std([row[key] for row in found], 100, 2)
@@ -133,41 +145,29 @@ def table(path: Path = RECORD) -> str:
             kept = [f"{step['bytes'] / 1000:,.0f}" for step in steps]
             cells.append([name, f"{lr:.2g}", *accuracies, *same, *times, *kept])
         lines += [*tables.table(cells), ""]
+    lines += [*tables.table(grid(study)), ""]
     seeds = len({row["seed"] for row in study["rows"]})
     note = f"{study['settings']['epochs']} epochs, {seeds} seeds; the validation split. Digits: of "
-    note += "the mean losses of each tenth of an epoch, the least of all seeds. Times: the medians "
+    note += "the mean losses of each tenth of an epoch, the least of all seeds; over the grid, of "
+    note += "the first tenth, where neither diverged. Times: the medians "
     note += f"of steps ({machine(study['environment'])})."
     return "\n".join([*lines, note, "", f"`{study['command']}`"])
 
 
-def draw(path: Path, study: dict, by_hand: dict) -> None:
-    """The curves of seed 0: by hand as lines, torch.optim's as points upon them."""
-    datasets, settings = study["settings"]["datasets"], study["settings"]
-    figure, axes = new_figure(1, len(datasets), (7 * len(datasets), 4.5))
-    for axis, dataset in zip(axes[0], datasets, strict=True):
-        for number, (name, lr) in enumerate(settings["rates"][dataset].items()):
-            key = dict(dataset=dataset, optimizer=name, seed=0)
-            for row in rows.matching(study, **key):
-                (other,) = rows.matching(by_hand, **key, lr=lr)
-                at = [(n + 0.5) / POINTS for n in range(len(row["curve"]))]
-                axis.plot(at, other["curve"], color=f"C{number}", label=name)
-                axis.plot(at, row["curve"], ".", color=f"C{number}")
-        axis.set(yscale="log", title=dataset, xlabel="epoch", ylabel="training loss, nats")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.legend(title="line: by hand\npoints: torch.optim", fontsize="small")
-        axis.grid(alpha=0.3)
-    save(figure, path)
-
-
-def best_rates(by_hand: dict, dataset: str) -> dict[str, float]:
-    """Of every optimiser, the rate with the highest mean accuracy of those that never diverged."""
-    means: dict[str, dict[float, float]] = {name: {} for name in OPTIMIZERS}
-    for name, lr in product(OPTIMIZERS, by_hand["settings"]["rates"]):
-        found = rows.matching(by_hand, dataset=dataset, optimizer=name, lr=lr)
-        if found and not any(row["diverged"] for row in found):
-            means[name][lr] = statistics.fmean(row["accuracy"] for row in found)
-    return {name: max(rates, key=rates.get) for name, rates in means.items() if rates}
+def grid(study: dict) -> list[list[str]]:
+    """The cells of a table: of every optimiser, all its trainings at all rates."""
+    cells = [["all rates", "trainings", "diverge by hand", "with torch.optim", "same digits",
+              "least", "difference of accuracies, points, mean", "largest"]]  # fmt: skip
+    for name in OPTIMIZERS:
+        found = rows.matching(study, optimizer=name)
+        if both := [row for row in found if row["first"] is not None]:
+            ends = [sum(row[key] is None for row in found) for key in ("by_hand", "accuracy")]
+            same = [row["first"] for row in both]
+            apart = [100 * (row["accuracy"] - row["by_hand"]) for row in both]
+            cells.append([name, *map(str, [len(found), *ends]), digits(statistics.median(same)),
+                          digits(max(same)), f"{statistics.fmean(apart):+.2f}",
+                          f"{max(map(abs, apart)):.1f}"])  # fmt: skip
+    return cells
 
 
 def main(argv=None):
@@ -188,32 +188,32 @@ def main(argv=None):
         quick = " --quick" * args.quick
         raise UserError(f"{source} is not there: run `python MLP_Manual/optimizers.py{quick}`")
     by_hand = rows.read(source)
-    datasets, epochs = by_hand["settings"]["datasets"], by_hand["settings"]["epochs"]
-    rates = {dataset: best_rates(by_hand, dataset) for dataset in datasets}
+    settings = {key: by_hand["settings"][key] for key in ("datasets", "rates", "epochs")}
     splits = {name: [split.to(device) for split in load_training(name, args.data_dir)]
-              for name in datasets}  # fmt: skip
+              for name in settings["datasets"]}  # fmt: skip
 
-    def make(dataset: str, optimizer: str, seed: int) -> dict:
-        lr = rates[dataset][optimizer]
-        (twin,) = rows.matching(by_hand, dataset=dataset, optimizer=optimizer, lr=lr, seed=seed)
-        found = fit(optimizer, lr, seed, epochs, *splits[dataset])
-        first, whole = (largest_difference(found, twin, points) for points in (1, None))
-        print(f"{dataset:>13} {optimizer:>8} {lr:<9.2g} seed {seed}  {found['accuracy']:.2%}, "
-              f"{twin['accuracy']:.2%} by hand; same digits: {digits(first)}, {digits(whole)}",
+    def make(dataset: str, **key) -> dict:
+        name, lr, seed = key["optimizer"], key["lr"], key["seed"]
+        (twin,) = rows.matching(by_hand, dataset=dataset, **key)
+        torch.set_flush_denormal(True)  # as by hand: subnormal numbers are slow
+        found = fit(name, lr, seed, settings["epochs"], *splits[dataset])
+        torch.set_flush_denormal(False)
+        found |= beside(found, twin)
+        ends = ["diverges" if found[who] is None else f"{found[who]:.2%}"
+                for who in ("accuracy", "by_hand")]  # fmt: skip
+        print(f"{dataset:>13} {name:>8} {lr:<9.2g} seed {seed}  {ends[0]}, {ends[1]} by hand",
               flush=True)  # fmt: skip
-        return {**found, "by_hand": twin["accuracy"], "first": first, "whole": whole}
+        return found
 
-    seeds = sorted({row["seed"] for row in by_hand["rows"]})
-    keys = [dict(dataset=dataset, optimizer=name, seed=seed)
-            for seed, dataset in product(seeds, datasets) for name in rates[dataset]]  # fmt: skip
-    settings = {"datasets": datasets, "epochs": epochs, "rates": rates}
+    keys = [{k: row[k] for k in ("dataset", "optimizer", "lr", "seed")} for row in by_hand["rows"]]
     command = "python MLP_Torch/torch_optim.py" + " --quick" * args.quick
     study = rows.collect(
         path, settings, command, device, keys, make,
+        best=lambda: {dataset: best_rates(by_hand, dataset) for dataset in settings["datasets"]},
         by_hand=lambda: by_hand["steps"],
-        steps=lambda: time_steps(splits[datasets[0]][0], 20 if args.quick else 300),
+        steps=lambda: time_steps(splits[settings["datasets"][0]][0], 20 if args.quick else 300),
     )  # fmt: skip
-    draw(path.with_name("torch_optim.png"), study, by_hand)
+    draw(path.with_name("torch_optim.png"), study, by_hand, POINTS)
     print(f"\n{table(path)}\n\nrows in {printable(path)}, picture beside them")
 
 

@@ -162,7 +162,7 @@ def test_a_file_of_something_else_is_one_line_and_stays(
 def test_torch_optim_goes_the_same_way(few, tmp_path, monkeypatch, capsys):
     """Every optimiser of the study by hand, from the same weights and with the same batches."""
     monkeypatch.setattr(script, "OPTIMIZERS", OPTIMIZERS)
-    monkeypatch.setattr(script, "RATES", [1e-3, 1e-2])
+    monkeypatch.setattr(script, "RATES", [1e-3, 1e-2, 1e4])
     by_hand, path = tmp_path / "by_hand.json", tmp_path / "native" / "rows.json"
     place = make_digits(tmp_path / "data")
     make_digits(tmp_path / "data", "fashion-mnist")
@@ -177,14 +177,22 @@ def test_torch_optim_goes_the_same_way(few, tmp_path, monkeypatch, capsys):
     result = call(capsys, native.main, *argv)
     assert (result.code, result.err) == (0, "")
     found = kept.read(path)
-    assert {(r["optimizer"], r["dataset"], r["seed"]) for r in found["rows"]} == set(
-        itertools.product(OPTIMIZERS, ("mnist", "fashion-mnist"), (0, 1))
+    assert {(r["optimizer"], r["dataset"], r["lr"], r["seed"]) for r in found["rows"]} == set(
+        itertools.product(OPTIMIZERS, ("mnist", "fashion-mnist"), (1e-3, 1e-2, 1e4), (0, 1))
     )
+    diverged = [row for row in found["rows"] if row["diverged"]]
+    assert {row["optimizer"] for row in diverged} >= {"sgd", "momentum", "nesterov"}
+    assert {row["lr"] for row in diverged} == {1e4}
+    for row in diverged:
+        assert (row["accuracy"], row["by_hand"], row["first"]) == (None, None, None)
     for row in found["rows"]:
+        if row["lr"] == 1e4:
+            continue
         assert row["first"] <= row["whole"] < 1e-4, "float32, and curves of six decimals"
         assert row["accuracy"] == pytest.approx(row["by_hand"], abs=0.02)
     for name in OPTIMIZERS:  # by hand and torch.optim keep as much
         assert found["steps"][name]["bytes"] == pytest.approx(found["by_hand"][name]["bytes"])
+    assert "| sgd | 12 | 4 | 4 | 6 | 6 |" in result.out, "the whole grid"
     assert "| muon | " in result.out and native.table(tmp_path / "x") == "Nothing recorded yet."
 
     assert native.WEIGHT_DECAY == script.WEIGHT_DECAY and native.POINTS == script.POINTS
@@ -215,7 +223,7 @@ def test_torch_optim_killed_goes_on_from_what_quick_found(quick, tmp_path, monke
             patch.setattr(native, "fit", fit_and_stop)
             trained.clear()  # a training more, each time
             native.main([*argv, str(path)])
-    assert (len(rows(path)), len(rows(whole))) == (2, 3)
+    assert (len(rows(path)), len(rows(whole))) == (2, 6)
     native.main([*argv, str(path)])
     assert rows(path) == rows(whole)
 
@@ -223,7 +231,8 @@ def test_torch_optim_killed_goes_on_from_what_quick_found(quick, tmp_path, monke
 def test_both_take_the_same_rates():
     """MLP_Manual's, which marks them in its table, and those that torch.optim is tried at."""
     by_hand, study = kept.read(script.RECORD), kept.read(native.RECORD)
-    for dataset, rates in study["settings"]["rates"].items():
+    assert study["settings"]["rates"] == by_hand["settings"]["rates"]
+    for dataset, rates in study["best"].items():
         assert native.best_rates(by_hand, dataset) == best_rates(by_hand, dataset) == rates
 
 
