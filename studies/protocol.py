@@ -26,6 +26,7 @@ from common.metrics import parameter_count
 from common.plots import new_figure, save
 from common.results import rows, tables
 from common.results.report import mean_std
+from studies import parts
 from studies.memory import peak_megabytes
 
 FOLDER = Path(__file__).resolve().parent
@@ -129,6 +130,7 @@ def parse(description: str, argv, minutes: list[float], quick: list[float]) -> N
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a second each on a stand-in, to see that it works")
     add("--output", metavar="FILE", help="the rows (default: studies/results/compare_NAME.json)")
+    add("--part", type=parts.part, metavar="1/2", help="train this share alone (studies/parts.py)")
     args = parser.parse_args(argv)
     args.minutes = args.minutes or (quick if args.quick else minutes)
     if args.minutes != sorted(set(args.minutes)):
@@ -144,14 +146,17 @@ def record(name: str) -> Path:
 
 def collect(name: str, args: Namespace, keys: Iterable[dict], make: Callable[..., dict]) -> tuple:
     """The file of the study `name`, and the study, with a row for each of `keys`."""
-    place = FOLDER / "runs" / f"{name}-quick.json" if args.quick else record(name)
-    path = Path(args.output or place)
+    runs = Path(args.output).parent if args.output else FOLDER / "runs"
+    path = Path(args.output or (runs / f"{name}-quick.json" if args.quick else record(name)))
     settings = {"dataset": args.dataset, "minutes": args.minutes, "quick": args.quick}
     words = ["--quick"] * args.quick + ["--minutes", *(f"{mark:g}" for mark in args.minutes)]
     command = " ".join([f"python studies/{name}.py", *words])
+    if args.part:
+        path, keys = parts.place(runs, name, args.part), [*keys][args.part[0] - 1 :: args.part[1]]
+    ready = [] if args.part else parts.found(runs, name, settings, args.device)
 
     def said(**key) -> dict:
-        row = make(**key)
+        row = next((row for row in ready if key.items() <= row.items()), {}) or make(**key)
         print(*(f"{k} {v}" for k, v in key.items()), describe(row), sep="  ", flush=True)
         return row
 
@@ -175,8 +180,7 @@ def shown(metric: str, values: list[float]) -> str:
 
 def at(found: list[dict], metric: str, place: int) -> list[float]:
     """The values of some rows after the training time number `place`, where there is one."""
-    values = (row["validation"][metric][place] for row in found)
-    return [value for value in values if value is not None]
+    return [v for row in found if (v := row["validation"][metric][place]) is not None]
 
 
 def table(study: dict, networks: dict[str, str], metric: str) -> list[str]:

@@ -196,6 +196,7 @@ ACROSS = {  # of every study of several folders
     "--device": DEVICE,
     "--quick": "test_studies.py::test_quick_study_makes_its_table_and_its_picture",
     "--output": "test_studies.py::test_rows_of_other_flags_are_refused",
+    "--part": "test_studies.py::test_two_parts_are_the_whole_study",
 }
 LAYERS = "test_rnn_manual.py::test_layers_beside_torch_are_equal_and_recorded"
 QUICK = "test_results_speed.py::test_quick_run_prints_one_table_of_all_networks"

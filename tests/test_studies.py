@@ -395,6 +395,40 @@ def test_a_study_killed_three_times_goes_on_and_does_nothing_twice(study, capsys
 
 
 @pytest.mark.long
+def test_two_parts_are_the_whole_study(study, capsys, monkeypatch):
+    """Each trains its share; then the study takes their rows, and trains what neither has."""
+    module, argv, path = study
+    learn, begun = protocol.learn, []
+    monkeypatch.setattr(protocol, "learn", lambda *args: begun.append(args) or learn(*args))
+    assert call(capsys, module.main, *argv, "--output", path.with_name("whole.json")).code == 0
+    whole, trained = rows_of(path.with_name("whole.json")), len(begun)
+    halves = []
+    for part in ("1/2", "2/2"):
+        result = call(capsys, module.main, *argv, "--part", part)
+        assert (result.code, result.err) == (0, "")
+        runs = path.parent / f"{path.stem.removeprefix('compare_')}-{part[0]}-of-2"
+        halves.append(rows_of(runs / "rows.json"))
+        assert not path.exists() and (runs / "rows.json").is_file()
+    assert len(begun) == 2 * trained and all(halves)
+    assert sorted(map(len, halves)) == [len(whole) // 2, (len(whole) + 1) // 2]
+    assert all(row in whole for half in halves for row in half if "steps" in row)
+    assert call(capsys, module.main, *argv).code == 0
+    assert len(begun) == 2 * trained, "nothing is trained twice"
+    assert [row.get("validation") for row in rows_of(path)] == [
+        row.get("validation") for row in whole
+    ]
+    for half in path.parent.glob("*-of-2/rows.json"):  # another commit's are not taken
+        half.write_text(half.read_text().replace(rows_of(path)[0]["commit"], "another"))
+    assert call(capsys, module.main, *argv, "--output", path.with_name("again.json")).code == 0
+    assert len(begun) == 3 * trained
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+def test_what_is_no_part_is_one_line(part, capsys):
+    assert_one_line(call(capsys, text.main, "--part=" + part), f"{part} is no part such as 1/2")
+
+
+@pytest.mark.long
 def test_rows_of_other_flags_are_refused(study, capsys, monkeypatch):
     module, argv, path = study
     monkeypatch.setattr(protocol, "learn", lambda learner, minutes, metric: {
