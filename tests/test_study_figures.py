@@ -229,12 +229,17 @@ def step_of(name: str) -> float:
     return read("MLP_Manual", "optimizers")["steps"][name]["step_milliseconds"]
 
 
+def at_best_rates() -> list[list[dict]]:
+    """The trainings by torch.optim at the best rate of each optimiser, on each data set."""
+    record = read("MLP_Torch", "torch_optim")
+    return [rows.matching(record, dataset=dataset, optimizer=name, lr=lr)
+            for dataset, best in record["best"].items() for name, lr in best.items()]  # fmt: skip
+
+
 def same_digits(part: str) -> list[float]:
     """Of every optimiser by hand and by torch.optim, over the "first" steps or the "whole"."""
-    found: dict[tuple, list] = {}
-    for row in read("MLP_Torch", "torch_optim")["rows"]:
-        found.setdefault((row["dataset"], row["optimizer"]), []).append(row[part])
-    return [float(torch_optim.digits(max(values))) for values in found.values()]
+    found = ([row[part] for row in kind] for kind in at_best_rates())
+    return [float(torch_optim.digits(max(values))) for values in found]
 
 
 def helps(technique: str, images: int) -> float:
@@ -333,13 +338,10 @@ def best_optimizers(dataset: str) -> list[float]:
 
 def largest_difference_by_torch() -> float:
     """Of the mean accuracies after three epochs, by hand and by torch.optim, in points."""
-    record = read("MLP_Torch", "torch_optim")
-    kinds = {(row["dataset"], row["optimizer"]) for row in record["rows"]}
     return max(
-        abs(mean(100 * (row["accuracy"] - row["by_hand"]) for row in
-                 rows.matching(record, dataset=dataset, optimizer=name)))
-        for dataset, name in kinds
-    )  # fmt: skip
+        abs(mean(100 * (row["accuracy"] - row["by_hand"]) for row in kind))
+        for kind in at_best_rates()
+    )
 
 
 def plain_error(depth: int) -> float:
