@@ -23,7 +23,7 @@ from common import checkpoint, cli, run
 from common.data import ROOT
 from GAN.dataset import ring
 from LSTM.dataset import templates
-from MLP_Manual.dataset import mnist as idx
+from MLP_Manual.dataset import mnist
 
 
 def modules() -> list[Path]:
@@ -286,10 +286,10 @@ def interrupt(monkeypatch, step: int) -> None:
 def make_digits(place: Path, dataset: str = "mnist", sizes: tuple[int, int] = (240, 40)) -> Path:
     """The four idx files of `dataset` below `place`, with a few images that can be learned: a
     bright row tells the class."""
-    raw = place / idx.FOLDERS[dataset]
+    raw = place / mnist.FOLDERS[dataset]
     raw.mkdir(parents=True)
     for seed, ((images_name, labels_name), N) in enumerate(
-        zip(idx.FILES.values(), sizes, strict=True)
+        zip(mnist.FILES.values(), sizes, strict=True)
     ):
         generator = torch.Generator().manual_seed(seed)
         labels = (torch.arange(N) % 10).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""common/data.py and dataset/mnist.py: where data lies, splits, batches, damage, downloads."""
+"""common/data.py, dataset/mnist.py, idx.py: where data lies, splits, batches, damage, downloads."""
 
 import contextlib
 import gzip
@@ -16,11 +16,12 @@ from torchvision import datasets
 
 from common import data, files
 from common.data import DataMissing, Split, stratified_split
-from MLP_Manual.dataset import mnist as idx
+from MLP_Manual.dataset import mnist
+from MLP_Manual.dataset.idx import KNOWN
 from tests.conftest import user_error
 
-TRAIN_IMAGES, TRAIN_LABELS = idx.FILES["train"]
-TEST_IMAGES, TEST_LABELS = idx.FILES["test"]
+TRAIN_IMAGES, TRAIN_LABELS = mnist.FILES["train"]
+TEST_IMAGES, TEST_LABELS = mnist.FILES["test"]
 NAMES = [TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS]
 H, W = 7, 5  # unequal, so that swapped axes show
 
@@ -45,9 +46,9 @@ def make_images(N, first=0):
 
 def make_files(place, first=0, dataset="mnist"):
     """Four small idx files below `place`, as torchvision lays them out; returns their folder."""
-    raw = place / idx.FOLDERS[dataset]
+    raw = place / mnist.FOLDERS[dataset]
     raw.mkdir(parents=True, exist_ok=True)
-    for (images, labels), N, start in zip(idx.FILES.values(), (60, 20), (0, 100), strict=True):
+    for (images, labels), N, start in zip(mnist.FILES.values(), (60, 20), (0, 100), strict=True):
         (raw / images).write_bytes(to_idx(make_images(N, first + start)))
         (raw / labels).write_bytes(to_idx((torch.arange(N) % 10).to(torch.uint8)))
     return raw
@@ -96,7 +97,7 @@ def test_data_dir_then_environment_then_own_folder_then_sibling(
             make_files(place, first=number)
     monkeypatch.setenv("PLAYGROUND_DATA", str(environment))
     assert data.search_folders(folder, str(named)) == places
-    assert idx.load_test("mnist", folder, str(named)).inputs[0, 0, 0, 0] == 100 + first
+    assert mnist.load_test("mnist", folder, str(named)).inputs[0, 0, 0, 0] == 100 + first
 
 
 def test_nothing_named_looks_in_the_own_and_the_siblings_folders_alone(folder):
@@ -110,14 +111,14 @@ def test_nothing_named_looks_in_the_own_and_the_siblings_folders_alone(folder):
 def test_a_place_with_three_of_the_four_files_is_stepped_over(raw, folder):
     (raw / TEST_LABELS).unlink()
     make_files(folder.parent / "CNN" / "dataset", first=50)
-    assert idx.load_test("mnist", folder, None).inputs[0, 0, 0, 0] == 150
+    assert mnist.load_test("mnist", folder, None).inputs[0, 0, 0, 0] == 150
 
 
 def test_mnist_is_not_taken_for_fashion_mnist(raw, folder, no_mirror):
     with user_error("fashion-mnist is not in", kind=DataMissing):
-        idx.load_test("fashion-mnist", folder, None)
+        mnist.load_test("fashion-mnist", folder, None)
     make_files(folder / "dataset", first=9, dataset="fashion-mnist")
-    assert idx.load_test("fashion-mnist", folder, None).inputs[0, 0, 0, 0] == 109
+    assert mnist.load_test("fashion-mnist", folder, None).inputs[0, 0, 0, 0] == 109
 
 
 @pytest.mark.parametrize("name", ["--data-dir", "PLAYGROUND_DATA"])
@@ -133,7 +134,7 @@ def test_a_named_place_that_is_no_readable_folder_is_refused(
     if name == "PLAYGROUND_DATA":
         monkeypatch.setenv(name, str(place))
     with user_error(name, place, "not a folder that can be read"):
-        idx.load_test("mnist", folder, str(place) if name == "--data-dir" else None)
+        mnist.load_test("mnist", folder, str(place) if name == "--data-dir" else None)
 
 
 @not_as_root
@@ -141,7 +142,7 @@ def test_a_locked_folder_inside_a_place_is_stepped_over(raw, folder, tmp_path):
     locked = make_files(tmp_path / "place")
     locked.chmod(0)
     try:
-        assert len(idx.load_test("mnist", folder, str(tmp_path / "place")).labels) == 20
+        assert len(mnist.load_test("mnist", folder, str(tmp_path / "place")).labels) == 20
     finally:
         locked.chmod(0o700)
 
@@ -317,38 +318,38 @@ def test_to_moves_inputs_and_labels_and_keeps_the_rest():
 
 def test_images_and_labels_are_torchvisions(raw, folder):
     dataset = folder / "dataset"
-    train, validation = idx.load_training("mnist", folder, None)
+    train, validation = mnist.load_training("mnist", folder, None)
     theirs = datasets.MNIST(dataset, train=True)
     rows, held_out = stratified_split(theirs.targets, 10)  # a sixth of 60
     for part, chosen in ((train, rows), (validation, held_out)):
         assert torch.equal(part.inputs[:, 0], theirs.data[chosen])
         assert torch.equal(part.labels, theirs.targets[chosen])
-    test, theirs = idx.load_test("mnist", folder, None), datasets.MNIST(dataset, train=False)
+    test, theirs = mnist.load_test("mnist", folder, None), datasets.MNIST(dataset, train=False)
     assert torch.equal(test.inputs[:, 0], theirs.data)
     assert torch.equal(test.labels, theirs.targets)
     assert (test.inputs.dtype, test.labels.dtype) == (torch.uint8, torch.int64)
 
 
 def test_checksums_are_those_of_the_files_read(raw, folder):
-    train, validation = idx.load_training("mnist", folder, None)
+    train, validation = mnist.load_training("mnist", folder, None)
     expected = {n: hashlib.sha256((raw / n).read_bytes()).hexdigest() for n in NAMES}
     assert train.checksums == {n: expected[n] for n in NAMES[:2]} == validation.checksums
-    assert idx.load_test("mnist", folder, None).checksums == {n: expected[n] for n in NAMES[2:]}
+    assert mnist.load_test("mnist", folder, None).checksums == {n: expected[n] for n in NAMES[2:]}
 
 
 def test_training_never_reads_the_test_split(raw, folder):
     for name in (TEST_IMAGES, TEST_LABELS):
         (raw / name).write_bytes(b"not to be read")
-    assert len(idx.load_training("mnist", folder, None)[0].labels) == 50
+    assert len(mnist.load_training("mnist", folder, None)[0].labels) == 50
 
 
 @pytest.mark.parametrize("packed", [NAMES, NAMES[:1], NAMES[1:]], ids=["all", "one", "three"])
 def test_packed_files_are_read_alike(raw, folder, packed):
-    plain = [*idx.load_training("mnist", folder, None), idx.load_test("mnist", folder, None)]
+    plain = [*mnist.load_training("mnist", folder, None), mnist.load_test("mnist", folder, None)]
     for name in packed:
         (raw / f"{name}.gz").write_bytes(gzip.compress((raw / name).read_bytes()))
         (raw / name).unlink()
-    again = [*idx.load_training("mnist", folder, None), idx.load_test("mnist", folder, None)]
+    again = [*mnist.load_training("mnist", folder, None), mnist.load_test("mnist", folder, None)]
     for a, b in zip(plain, again, strict=True):
         assert torch.equal(a.inputs, b.inputs)
         assert torch.equal(a.labels, b.labels)
@@ -395,7 +396,14 @@ def test_a_damaged_file_is_named_in_one_line(raw, folder, name, change, packed):
         (raw / name).unlink()
         (raw / f"{name}.gz").write_bytes(gzip.compress(content))
     with user_error(raw / name, "delete it and download again"):
-        idx.load_training("mnist", folder, None)
+        mnist.load_training("mnist", folder, None)
+
+
+def test_a_damaged_file_may_lie_where_a_name_has_a_percent_sign(folder, tmp_path):
+    raw = make_files(tmp_path / "50%")
+    (raw / TRAIN_IMAGES).write_bytes(b"")
+    with user_error(raw / TRAIN_IMAGES, "no idx file of 3-dimensional bytes", "delete it"):
+        mnist.load_training("mnist", folder, str(tmp_path / "50%"))
 
 
 def test_images_and_labels_swapped_are_refused(raw, folder):
@@ -403,7 +411,7 @@ def test_images_and_labels_swapped_are_refused(raw, folder):
     (raw / TRAIN_IMAGES).write_bytes(labels)
     (raw / TRAIN_LABELS).write_bytes(images)
     with user_error(raw / TRAIN_IMAGES, "delete it"):
-        idx.load_training("mnist", folder, None)
+        mnist.load_training("mnist", folder, None)
 
 
 @pytest.mark.parametrize(
@@ -411,47 +419,50 @@ def test_images_and_labels_swapped_are_refused(raw, folder):
 )
 def test_a_known_file_under_another_name_is_refused(raw, folder, monkeypatch, real):
     checksum = hashlib.sha256((raw / TRAIN_IMAGES).read_bytes()).hexdigest()
-    monkeypatch.setitem(idx.KNOWN, checksum, real)
+    monkeypatch.setitem(KNOWN, checksum, real)
     with user_error(raw / TRAIN_IMAGES, f"is really {real[0]}'s {real[1]}", "delete it"):
-        idx.load_training("mnist", folder, None)
+        mnist.load_training("mnist", folder, None)
 
 
 def test_a_known_file_under_its_own_name_is_taken(raw, folder, monkeypatch):
     checksum = hashlib.sha256((raw / TEST_IMAGES).read_bytes()).hexdigest()
-    monkeypatch.setitem(idx.KNOWN, checksum, ("mnist", TEST_IMAGES))
-    assert len(idx.load_test("mnist", folder, None).labels) == 20
+    monkeypatch.setitem(KNOWN, checksum, ("mnist", TEST_IMAGES))
+    assert len(mnist.load_test("mnist", folder, None).labels) == 20
 
 
 def test_a_file_of_the_real_ones_size_with_other_bytes_is_refused(raw, folder):
     (raw / TRAIN_LABELS).write_bytes(to_idx(torch.zeros(60_000, dtype=torch.uint8)))
     with user_error(raw / TRAIN_LABELS, "checksum", "delete it"):
-        idx.load_training("mnist", folder, None)
+        mnist.load_training("mnist", folder, None)
 
 
 @pytest.mark.parametrize("N", [59, 61])
 def test_images_and_labels_of_different_number_are_refused(raw, folder, N):
     (raw / TRAIN_LABELS).write_bytes(to_idx(torch.zeros(N, dtype=torch.uint8)))
     with user_error(raw, f"60 images in {TRAIN_IMAGES}", f"{N} labels in {TRAIN_LABELS}", "delete"):
-        idx.load_training("mnist", folder, None)
+        mnist.load_training("mnist", folder, None)
 
 
 def test_files_without_examples_are_refused(raw, folder):
     (raw / TRAIN_IMAGES).write_bytes(header(0, H, W))
     (raw / TRAIN_LABELS).write_bytes(header(0))
     with user_error(raw / TRAIN_LABELS, "no labels", "delete it"):
-        idx.load_training("mnist", folder, None)
+        mnist.load_training("mnist", folder, None)
 
 
 def test_the_other_spelling_of_the_files_names_is_found(raw, folder):
     """Some copies of MNIST have train-images.idx3-ubyte; also packed, and beside the usual ones."""
-    expected = [idx.load_training("mnist", folder, None)[0], idx.load_test("mnist", folder, None)]
+
+    def load():
+        return mnist.load_training("mnist", folder, None)[0], mnist.load_test("mnist", folder, None)
+
+    expected = load()
     for name in (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES):
         (raw / name).rename(raw / name.replace("-idx", ".idx"))
     packed = raw / f"{TEST_IMAGES.replace('-idx', '.idx')}.gz"
     packed.write_bytes(gzip.compress((raw / packed.stem).read_bytes()))
     (raw / packed.stem).unlink()
-    found = [idx.load_training("mnist", folder, None)[0], idx.load_test("mnist", folder, None)]
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(load(), expected, strict=True):
         assert torch.equal(ours.inputs, theirs.inputs) and ours.checksums == theirs.checksums
 
 
@@ -484,14 +495,14 @@ def test_a_damaged_gz_file_is_named_in_one_line(raw, folder, change):
     path.write_bytes(change(gzip.compress((raw / TEST_IMAGES).read_bytes())))
     (raw / TEST_IMAGES).unlink()
     with user_error(path, "delete it and download again"):
-        idx.load_test("mnist", folder, None)
+        mnist.load_test("mnist", folder, None)
 
 
 @not_as_root
 def test_a_locked_file_is_named_in_one_line(raw, folder):
     (raw / TEST_LABELS).chmod(0)
     with user_error(raw / TEST_LABELS, "cannot be read"):
-        idx.load_test("mnist", folder, None)
+        mnist.load_test("mnist", folder, None)
 
 
 # downloads, from a server on this machine
@@ -628,18 +639,18 @@ def serve_mnist(server, tmp_path, monkeypatch):
 @pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
 def test_absent_data_is_downloaded_once_for_all_folders(serve_mnist, folder, dataset):
     serve_mnist("changed", "good")
-    test = idx.load_test(dataset, folder, None)
+    test = mnist.load_test(dataset, folder, None)
     assert torch.equal(test.inputs[:, 0], make_images(20, 100))
-    raw = folder / "dataset" / idx.FOLDERS[dataset]
+    raw = folder / "dataset" / mnist.FOLDERS[dataset]
     assert sorted(os.listdir(raw)) == sorted(f"{name}.gz" for name in NAMES)
-    assert idx.find_files(dataset, folder.parent / "CNN", None) == raw
+    assert mnist.find_files(dataset, folder.parent / "CNN", None) == raw
 
 
 def test_a_download_goes_to_the_data_dir(serve_mnist, folder, tmp_path):
     serve_mnist("good")
     place = tmp_path / "place"
     place.mkdir()
-    assert idx.find_files("mnist", folder, str(place)) == place / "MNIST" / "raw"
+    assert mnist.find_files("mnist", folder, str(place)) == place / "MNIST" / "raw"
     assert len(os.listdir(place / "MNIST" / "raw")) == 4
     assert os.listdir(folder) == []
 
@@ -648,10 +659,10 @@ def test_a_download_that_was_stopped_fetches_only_what_is_absent(
     serve_mnist, server, folder, monkeypatch
 ):
     serve_mnist("good")
-    raw = idx.find_files("mnist", folder, None)
+    raw = mnist.find_files("mnist", folder, None)
     (raw / f"{TEST_LABELS}.gz").unlink()
     server.files = {f"{TEST_LABELS}.gz": server.files[f"{TEST_LABELS}.gz"]}
-    assert idx.find_files("mnist", folder, None) == raw
+    assert mnist.find_files("mnist", folder, None) == raw
     assert len(os.listdir(raw)) == 4
 
 
@@ -659,7 +670,7 @@ def test_a_dataset_folder_that_cannot_be_made_is_a_user_error(serve_mnist, folde
     serve_mnist("good")
     (folder / "dataset").write_text("a file in the folder's place")
     with user_error("mnist is not in", folder / "dataset", kind=DataMissing):
-        idx.load_test("mnist", folder, None)
+        mnist.load_test("mnist", folder, None)
 
 
 # the sample
@@ -667,12 +678,12 @@ def test_a_dataset_folder_that_cannot_be_made_is_a_user_error(serve_mnist, folde
 
 def test_a_named_mnist_is_never_replaced(folder, no_mirror):
     with user_error("mnist is not in", folder / "dataset", no_mirror, kind=DataMissing):
-        idx.or_sample("mnist", True, folder, None)
+        mnist.or_sample("mnist", True, folder, None)
 
 
 @pytest.mark.smoke
 def test_the_default_is_replaced_by_the_sample_and_says_so(folder, no_mirror, capsys):
-    assert idx.or_sample("mnist", False, folder, None) == "mnist-sample"
+    assert mnist.or_sample("mnist", False, folder, None) == "mnist-sample"
     said = capsys.readouterr().err
     assert "SAMPLE" in said
     assert str(folder / "dataset") in said
@@ -682,39 +693,39 @@ def test_the_default_is_replaced_by_the_sample_and_says_so(folder, no_mirror, ca
 @pytest.mark.parametrize("way", FAILURES[:-1])
 def test_a_download_that_fails_is_replaced_by_the_sample_too(serve_mnist, folder, way):
     serve_mnist(way)
-    assert idx.or_sample("mnist", False, folder, None) == "mnist-sample"
+    assert mnist.or_sample("mnist", False, folder, None) == "mnist-sample"
     assert not any(path.is_file() for path in folder.rglob("*"))
 
 
 @pytest.mark.parametrize("named", [True, False])
 def test_mnist_that_is_there_is_taken_in_silence(raw, folder, no_mirror, capsys, named):
-    assert idx.or_sample("mnist", named, folder, None) == "mnist"
+    assert mnist.or_sample("mnist", named, folder, None) == "mnist"
     assert capsys.readouterr() == ("", "")
 
 
 def test_mnist_that_is_damaged_is_not_replaced(raw, folder, no_mirror):
     (raw / TRAIN_IMAGES).write_bytes(b"")
-    assert idx.or_sample("mnist", False, folder, None) == "mnist"
+    assert mnist.or_sample("mnist", False, folder, None) == "mnist"
     with user_error(raw / TRAIN_IMAGES):
-        idx.load_training("mnist", folder, None)
+        mnist.load_training("mnist", folder, None)
 
 
 @pytest.mark.parametrize("dataset", ["fashion-mnist", "mnist-sample", "spirals"])
 def test_other_datasets_have_no_replacement(folder, no_mirror, dataset):
-    assert idx.or_sample(dataset, False, folder, None) == dataset
+    assert mnist.or_sample(dataset, False, folder, None) == dataset
 
 
 def test_fashion_mnist_that_is_nowhere_is_a_user_error(folder, no_mirror):
     with user_error("fashion-mnist is not in", folder / "dataset", kind=DataMissing):
-        idx.load_training("fashion-mnist", folder, None)
+        mnist.load_training("fashion-mnist", folder, None)
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     """The sample's training, validation and test split, where there is no other data."""
     nowhere = tmp_path_factory.mktemp("nowhere")
-    test = idx.load_test("mnist-sample", nowhere, None)
-    return *idx.load_training("mnist-sample", nowhere, None), test
+    test = mnist.load_test("mnist-sample", nowhere, None)
+    return *mnist.load_training("mnist-sample", nowhere, None), test
 
 
 def as_bytes(part):

@@ -22,8 +22,7 @@ from common.schedules import moving_average
 from GAN import dataset
 from GAN import generate as drawing
 from GAN import train as script
-from GAN.dataset import as_data, ring, scaled
-from GAN.dataset import mnist as idx
+from GAN.dataset import as_data, mnist, ring, scaled
 from GAN.model import (
     GAN,
     ConvDiscriminator,
@@ -1102,10 +1101,10 @@ def test_without_data_the_default_run_draws_from_a_sample_and_says_so(
     monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["http://127.0.0.1:1/"])
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(classifier, "MOST_EPOCHS", 1)
-    few = [part.take(torch.arange(200) * (len(part.labels) // 200)) for part in idx.sample()]
-    monkeypatch.setattr(idx, "sample", lambda: few)
+    few = [part.take(torch.arange(200) * (len(part.labels) // 200)) for part in mnist.sample()]
+    monkeypatch.setattr(mnist, "sample", lambda: few)
     real_split = data.stratified_split
-    monkeypatch.setattr(idx, "stratified_split", lambda labels, size: real_split(labels, 60))
+    monkeypatch.setattr(mnist, "stratified_split", lambda labels, size: real_split(labels, 60))
     (tmp_path / "repository" / "GAN").mkdir(parents=True)
     flags = ["--epochs", 1, "--channels", 4, "--model", "wgan-gp", "--critic-steps", 2]
     result = call(capsys, script.main, *flags)

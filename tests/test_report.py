@@ -13,7 +13,8 @@ from common.device import environment
 from common.results import report
 from common.results.records import write as write_record
 from common.results.tables import lines_of_code
-from MLP_Manual.dataset import mnist as idx
+from MLP_Manual.dataset import mnist
+from MLP_Manual.dataset.idx import KNOWN
 from RNN_Manual import compare_layers
 from tests.conftest import user_error
 from tests.running import (
@@ -436,13 +437,13 @@ def test_record_is_complete_and_consistent(path):
 @pytest.mark.parametrize("path", RECORDS, ids=name)
 def test_record_is_of_the_real_data(path):
     record = json.loads(path.read_text(encoding="utf-8"))
-    if record["dataset"] in idx.FOLDERS:
+    if record["dataset"] in mnist.FOLDERS:
         examples, recipe = record["data"]["examples"], record["hyperparameters"]
         held_out = 0 if recipe.get("refit") else 5_000
         assert (examples.get("validation", 0), examples["test"]) == (held_out, 10_000)
         assert examples["train"] == (recipe["subset"] or 60_000 - held_out)
-        names = {idx.KNOWN[checksum] for checksum in record["data"]["sha256"].values()}
-        assert names == {(record["dataset"], n) for pair in idx.FILES.values() for n in pair}
+        names = {KNOWN[checksum] for checksum in record["data"]["sha256"].values()}
+        assert names == {(record["dataset"], n) for pair in mnist.FILES.values() for n in pair}
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=name)

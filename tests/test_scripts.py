@@ -18,7 +18,7 @@ from common import checkpoint, cli, data
 from common.data import ROOT
 from common.history import counted, describe
 from common.results import compare, report
-from MLP_Manual.dataset import mnist as idx
+from MLP_Manual.dataset import mnist
 from tests.running import (
     AUTOENCODERS,
     CNNS,
@@ -270,7 +270,7 @@ def test_without_data_the_default_run_takes_a_sample_and_says_so(
     no_data, tmp_path, capsys, monkeypatch
 ):
     moved = move("MLP_Manual", monkeypatch, tmp_path)
-    monkeypatch.setattr(idx, "sample", functools.cache(idx.sample))  # slow to read
+    monkeypatch.setattr(mnist, "sample", functools.cache(mnist.sample))  # slow to read
     argv = ["--epochs", 1, "--hidden-sizes", 8, "--subset", 500]
     result = call(capsys, script("MLP_Manual").main, *argv)
     assert result.code == 0

