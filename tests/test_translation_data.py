@@ -481,8 +481,8 @@ def small(monkeypatch):
 
 @pytest.fixture
 def place(tmp_path, small):
-    """A folder with the small files."""
-    raw = tmp_path / "place" / "multi30k"
+    """A folder with the small files. Its name has a percent sign, as a name may."""
+    raw = tmp_path / "50%" / "multi30k"
     raw.mkdir(parents=True)
     for name, content in packed().items():
         (raw / name).write_bytes(content)

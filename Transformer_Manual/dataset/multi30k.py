@@ -65,11 +65,11 @@ def load(split: str, folder: Path, data_dir: str | None) -> Sentences:
 def read(raw: Path, name: str, size: int) -> tuple[list[str], str]:
     """The lines of a file (or its .gz), and the sha256 of the unpacked file."""
     content, path = read_file(raw / name)
-    again = f"{path} %s: delete it and download again"
+    again = ": delete it and download again"
     lines = content.count(b"\n")
     if lines != size:
-        raise UserError(again % f"has {lines:,} lines, not {size:,}")
+        raise UserError(f"{path} has {lines:,} lines, not {size:,}{again}")
     checksum = sha256(content)
     if checksum != CHECKSUMS[name][1]:
-        raise UserError(again % f"is damaged: its checksum is not that of Multi30k's {name}")
+        raise UserError(f"{path} is damaged: its checksum is not that of Multi30k's {name}{again}")
     return [line.strip() for line in content.decode().split("\n")[:-1]], checksum
