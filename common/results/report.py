@@ -23,7 +23,7 @@ from common.results.tables import compare_results, table
 
 TABLE = pd.read_csv(ROOT / "common" / "metrics.csv", index_col="metric")
 HEADLINES = list(TABLE["headline"].dropna().sort_values().index)  # for RESULTS.md, by priority
-EFFORT = ["seeds", "epochs", "seconds", "parameters", "machine"]
+EFFORT = ["seeds", "epochs", "seconds", "parameters"]
 
 
 def mean_std(values: list[float], factor: float, decimals: int) -> str:
@@ -60,8 +60,8 @@ def columns(records: list[dict]) -> list[tuple[str, str]]:
 
 
 def name_of(record: dict) -> str:
-    name = record["dataset"] + (" (sample)" if record["sample"] else "")
-    return name if record["config"] == record["dataset"] else f"{name} ({record['config']})"
+    name = record["config"] + (" (sample)" if record["sample"] else "")
+    return name if name.startswith(record["dataset"]) else f"{record['dataset']} ({name})"
 
 
 def cell(record: dict, split: str, name: str) -> str:
@@ -75,8 +75,7 @@ def effort(record: dict) -> list[str]:
     runs = pd.DataFrame(record["runs"])
     seconds = [run["seconds"] for run in record["runs"] if "environment" not in run]
     epochs = " to ".join(map(str, sorted({runs["epochs"].min(), runs["epochs"].max()})))
-    parameters, where = f"{record['parameters']:,}", machine(record["environment"])
-    return [f"{len(runs)}", epochs, f"{mean(seconds):.0f}", parameters, where]
+    return [f"{len(runs)}", epochs, f"{mean(seconds):.0f}", f"{record['parameters']:,}"]
 
 
 def folder_results(folder: Path) -> str:
@@ -86,13 +85,20 @@ def folder_results(folder: Path) -> str:
         return "Nothing recorded yet."
     shown = columns(records)
     metrics = [f"{split} {METRICS[name][0]}" for split, name in shown]
+    head = ["dataset", *metrics, *EFFORT]
     rows = [[name_of(r), *(cell(r, *metric) for metric in shown), *effort(r)] for r in records]
-    lines = table([["dataset", *metrics, *EFFORT], *rows])
+    tables = [[head, *rows]]
+    if len(metrics) > 6:  # wider than a page: a column for each record, five in a table at most
+        size = -(-len(rows) // -(-len(rows) // 5))
+        parts = (zip(head, *rows[n : n + size], strict=True) for n in range(0, len(rows), size))
+        tables = [[line for line in part if any(line[1:])] for part in parts]
+    lines = [line for part in tables for line in [*table(part), ""]]
     note = "Mean ± standard deviation of several seeds, else the figure of one. The commands:"
-    lines += ["", note, ""]
+    lines += [note, ""]
     for record in records:
         seeds = ", ".join(str(run["seed"]) for run in record["runs"])
-        lines.append(f"- `{record['command']} --seed S`, S = {seeds}")
+        place = machine(record["environment"])
+        lines.append(f"- `{record['command']} --seed S`, S = {seeds} ({place})")
     for metric, signature in sorted({s for r in records for s in r.get("signatures", {}).items()}):
         lines.append(f"- {METRICS[metric][0]}: `{signature}`")
     return "\n".join(lines)
