@@ -195,7 +195,8 @@ def table(path: Path = RECORD) -> str:
     note = f"Validation accuracy; {settings['dataset']}, {settings['images']:,} training images, "
     note += f"{settings['epochs']} epochs; mean ± standard deviation "
     note += f"({machine(record['environment'])})."
-    return "\n".join([*tables.table(lines), "", note, "", f"`{record['command']}`"])
+    lines = tables.table(list(zip(*lines, strict=True)))  # a column for each recipe
+    return "\n".join([*lines, "", note, "", f"`{record['command']}`"])
 
 
 def main(argv=None):

@@ -151,7 +151,7 @@ def ratio(above: float, below: float) -> str:
 def draw(path: Path, study: dict) -> None:
     """Activations and gradients over the layers: a column for each kind of network."""
     kinds = [*product(ACTIVATIONS, (False, True))]
-    figure, axes = new_figure(3, len(kinds), (3.6 * len(kinds), 8), sharex=True, sharey="row")
+    figure, axes = new_figure(3, len(kinds), (3 * len(kinds), 7.5), sharex=True, sharey="row")
     layers = range(1, study["settings"]["depth"] + 1)
     for column, (activation, norm) in enumerate(kinds):
         axes[0, column].set_title(activation + ", batch norm" * norm)

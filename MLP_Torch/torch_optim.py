@@ -132,7 +132,7 @@ def table(path: Path = RECORD) -> str:
     for dataset, best in study["best"].items():
         cells = [[dataset, "rate", "accuracy by hand, %", "torch.optim, %", "same digits, first "
                   "tenth of an epoch", "whole training", "step by hand, ms", "torch.optim, ms",
-                  "kept by hand, kB", "torch.optim, kB"]]  # fmt: skip
+                  "both keep, kB"]]  # fmt: skip
         for name, lr in best.items():
             found = rows.matching(study, dataset=dataset, optimizer=name, lr=lr)
             if not found:
@@ -142,8 +142,8 @@ def table(path: Path = RECORD) -> str:
             same = [digits(max(row[key] for row in found)) for key in ("first", "whole")]
             steps = [study[key][name] for key in ("by_hand", "steps")]
             times = [f"{step['step_milliseconds']:.2f}" for step in steps]
-            kept = [f"{step['bytes'] / 1000:,.0f}" for step in steps]
-            cells.append([name, f"{lr:.2g}", *accuracies, *same, *times, *kept])
+            kept = dict.fromkeys(f"{step['bytes'] / 1000:,.0f}" for step in steps)  # once, if equal
+            cells.append([name, f"{lr:.2g}", *accuracies, *same, *times, " / ".join(kept)])
         lines += [*tables.table(cells), ""]
     lines += [*tables.table(grid(study)), ""]
     seeds = len({row["seed"] for row in study["rows"]})

@@ -124,7 +124,7 @@ def table(path: Path = RECORD) -> str:
             lines.append([network, f"{depth}", *errors, loss, f"{len(found)}", f"{seconds:.0f}",
                           f"{found[0]['parameters']:,}"])  # fmt: skip
     settings = study["settings"]
-    note = f"{settings['dataset']}, {settings['subset']:,} images of {settings['pixels']} x "
+    note = f"{settings['dataset']}, {settings['subset']:,} images of {settings['pixels']} × "
     note += f"{settings['pixels']} pixels, {settings['epochs']} epochs. Both errors without "
     note += "augmentation, in evaluation mode, after the last epoch. Mean ± standard deviation "
     note += f"({machine(study['environment'])})."

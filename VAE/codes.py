@@ -136,8 +136,8 @@ def draw(path: Path, study: dict) -> None:
     panels = {"reconstruction": "−log p(x | z), nats", "filled_in": "the same with holes, nats",
               "log_likelihood": "log-likelihood, nats",
               "same_class": "nearest neighbour of the same class"}  # fmt: skip
-    figure, axes = new_figure(1, len(panels), (4 * len(panels), 3.6))
-    for axis, (name, label) in zip(axes[0], panels.items(), strict=True):
+    figure, axes = new_figure(2, 2, (10, 7.2))
+    for axis, (name, label) in zip(axes.flat, panels.items(), strict=True):
         for number, model in enumerate(MODELS):
             dims = [J for J in LATENT_DIMS if values(of(study, model, J), name)]
             for J in dims:

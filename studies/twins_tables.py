@@ -113,7 +113,7 @@ def of_results() -> list[str]:
         for found in verdict.differences(name):
             heading, factor, decimals = METRICS[found.metric]
             values = [mean_std(of, factor, decimals) for of in (found.manual, found.torch)]
-            counts = sorted({len(found.manual), len(found.torch)})
+            counts = list(dict.fromkeys([len(found.manual), len(found.torch)]))
             seeds = "one seed" if counts == [1] else " and ".join(map(str, counts))
             flags = "; ".join(f"{k} {a} / {b}" for k, (a, b) in found.flags.items())
             lines.append(

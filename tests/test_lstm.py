@@ -695,7 +695,7 @@ def test_a_baseline_is_recorded_beside_the_network(model, tmp_path, capsys, monk
     (row,) = record["runs"]
     assert (row["seed"], row["epochs"], row["best_epoch"]) == (0, 1, 1) and row["seconds"] >= 0
     assert set(row["validation"]) == set(row["test"]) == {"accuracy", "loss"}
-    assert f"templates ({record['config']})" in report.folder_results(tmp_path / "LSTM")
+    assert f"| {record['config']} |" in report.folder_results(tmp_path / "LSTM")
 
     python, place, *argv = shlex.split(record["command"])
     assert (python, place) == ("python", "LSTM/baseline.py") and "--C" in argv

@@ -586,7 +586,7 @@ NONE: list[tuple[str, str]] = [
     ("MLP_Torch", "but by tests in {double} precision."),
     ("ResNet", "repeats figure {6} of He et al. ({2015}):"),
     ("ResNet", "plain and residual networks of {8}, {20}, {32} and {44} layers"),
-    ("ResNet", "images are shrunk to {16} x {16} pixels"),
+    ("ResNet", "images are shrunk to {16} × {16} pixels"),
     ("ResNet", "With {8} layers, shortcuts change nothing."),
     ("ResNet", "{44} layers make twice as many mistakes as {8}, on the very images"),
     ("ResNet", "{20} residual layers are the best by a point, and {44} are no better than {8}."),

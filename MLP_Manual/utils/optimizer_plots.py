@@ -3,6 +3,8 @@
 import statistics
 from pathlib import Path
 
+from matplotlib.ticker import LogLocator
+
 from common.plots import new_figure, save
 
 
@@ -76,7 +78,8 @@ def draw_study(path: Path, record: dict) -> None:
         for axis, of_what in ((steps, "steps"), (seconds, "seconds")):
             axis.set(yscale="log", ylim=(None, 3), xlabel=of_what, ylabel="training loss, nats")
             axis.set_title("at the best rate")
-        for axis in (rates, steps, seconds):  # plain numbers, also between powers of ten
+        for axis in (rates, steps, seconds):  # plain numbers: 1, 2, 3, 5, 10, …
+            axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("{x:g}")
             axis.tick_params(axis="y", which="both", labelsize="small")

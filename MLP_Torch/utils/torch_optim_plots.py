@@ -4,6 +4,8 @@ import statistics
 from itertools import product
 from pathlib import Path
 
+from matplotlib.ticker import LogLocator
+
 from common.plots import new_figure, save
 from MLP_Torch.utils.optim import OPTIMIZERS
 
@@ -31,6 +33,7 @@ def draw(path: Path, study: dict, by_hand: dict, points: int) -> None:
         rates.set(yscale="log", xscale="log", xlabel="learning rate", ylabel="validation error, %")
         curves.legend(title="line: by hand\npoints: torch.optim", fontsize="small")
         for axis in (curves, rates):
+            axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))  # 1, 2, 3, 5, 10, …
             axis.yaxis.set_major_formatter("{x:g}")
             axis.yaxis.set_minor_formatter("{x:g}")
             axis.grid(alpha=0.3)

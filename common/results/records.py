@@ -47,28 +47,18 @@ def write(
     path = folder / "results" / f"{name}.json"
     hyperparameters = {k: v for k, v in config.items() if k not in NOT_HYPERPARAMETERS}
     checksums = {k: v for data in splits.values() for k, v in data.checksums.items()}
-    row = {
-        "seed": config["seed"],
-        "epochs": len(history),
-        "best_epoch": best["epoch"],
-        "seconds": round(history[-1]["seconds"], 1),
-        "commit": config["commit"],
-        "validation": validation_metrics(best),
-        "test": test,
-    }
+    row = {"seed": config["seed"], "epochs": len(history), "best_epoch": best["epoch"]}
+    row |= {"seconds": round(history[-1]["seconds"], 1), "commit": config["commit"]}
+    row |= {"validation": validation_metrics(best), "test": test}
     record = {
-        "model": type(model).__name__,
-        "dataset": dataset_name(config),
-        "config": name,
+        "model": type(model).__name__, "dataset": dataset_name(config), "config": name,
         "sample": config["dataset"].endswith("-sample"),
         "command": training_command(folder, config, script),
-        "hyperparameters": hyperparameters,
-        "parameters": parameters,
+        "hyperparameters": hyperparameters, "parameters": parameters,
         "data": {"examples": {k: len(data) for k, data in splits.items()}, "sha256": checksums},
-        "environment": config["environment"],
-        "runs": [row],
+        "environment": config["environment"], "runs": [row],
         **({"signatures": signatures} if signatures else {}),
-    }
+    }  # fmt: skip
     if path.is_file():
         try:
             previous = json.loads(path.read_text(encoding="utf-8"))

@@ -53,15 +53,14 @@ def columns(records: list[dict]) -> list[tuple[str, str]]:
     """The (split, metric) pairs of a folder's table; of validation, what epochs were chosen by."""
     runs = [run for record in records for run in record["runs"]]
     found = [("test", name) for name in METRICS if any(name in run["test"] for run in runs)]
+    accuracy = any("accuracy" in run["validation"] for run in runs)
     chosen_by = dict.fromkeys(lowest_metric(v) for run in runs if (v := run["validation"]))
-    if any("accuracy" in run["validation"] for run in runs):
-        chosen_by = ["accuracy"]
-    return [*found, *(("validation", name) for name in chosen_by)]
+    return [*found, *(("validation", name) for name in (["accuracy"] if accuracy else chosen_by))]
 
 
 def name_of(record: dict) -> str:
-    name = record["dataset"] + (" (sample)" if record["sample"] else "")
-    return name if record["config"] == record["dataset"] else f"{name} ({record['config']})"
+    name = record["config"] + (" (sample)" if record["sample"] else "")
+    return name if name.startswith(record["dataset"]) else f"{record['dataset']} ({name})"
 
 
 def cell(record: dict, split: str, name: str) -> str:
@@ -79,6 +78,14 @@ def effort(record: dict) -> list[str]:
     return [f"{len(runs)}", epochs, f"{mean(seconds):.0f}", parameters, where]
 
 
+def by_letter(rows: list[list[str]]) -> str:
+    """Write A, B, … for the machines in the last cells of rows; says which these are."""
+    letters = {name: chr(ord("A") + n) for n, name in enumerate(sorted({row[-1] for row in rows}))}
+    for row in rows:
+        row[-1] = letters[row[-1]]
+    return "Machines: " + "; ".join(f"{letter}: {name}" for name, letter in letters.items()) + "."
+
+
 def folder_results(folder: Path) -> str:
     """The table of one folder, with the commands below it."""
     records = load_records(folder)
@@ -87,9 +94,11 @@ def folder_results(folder: Path) -> str:
     shown = columns(records)
     metrics = [f"{split} {METRICS[name][0]}" for split, name in shown]
     rows = [[name_of(r), *(cell(r, *metric) for metric in shown), *effort(r)] for r in records]
-    lines = table([["dataset", *metrics, *EFFORT], *rows])
-    note = "Mean ± standard deviation of several seeds, else the figure of one. The commands:"
-    lines += ["", note, ""]
+    where, lines = by_letter(rows), [["dataset", *metrics, *EFFORT], *rows]
+    if len(metrics) > 6:  # wider than a page: a column for each record
+        lines = [line for line in zip(*lines, strict=True) if any(line[1:])]
+    note = f"Mean ± standard deviation of several seeds, else the figure of one. {where}"
+    lines = [*table(lines), "", note, ""]
     for record in records:
         seeds = ", ".join(str(run["seed"]) for run in record["runs"])
         lines.append(f"- `{record['command']} --seed S`, S = {seeds}")
@@ -105,9 +114,10 @@ def all_results() -> str:
         for record in load_records(folder):
             metric = next(name for name in HEADLINES if name in record["runs"][0]["test"])
             cells = [cell(record, split, metric) for split in ("test", "validation")]
-            link = f"[{folder.name}]({folder.name}/)"
-            rows.append([link, name_of(record), METRICS[metric][0], *cells, *effort(record)])
-    return "\n".join(table(rows)) if rows[1:] else "Nothing recorded yet."
+            names = f"[{folder.name}]({folder.name}/)", name_of(record), METRICS[metric][0]
+            rows.append([*names, *cells, *effort(record)])
+    where = by_letter(rows[1:])
+    return "\n".join([*table(rows), "", where]) if rows[1:] else "Nothing recorded yet."
 
 
 def fill(readme: Path) -> str:

@@ -31,7 +31,7 @@ def cnn_manual() -> Diagram:
     d.box(
         "conv", 92, 232, 190, 124, "Conv2d 3 × 3",
         r"$y = b + \Sigma_{ij}\; x_{ij}\,\W_{ij}^\top$",
-        r"$\dL x_{ij}$ += $g\,\W_{ij}$ | $\dL\W_{ij} = g_{ij}^\top\, x_{ij}$ | $\dL b = \Sigma g$",
+        r"$\dL x_{ij}$ += $g\,\W_{ij}$ | $\dL\W_{ij} = g^\top x_{ij}$ | $\dL b = \Sigma g$",
         "learned",
     )
     d.box(
