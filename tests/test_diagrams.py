@@ -360,13 +360,14 @@ def test_memory_layouts_are_those_of_the_picture():
 
 
 def resnet() -> tuple[Seen, dict]:
-    from ResNet.model import PRESETS, BasicBlock, PreActivationBlock, ResNet
+    from ResNet.model import PRESETS, BasicBlock, Bottleneck, PreActivationBlock, ResNet
 
     sizes, labels, seen = {"N": N, "H": 8, "W": 12}, torch.zeros(N, dtype=torch.int64), Seen()
     for prefix, model, shape in (
         ("", PRESETS["resnet9-wide"](), (32, 32)),
         ("resnet18.", ResNet(BasicBlock, (1,), (64,)), (8, 12)),  # its first block
         ("preact.", ResNet(PreActivationBlock, (1,), (64,)), (8, 12)),
+        ("bottleneck.", ResNet(Bottleneck, (2,), (64,)), (8, 12)),  # its second: x has 256 channels
     ):
 
         def step(model=model, shape=shape):

@@ -220,7 +220,7 @@ SAID = [  # a file, and what it says of a time; [data], [offline] stand for the 
     ("ViT/README.md", "# 16 classes, in [offline]"),
 ]
 SAID += [  # in the lines "From Python"; language models are not what the Transformers learn first
-    (f"{folder}/README.md", f"first run `python {folder}/train.py`, about [data]\")")
+    (f"{folder}/README.md", "# of `train.py`, about [data] ")
     for folder in first_runs.LEARNS if not folder.startswith("Transformer")
 ]  # fmt: skip
 

@@ -249,7 +249,7 @@ def test_a_mean_of_embeddings_is_torchs_and_knows_no_order():
 @pytest.mark.long
 def test_only_what_reads_in_order_tells_sentences_whose_bags_tell_nothing(monkeypatch, sentences):
     """The controlled sentences: a bag of words and their mean can but guess, an LSTM learns them,
-    and no longer when the words are shuffled."""
+    and much less of them when the words are shuffled."""
     for split, size in (("train", 1_500), ("validation", 400)):
         monkeypatch.setitem(templates.SIZES, split, size)
     recipe = {**RECIPES["templates"], "dataset": "templates", "subset": None, "data_dir": None}

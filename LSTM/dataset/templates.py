@@ -1,4 +1,4 @@
-"""Sentences made by code: a controlled dataset whose answer is known, and no bag of words finds.
+"""Sentences made by code: a controlled dataset whose answer is known, and no sum over words finds.
 
     "well , i would never say that the acting was superb . i did not pay ."   negative
     "i paid , and the plot was not exactly dull in the end ."                 positive

@@ -1,27 +1,31 @@
-"""ResNet's fast network, and the two residual blocks of the papers."""
+"""ResNet's fast network, and the three residual blocks of the papers."""
 
 # a call a line, like the rows of a table
 # fmt: off
 from docs.drawing import BACK, Diagram
 
 
-def block(d: Diagram, name: str, x: float, y: float, parts: list[str], seen: str, shape: str):
-    """A shortcut from a copy to a sum, and on the branch above it one box for each part."""
-    width, step = 106, 142
+def block(
+    d: Diagram, name: str, x: float, y: float, parts: list[str], seen: str, shape: str,
+    between: tuple[tuple[str, str], ...] = ((), ()), step: float = 142,
+):
+    """A shortcut from a copy to a sum, and on the branch above it one box for each part; `between`
+    these, shapes and where they are seen."""
+    width = 106
     end = x + 60 + step * len(parts)
     d.node(f"{name}copy", x, y, "•")
     d.node(f"{name}sum", end, y, "+")
     for n, part in enumerate(parts):
         d.box(f"{name}{n}", x + 36 + step * n, y - 84, width, 40, part, kind="learned", size=11.5)
         if n:
-            d.arrow(f"{name}{n - 1}", f"{name}{n}")
+            d.arrow(f"{name}{n - 1}", f"{name}{n}", *between[n - 1])
     d.arrow(f"{name}copy.top", f"{name}0.left")
     d.arrow(f"{name}{len(parts) - 1}.right", f"{name}sum.top")
     d.arrow(f"{name}copy", f"{name}sum", shape, seen)
 
 
 def resnet() -> Diagram:
-    d = Diagram("ResNet: the shortcut hands on the whole gradient", 612)
+    d = Diagram("ResNet: the shortcut hands on the whole gradient", 808)
     d.box("images", 14, 50, 58, 64, "images", kind="tensor", size=11.5)
     d.box(
         "conv1", 126, 50, 100, 64, "Conv2d 2 × 2,\nfixed kernels,\nGELU", kind="learned",
@@ -73,4 +77,20 @@ def resnet() -> Diagram:
     d.arrow("pre.left 0.649", "pcopy.left")
     d.arrow("psum.right", "pre.right 0.649")
     d.text(689, 548, "Within a stage, the gradient arrives whole.", BACK)
+
+    d.panel("bottleneck", 14, 586, 872, 184, "Bottleneck (2015): few channels for the 3 × 3")
+    place = "bottleneck.layer1.1"
+    block(
+        d, "n", 84, 710,
+        ["conv1 1 × 1,\nbn1, ReLU", "conv2 3 × 3,\nbn2, ReLU", "conv3 1 × 1,\nbn3"],
+        f"{place}:in", "N×256×H×W",
+        (("N×64×H×W", f"{place}.conv2:in"), ("N×64×H×W", f"{place}.conv3:in")), step=204,
+    )
+    d.box("relu3", 790, 690, 46, 40, "ReLU", size=11.5)
+    d.arrow("bottleneck.left 0.6739", "ncopy.left")
+    d.arrow("nsum", "relu3")
+    d.arrow("relu3.right", "bottleneck.right 0.6739")
+    d.text(
+        450, 750, "With a quarter of the channels, the 3 × 3 has a sixteenth of the weights."
+    )
     return d
