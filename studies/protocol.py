@@ -26,7 +26,7 @@ from common.metrics import parameter_count
 from common.plots import new_figure, save
 from common.results import rows, tables
 from common.results.report import mean_std
-from studies import parts
+from studies import shares
 from studies.memory import peak_megabytes
 
 FOLDER = Path(__file__).resolve().parent
@@ -130,7 +130,7 @@ def parse(description: str, argv, minutes: list[float], quick: list[float]) -> N
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a second each on a stand-in, to see that it works")
     add("--output", metavar="FILE", help="the rows (default: studies/results/compare_NAME.json)")
-    add("--part", type=parts.part, metavar="1/2", help="train this share alone (studies/parts.py)")
+    add("--part", type=shares.part, metavar="1/2", help="train this share alone: studies/shares.py")
     args = parser.parse_args(argv)
     args.minutes = args.minutes or (quick if args.quick else minutes)
     if args.minutes != sorted(set(args.minutes)):
@@ -152,8 +152,8 @@ def collect(name: str, args: Namespace, keys: Iterable[dict], make: Callable[...
     words = ["--quick"] * args.quick + ["--minutes", *(f"{mark:g}" for mark in args.minutes)]
     command = " ".join([f"python studies/{name}.py", *words])
     if args.part:
-        path, keys = parts.place(runs, name, args.part), [*keys][args.part[0] - 1 :: args.part[1]]
-    ready = [] if args.part else parts.found(runs, name, settings, args.device)
+        path, keys = shares.place(runs, name, args.part), [*keys][args.part[0] - 1 :: args.part[1]]
+    ready = [] if args.part else shares.found(runs, name, settings, args.device)
 
     def said(**key) -> dict:
         row = next((row for row in ready if key.items() <= row.items()), {}) or make(**key)
