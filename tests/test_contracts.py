@@ -4,8 +4,6 @@ the anatomy, who imports whom, imports without effects, and files that are a sho
 import ast
 import importlib
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+
+from tests.running import finish, start
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
@@ -175,6 +175,8 @@ def test_what_is_written_by_hand_reaches_nothing_ready_made(folder):
     import torch.nn
     import torch.nn as x
     import torch.nn.functional as F
+
+from tests.running import finish, start
     import torch.optim.lr_scheduler
     import torch, torch.autograd
     from torch import nn
@@ -594,6 +596,7 @@ def test_what_a_dataset_offers_is_defined_in_its_folder(folder):
 IMPORT_EACH = """
 import contextlib, importlib, io, pathlib, sys
 import matplotlib.pyplot  # speaks where it is new, while it looks for fonts: not of our doing
+sys.dont_write_bytecode = True
 
 def files():
     return set(pathlib.Path.cwd().rglob("*"))
@@ -612,10 +615,9 @@ for name in sys.argv[1:]:
 
 def effects_of_importing(root: Path, modules: list[str]) -> list[str]:
     """What importing the modules below `root`, one after the other, prints or writes there."""
-    command = [sys.executable, "-B", "-c", IMPORT_EACH, *modules]
-    process = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
-    assert (process.returncode, process.stderr) == (0, "")
-    return process.stdout.splitlines()
+    result = finish(start("-c", IMPORT_EACH, *modules, cwd=root))
+    assert (result.code, result.err) == (0, "")
+    return result.out.splitlines()
 
 
 @pytest.mark.long
