@@ -175,8 +175,6 @@ def test_what_is_written_by_hand_reaches_nothing_ready_made(folder):
     import torch.nn
     import torch.nn as x
     import torch.nn.functional as F
-
-from tests.running import finish, start
     import torch.optim.lr_scheduler
     import torch, torch.autograd
     from torch import nn
@@ -613,9 +611,9 @@ for name in sys.argv[1:]:
 """
 
 
-def effects_of_importing(root: Path, modules: list[str]) -> list[str]:
+def effects_of_importing(root: Path, modules: list[str], cold: bool = False) -> list[str]:
     """What importing the modules below `root`, one after the other, prints or writes there."""
-    result = finish(start("-c", IMPORT_EACH, *modules, cwd=root))
+    result = finish(start("-c", IMPORT_EACH, *modules, cwd=root, cold=cold))
     assert (result.code, result.err) == (0, "")
     return result.out.splitlines()
 
@@ -635,12 +633,13 @@ def test_modules_do_nothing_when_imported(tmp_path):
     assert effects_of_importing(tmp_path, modules) == []
 
 
-def test_modules_that_do_something_when_imported_are_found(tmp_path):
+@pytest.mark.parametrize("cold", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_modules_that_do_something_when_imported_are_found(cold, tmp_path):
     (tmp_path / "quiet.py").write_text("import os\n")
     (tmp_path / "loud.py").write_text("print('hello')\n")
     (tmp_path / "warns.py").write_text("import warnings\nwarnings.warn('old')\n")
     (tmp_path / "writes.py").write_text("open(__file__ + '.txt', 'w').close()\n")
-    found = effects_of_importing(tmp_path, ["quiet", "loud", "warns", "writes"])
+    found = effects_of_importing(tmp_path, ["quiet", "loud", "warns", "writes"], cold)
     assert [line.split()[:2] for line in found] == [
         ["loud", "prints"], ["warns", "prints"], ["writes", "writes"],
     ]  # fmt: skip

@@ -17,7 +17,10 @@ from tests import warm
 from tests.running import environment, finish, start
 
 on_linux = sys.platform == "linux" and hasattr(os, "pidfd_open")
-pytestmark = pytest.mark.skipif(not on_linux, reason="only Linux forks a warm process")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not on_linux, reason="only Linux forks a warm process"),
+]
 
 SEES = """
 import gc, json, locale, os, resource, signal, sys, threading, warnings
