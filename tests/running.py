@@ -24,6 +24,7 @@ from common.data import ROOT
 from GAN.dataset import ring
 from LSTM.dataset import templates
 from MLP_Manual.dataset import mnist
+from tests import warm
 
 
 def modules() -> list[Path]:
@@ -88,6 +89,9 @@ TWINS = [MLPS, CNNS, TRANSFORMERS]  # hand-written, PyTorch
 SAME_DROPOUT = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 5)
 DEADLINE = 120  # seconds that a process may take, on a machine that does much else
 MARKED = ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"]  # encodings that have a byte-order mark
+
+
+Process = subprocess.Popen | warm.Process
 
 
 class Result(NamedTuple):
@@ -173,15 +177,24 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), **more}
 
 
-def start(*command, cwd: Path = ROOT, more: dict | None = None, **options) -> subprocess.Popen:
-    """`python *command`, with its output in pipes, and `more` in its environment."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, command)], cwd=cwd, env=environment(**(more or {})), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options,
-    )  # fmt: skip
+def start(
+    *command, cwd: Path = ROOT, more: dict | None = None, cold: bool = False, **streams
+) -> Process:
+    """`python *command`, with its output in pipes, and `more` in its environment: a fork of a
+    Python that has the libraries imported, where that is the same (tests/warm.py).
+
+    `cold` is a process of its own, as it is to a user. So are, at least once, train.py and test.py
+    by their paths, `-m`, one script of each kind of network by hand, bad flags, and whatever is
+    about imports, the streams' end or the environment that libraries read.
+    """
+    words, env = [*map(str, command)], environment(**(more or {}))
+    options = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+    if not cold and warm.can_be_warm(words, cwd, env):
+        return warm.Process(words, cwd, env, **options)
+    return subprocess.Popen([sys.executable, *words], cwd=cwd, env=env, **options)
 
 
-def finish(process: subprocess.Popen) -> Result:
+def finish(process: Process) -> Result:
     out, err = process.communicate(timeout=DEADLINE)
     return Result(process.returncode, out, err)
 
@@ -202,7 +215,7 @@ def torchrun(*command, processes: int = 2) -> Result:
     return finish(start("-m", "torch.distributed.run", *where, *command))
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+def wait_until(condition: Callable[[], bool], process: Process) -> None:
     """Poll until the condition holds, while the process runs."""
     deadline = time.monotonic() + DEADLINE
     while not condition():

@@ -4,8 +4,6 @@ import math
 import os
 import random
 import re
-import subprocess
-import sys
 
 import pytest
 import safetensors.torch
@@ -19,9 +17,8 @@ import CNN_Manual.utils.optim
 import CNN_Torch.model
 import CNN_Torch.utils.optim
 from common import checkpoint
-from common.data import ROOT
 from tests.conftest import user_error
-from tests.running import differences
+from tests.running import differences, finish, start
 
 DTYPES = [
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
@@ -269,11 +266,10 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays_whole(tmp_path, before):
     path = tmp_path / "last.safetensors"
     if before == "checkpoint":
         checkpoint.save(path, {"weight": torch.zeros(10_000)})
-    command = [sys.executable, "-c", FULL_DISK, str(path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert str(path) in done.stderr
+    done = finish(start("-c", FULL_DISK, path))
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert str(path) in done.err
     assert os.listdir(tmp_path) == ([path.name] if before == "checkpoint" else [])
     if before == "checkpoint":
         assert_same(checkpoint.load(path), {"weight": torch.zeros(10_000)})

@@ -2,16 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 
 import pytest
 
 from common import checkpoint, cli, folders
-from common.data import ROOT
 from common.errors import UserError
 from tests.conftest import user_error
+from tests.running import finish, start
 
 RECIPES = {
     "mnist": {"epochs": 20, "batch_size": 128, "lr": 2e-3, "sizes": [8, 8], "batch_norm": True},
@@ -377,14 +375,6 @@ def test_entry_is_silent_when_nobody_reads_on(lines, unbuffered):
     script = f"from common import cli; cli.entry(lambda: print('line\\n' * {lines}))"
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        timeout=60,
-    )
+    done = finish(start("-c", script, more={"PYTHONUNBUFFERED": unbuffered}, stdout=writing))
     os.close(writing)
-    assert done.stderr == b""
-    assert done.returncode == 141
+    assert (done.code, done.err) == (141, "")

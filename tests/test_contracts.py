@@ -4,8 +4,6 @@ the anatomy, who imports whom, imports without effects, and files that are a sho
 import ast
 import importlib
 import re
-import subprocess
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+
+from tests.running import finish, start
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
@@ -594,6 +594,7 @@ def test_what_a_dataset_offers_is_defined_in_its_folder(folder):
 IMPORT_EACH = """
 import contextlib, importlib, io, pathlib, sys
 import matplotlib.pyplot  # speaks where it is new, while it looks for fonts: not of our doing
+sys.dont_write_bytecode = True
 
 def files():
     return set(pathlib.Path.cwd().rglob("*"))
@@ -610,12 +611,11 @@ for name in sys.argv[1:]:
 """
 
 
-def effects_of_importing(root: Path, modules: list[str]) -> list[str]:
+def effects_of_importing(root: Path, modules: list[str], cold: bool = False) -> list[str]:
     """What importing the modules below `root`, one after the other, prints or writes there."""
-    command = [sys.executable, "-B", "-c", IMPORT_EACH, *modules]
-    process = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
-    assert (process.returncode, process.stderr) == (0, "")
-    return process.stdout.splitlines()
+    result = finish(start("-c", IMPORT_EACH, *modules, cwd=root, cold=cold))
+    assert (result.code, result.err) == (0, "")
+    return result.out.splitlines()
 
 
 @pytest.mark.long
@@ -633,12 +633,13 @@ def test_modules_do_nothing_when_imported(tmp_path):
     assert effects_of_importing(tmp_path, modules) == []
 
 
-def test_modules_that_do_something_when_imported_are_found(tmp_path):
+@pytest.mark.parametrize("cold", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_modules_that_do_something_when_imported_are_found(cold, tmp_path):
     (tmp_path / "quiet.py").write_text("import os\n")
     (tmp_path / "loud.py").write_text("print('hello')\n")
     (tmp_path / "warns.py").write_text("import warnings\nwarnings.warn('old')\n")
     (tmp_path / "writes.py").write_text("open(__file__ + '.txt', 'w').close()\n")
-    found = effects_of_importing(tmp_path, ["quiet", "loud", "warns", "writes"])
+    found = effects_of_importing(tmp_path, ["quiet", "loud", "warns", "writes"], cold)
     assert [line.split()[:2] for line in found] == [
         ["loud", "prints"], ["warns", "prints"], ["writes", "writes"],
     ]  # fmt: skip

@@ -13,6 +13,7 @@ from tests.running import finish, start
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
+# it imports no torch, which a process would have to be warm for
 HOLD = """
 import os, sys, time
 from pathlib import Path
@@ -26,7 +27,7 @@ with lock.hold(Path(sys.argv[1])):
 
 
 def test_another_process_is_refused_until_it_is_killed(tmp_path):
-    process = start("-c", HOLD, tmp_path)
+    process = start("-c", HOLD, tmp_path, cold=True)
     process.stdout.readline()
     for _ in range(2):  # being refused takes nothing away from it
         with user_error(tmp_path, "in use", "another process"), lock.hold(tmp_path):
@@ -40,7 +41,7 @@ def test_another_process_is_refused_until_it_is_killed(tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="fork")
 def test_workers_that_outlive_a_killed_process_do_not_keep_its_folder(tmp_path):
-    process = start("-c", HOLD, tmp_path, "fork")
+    process = start("-c", HOLD, tmp_path, "fork", cold=True)
     child = int(process.stdout.readline())
     try:
         process.kill()

@@ -4,8 +4,6 @@ import copy
 import os
 import pickle
 import re
-import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -21,6 +19,7 @@ from common.data import ROOT
 from common.evaluation import best_weights, load_best
 from ResNet.utils import pretrained
 from tests.conftest import user_error
+from tests.running import finish, start
 from ViT.utils import pretrained as vit_pretrained
 
 
@@ -273,7 +272,7 @@ def test_the_readmes_converter_makes_weights_of_a_program(tmp_path):
     for folder in ("ResNet", "ViT"):
         text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
         (code,) = re.findall(r"```python\n(import safetensors.*?)```", text, re.DOTALL)
-        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+        assert finish(start("-c", code, cwd=tmp_path)).code == 0
         weights = pretrained.read_weights(tmp_path / "network.safetensors")
         assert states_equal(weights, learned.conv.state_dict())
         (tmp_path / "network.safetensors").unlink()

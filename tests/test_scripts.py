@@ -60,7 +60,7 @@ def few_coloured_shapes(monkeypatch):
 @pytest.mark.long
 def test_script_trains_by_its_path_from_the_root(tmp_path):
     argv = [*small("CNN"), "--epochs", 1, "--run-dir", tmp_path / "run"]
-    result = finish(start("CNN_Manual/train.py", *argv))
+    result = finish(start("CNN_Manual/train.py", *argv, cold=True))
     assert (result.code, result.err) == (0, "")
     assert len(history(tmp_path / "run")) == 1
     assert "\x1b" not in result.out and "\r" not in result.out
@@ -68,7 +68,8 @@ def test_script_trains_by_its_path_from_the_root(tmp_path):
 
 @pytest.mark.long
 def test_bad_flag_is_one_line_and_exit_code_2_in_a_process_too():
-    assert_one_line(finish(start("-m", "MLP_Torch.train", "--epochs", "-1")), "--epochs", "'-1'")
+    process = start("-m", "MLP_Torch.train", "--epochs", "-1", cold=True)
+    assert_one_line(finish(process), "--epochs", "'-1'")
 
 
 @pytest.mark.smoke
@@ -106,7 +107,7 @@ print(*sorted(slow & sys.modules.keys()))
 @pytest.mark.long
 def test_a_script_imports_what_is_slow_when_it_needs_it():
     """So --help comes at once, and a wrong flag is said at once."""
-    assert finish(start("-c", IMPORTS, *FOLDERS)) == (0, "\n", "")
+    assert finish(start("-c", IMPORTS, *FOLDERS, cold=True)) == (0, "\n", "")
 
 
 @pytest.fixture
@@ -516,10 +517,11 @@ def test_the_closing_hint_works_from_the_working_directory(clone, tmp_path):
     place = tmp_path / "a place"
     place.mkdir()
     script = clone / "MLP_Torch" / "train.py"
-    trained = finish(start(script, *small("MLP"), "--epochs", 1, "--run-dir", "my run", cwd=place))
+    train = [script, *small("MLP"), "--epochs", 1, "--run-dir", "my run"]
+    trained = finish(start(*train, cwd=place, cold=True))
     assert (trained.code, trained.err) == (0, "") and len(history(place / "my run")) == 1
     python, name, *argv = shlex.split(trained.out.split("now try:")[1].splitlines()[0])
     assert (python, name) == ("python", os.path.join("..", "clone", "MLP_Torch", "test.py"))
-    result = finish(start(name, *argv, cwd=place))
+    result = finish(start(name, *argv, cwd=place, cold=True))
     assert (result.code, result.err) == (0, "") and "accuracy" in result.out
     assert (place / "my run" / "confusion.png").is_file()

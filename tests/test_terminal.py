@@ -26,6 +26,7 @@ from tests.running import (
     MLPS,
     TRANSFORMERS,
     WRITERS,
+    Result,
     assert_one_line,
     call,
     environment,
@@ -48,12 +49,9 @@ ODD = r"a$x$ $$ \frac{ %s"
 DIGITS = [str(n) for n in range(10)]
 
 
-def run(*command, **streams) -> subprocess.CompletedProcess:
+def run(*command, **options) -> Result:
     """A script in a process, its output as bytes."""
-    more = streams.pop("env", {})
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
-    command = [sys.executable, *map(str, command)]
-    return subprocess.run(command, cwd=ROOT, env=environment(**more), timeout=120, **streams)
+    return finish(start(*command, text=False, **options))
 
 
 # ---- encodings ----
@@ -92,8 +90,8 @@ def test_scripts_work_in_any_encoding(folder, encoding, tmp_path, monkeypatch):
         assert shown in printed["test"]
     else:
         env = {"PYTHONIOENCODING": encoding}
-        result = run("LSTM/predict.py", *place, "日本 caf\udce9 good", env=env)
-        assert (result.returncode, result.stderr) == (0, b"")
+        result = run("LSTM/predict.py", *place, "日本 caf\udce9 good", more=env)
+        assert (result.code, result.err) == (0, b"")
 
 
 # ---- streams that are closed or full ----
@@ -106,8 +104,8 @@ def test_full_output_is_one_line(argv, tmp_path):
     with open("/dev/full", "w") as full:
         place = ["--run-dir", tmp_path / "run"]
         result = run("MLP_Manual/train.py", *argv, *place, stdout=full)
-        assert result.returncode == 2
-        assert result.stderr.decode() == (
+        assert result.code == 2
+        assert result.err.decode() == (
             f"error: the output cannot be written ({os.strerror(errno.ENOSPC)})\n"
         )
 
@@ -115,8 +113,8 @@ def test_full_output_is_one_line(argv, tmp_path):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_errors_that_cannot_be_written_either_end_alike():
     with open("/dev/full", "w") as full:
-        both = run("MLP_Manual/train.py", "--epochs", -1, stdout=full, stderr=full)
-        assert both.returncode == 2
+        both = run("MLP_Manual/train.py", "--epochs", -1, stdout=full, stderr=full, cold=True)
+        assert both.code == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="of POSIX shells")
@@ -174,7 +172,7 @@ def test_ctrl_c_is_taken_before_anything_slow_is_imported(path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_ctrl_c_among_imports_is_no_traceback():
-    process = start("CNN_Torch/train.py", "--dataset", "shapes")
+    process = start("CNN_Torch/train.py", "--dataset", "shapes", cold=True)
     maps = f"/proc/{process.pid}/maps"
     wait_until(lambda: "torch" in open(maps).read(), process)  # noqa: SIM115
     process.send_signal(signal.SIGINT)
@@ -199,8 +197,8 @@ def test_entry_hears_ctrl_c_again():
 def test_a_backend_that_is_not_there_is_not_needed(backend, tmp_path):
     env, place = {"MPLBACKEND": backend}, ["--run-dir", tmp_path / "run"]
     for command in (["train.py", *small("MLP"), "--epochs", 1], ["test.py"]):
-        result = run(f"MLP_Manual/{command[0]}", *command[1:], *place, env=env)
-        assert (result.returncode, result.stderr) == (0, b"")
+        result = run(f"MLP_Manual/{command[0]}", *command[1:], *place, more=env)
+        assert (result.code, result.err) == (0, b"")
     assert (tmp_path / "run" / "curves.png").is_file()
 
 
@@ -213,7 +211,7 @@ import common.plots, GAN.utils.plots, LSTM.utils.plots, VAE.utils.plots, ViT.uti
 assert "matplotlib.pyplot" not in sys.modules
 assert matplotlib.get_backend() == "svg"
 """
-    assert run("-c", code).returncode == 0
+    assert run("-c", code, cold=True).code == 0
 
 
 def test_only_common_plots_writes_figures():

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 from argparse import Namespace
+from pathlib import Path
 
 import optuna
 import pandas as pd
@@ -23,9 +24,10 @@ from tests.conftest import user_error
 from tests.running import Stop, assert_one_line, call, make_digits, start, wait_until
 
 SEARCH = ["--images", 40, "--epochs", 2, "--budget", 14, "--seeds", 2]
+TINY = {**tune.RECIPES["mnist"], "channels": [2], "epochs": 2, "batch_size": 16}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def stores_do_not_wait_for_the_disk():
     """As nothing else that tests write does."""
 
@@ -40,15 +42,31 @@ def stores_do_not_wait_for_the_disk():
 @pytest.fixture
 def small(monkeypatch):
     """Networks of a few weights."""
-    tiny = {**tune.RECIPES["mnist"], "channels": [2], "epochs": 2, "batch_size": 16}
-    monkeypatch.setitem(tune.RECIPES, "mnist", tiny)
+    monkeypatch.setitem(tune.RECIPES, "mnist", TINY)
+
+
+def flags_below(place) -> tuple[list, Path]:
+    """The flags of a small search, and its file."""
+    data, path = make_digits(place / "data"), place / "study" / "found.json"
+    return ["--dataset", "mnist", "--data-dir", data, *SEARCH, "--output", path], path
 
 
 @pytest.fixture
 def flags(tmp_path, small):
-    """The flags of a small search, and its file."""
-    place, path = make_digits(tmp_path / "data"), tmp_path / "study" / "found.json"
-    return ["--dataset", "mnist", "--data-dir", place, *SEARCH, "--output", path], path
+    return flags_below(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The file of a small search that never stopped."""
+    argv, path = flags_below(tmp_path_factory.mktemp("whole"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tune.RECIPES, "mnist", TINY)
+        for name in ("draw_history", "draw_importance", "draw_slices"):
+            patch.setattr(studies, name, lambda *args: None)
+        patch.setattr(studies, "importances", lambda study: {})
+        tune.main([str(word) for word in argv])
+    return path
 
 
 def load(path) -> dict:
@@ -126,11 +144,10 @@ def test_the_pruner_is_the_median_of_earlier_trials(small, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("after", [5, 16])
 @pytest.mark.long
-def test_a_killed_search_ends_as_one_that_never_stopped(after, flags, monkeypatch, capsys):
+def test_a_killed_search_ends_as_one_that_never_stopped(after, flags, whole, monkeypatch, capsys):
     """Killed in an epoch of either search or of the comparison: no trial is made twice, and the
     trials that follow are those that would have followed."""
     argv, path = flags
-    call(capsys, tune.main, *argv, "--output", path.with_name("whole.json"))
     fit, begun = tune.fit, []
 
     def counted(recipe, train, seed):
@@ -145,7 +162,7 @@ def test_a_killed_search_ends_as_one_that_never_stopped(after, flags, monkeypatc
     with pytest.raises(Stop):
         call(capsys, tune.main, *argv)
     assert call(capsys, tune.main, *argv).code == 0
-    found, expected = load(path), load(path.with_name("whole.json"))
+    found, expected = load(path), load(whole)
     trials = sum(len(trials) for trials in expected["searches"].values())
     assert len(begun) == trials + 6 + 1, "one training was lost, no other"
     for record in (found, expected):
@@ -183,6 +200,7 @@ def test_two_workers_on_one_store_lose_nothing(tmp_path, monkeypatch, capsys):
     wait_until(lambda: finished() >= 2, process)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
+    monkeypatch.setattr(studies, "importances", lambda study: {})
     kept = {t.number: t.params for t in of_store(store, "tpe") if t.state.name == "COMPLETE"}
     result = call(capsys, tune.main, *argv)
     assert (result.code, result.err) == (0, "")
@@ -280,10 +298,8 @@ def filled(script, name: str, path, tmp_path, monkeypatch) -> str:
 
 
 @pytest.mark.long
-def test_the_searches_table_is_made_of_the_record(flags, tmp_path, monkeypatch, capsys):
-    argv, path = flags
-    call(capsys, tune.main, *argv)
-    text, record = filled(tune, "tune", path, tmp_path, monkeypatch), load(path)
+def test_the_searches_table_is_made_of_the_record(whole, tmp_path, monkeypatch):
+    text, record = filled(tune, "tune", whole, tmp_path, monkeypatch), load(whole)
     trials = record["searches"]["tpe"]
     found = [r["validation"]["accuracy"] for r in record["rows"] if r["recipe"] == "tpe"]
     new = 100 * torch.tensor(found).double()

@@ -31,6 +31,7 @@ def draw(path: Path, study: dict, by_hand: dict, points: int) -> None:
                 rates.plot([*means], errors, style, color=f"C{number}", label=label)
         curves.set(yscale="log", title=dataset, xlabel="epoch", ylabel="training loss, nats")
         rates.set(yscale="log", xscale="log", xlabel="learning rate", ylabel="validation error, %")
+        rates.xaxis.set_major_formatter("{x:g}")
         curves.legend(title="line: by hand\npoints: torch.optim", fontsize="small")
         for axis in (curves, rates):
             axis.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))  # 1, 2, 3, 5, 10, …
