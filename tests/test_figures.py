@@ -158,6 +158,8 @@ LOOKS = [
     ("Transformer_Torch", "by 0.15 nats", "one seed"),
     ("MLP_Torch", "1.2 times as long", "a single look"),
     ("CNN_Torch", "0.99 times as long", "a single look"),
+    ("GAN", "It did not happen here", "a single look"),
+    ("VAE", "−148, −214 and −315", "a single look"),
     ("VAE", "0.05 nats", "a single look"), ("VAE", "at the first pace, 95", "a single look"),
     ("GAN", "three quarters of the time", "a single look"),
     ("GAN", "off by a fifth", "a single look"), ("GAN", "2,400 seconds", "a single look"),
