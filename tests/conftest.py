@@ -58,7 +58,7 @@ def a_vocabulary_is_made_once():
     with pytest.MonkeyPatch.context() as patch:
         if (torchtext := words.torchtext()) is not None:
             make = torchtext.vocab.vocab
-            again = functools.cache(lambda *counts: make(dict(counts)))
+            again = functools.lru_cache(4)(lambda *counts: make(dict(counts)))  # 120 MB each
             patch.setattr(torchtext.vocab, "vocab", lambda counts: again(*counts.items()))
         yield
 
