@@ -79,6 +79,15 @@ def no_gpu_but_where_it_is_tested(request, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of processes that a test starts
 
 
+@pytest.fixture(autouse=True)
+def libraries_may_write_into_the_environment():
+    """As torch.compile does; what they left there is not of the test that begins."""
+    from tests import warm
+
+    warm.FREE |= warm.usual(os.environ).keys() - warm.USUAL.keys()
+    os.environ |= {k: v for k, v in warm.USUAL.items() if k != "CUDA_VISIBLE_DEVICES"}
+
+
 class Runs:
     """A small run of each folder, trained when it is first asked for: `runs / "CNN_Torch"`."""
 

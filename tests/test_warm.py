@@ -247,6 +247,7 @@ print(torch.initial_seed(), torch.rand(1).item())
 def test_what_libraries_write_into_the_environment_keeps_no_process_from_being_warm():
     for name in [*warm.LIBRARIES, "matplotlib.pyplot", "optuna", "scipy.stats"]:
         importlib.import_module(name)
+    assert warm.usual(environment()) == warm.USUAL
     assert isinstance(process := start("-c", ""), warm.Process) and finish(process).code == 0
 
 

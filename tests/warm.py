@@ -41,7 +41,7 @@ LIBRARIES = [
 INTERRUPTED = 256  # no status that a command can end with
 # what no library reads while it is imported: a command may have another value of it
 FREE = {"COLUMNS", "GLOO_SOCKET_IFNAME", "PLAYGROUND_DATA", "PYTHONPATH"}
-# what libraries write there themselves: scikit-learn, torchvision
+# what libraries write there themselves when they are imported; and later: tests/conftest.py
 FREE |= {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR"}
 
 
