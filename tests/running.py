@@ -183,9 +183,9 @@ def start(
     """`python *command`, with its output in pipes, and `more` in its environment: a fork of a
     Python that has the libraries imported, where that is the same (tests/warm.py).
 
-    `cold` is a process of its own, as it is to a user. So are, at least once, train.py and test.py
-    by their paths, `-m`, one script of each kind of network by hand, bad flags, and whatever is
-    about imports, the streams' end or the environment that libraries read.
+    `cold` is a process of its own, as it is to a user. So are, by their paths, train.py and test.py
+    of both MLPs, CNN_Manual/train.py and LSTM/predict.py; by -m, train.py of both Transformers, and
+    MLP_Torch's with a bad flag; and what is about imports, streams or what libraries read.
     """
     words, env = [*map(str, command)], environment(**(more or {}))
     options = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
