@@ -192,16 +192,15 @@ def main(argv=None):
     splits = {name: [split.to(device) for split in load_training(name, args.data_dir)]
               for name in settings["datasets"]}  # fmt: skip
 
-    def make(dataset: str, **key) -> dict:
-        name, lr, seed = key["optimizer"], key["lr"], key["seed"]
-        (twin,) = rows.matching(by_hand, dataset=dataset, **key)
+    def make(dataset: str, optimizer: str, lr: float, seed: int) -> dict:
+        (twin,) = rows.matching(by_hand, dataset=dataset, optimizer=optimizer, lr=lr, seed=seed)
         torch.set_flush_denormal(True)  # as by hand: subnormal numbers are slow
-        found = fit(name, lr, seed, settings["epochs"], *splits[dataset])
+        found = fit(optimizer, lr, seed, settings["epochs"], *splits[dataset])
         torch.set_flush_denormal(False)
         found |= beside(found, twin)
         ends = ["diverges" if found[who] is None else f"{found[who]:.2%}"
                 for who in ("accuracy", "by_hand")]  # fmt: skip
-        print(f"{dataset:>13} {name:>8} {lr:<9.2g} seed {seed}  {ends[0]}, {ends[1]} by hand",
+        print(f"{dataset:>13} {optimizer:>8} {lr:<9.2g} seed {seed}  {ends[0]}, {ends[1]} by hand",
               flush=True)  # fmt: skip
         return found
 

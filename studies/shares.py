@@ -34,4 +34,5 @@ def found(runs: Path, name: str, settings: dict, device: torch.device) -> list[d
     files = sorted(runs.glob(f"{name}-*-of-*/rows.json"))
     same = {"settings": settings, "environment": environment(device)}
     studies = [study for study in map(rows.read, files) if same.items() <= study.items()]
-    return [row for study in studies for row in rows.matching(study, commit=git_commit())]
+    commit = git_commit()
+    return [row for study in studies for row in rows.matching(study, commit=commit)]
