@@ -1,9 +1,10 @@
-"""Cells and attention: who learns Shakespeare soonest? `python studies/text.py` (fifty minutes).
+"""Cells and attention: who learns Shakespeare soonest? `python studies/text.py` (80 minutes).
 
 The RNN, GRU and LSTM of RNN_Manual and the small GPTs of Transformer_Manual and Transformer_Torch
 learn the same characters for the same minutes, each by its folder's recipe, and are measured on the
 same validation split. Before that, each network by hand and its twin in PyTorch take some steps in
 turns. Rows are kept as they are found, so a study that was stopped goes on where it was.
+Two processes, one for each core, take three quarters of an hour: `--part 1/2` and `--part 2/2`.
 """
 
 from argparse import Namespace
@@ -54,7 +55,7 @@ NETWORKS = {
 }
 PAIRS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM", "transformer": "Transformer"}
 TIMED = 20  # steps of each twin, and 3 before these
-MINUTES, QUICK_MINUTES = [1, 2, 3], [0.005, 0.01]
+MINUTES, QUICK_MINUTES = [1, 2, 5], [0.005, 0.01]
 QUICK = {"embed_dim": 16, "hidden_size": 32, "num_layers": 1, "feedforward_dim": 32,
          "max_length": 32, "window": 16}  # fmt: skip
 
