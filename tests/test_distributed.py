@@ -75,9 +75,9 @@ def test_a_batch_is_dealt_out_evenly_or_refused(size, parts, even):
 EACH = '''
 """What every process sees, in a file of its own."""
 
-import sys
 from contextlib import suppress
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -88,10 +88,17 @@ from common.metrics import RunningMean
 from ResNet.dataset import image_folder, streamed
 from tests.test_distributed import make_network, make_split
 
-place, goods = sys.argv[1:]
-seen = {}
-with distributed.processes(torch.device("cpu")) as device:
-    rank = distributed.rank()
+
+def main(argv):
+    place, goods = argv
+    with distributed.processes(torch.device("cpu")):
+        rank, seen = distributed.rank(), look(goods)
+    seen["left"] = distributed.is_distributed()
+    torch.save(seen, f"{place}/{rank}.pt")
+
+
+def look(goods):
+    seen, rank = {}, distributed.rank()
     print("printed by", rank)
     seen["who"] = [rank, distributed.world_size(), distributed.is_first()]
     seen["total"] = distributed.total(torch.tensor([1.0, 10.0]) * (rank + 1))
@@ -114,10 +121,12 @@ with distributed.processes(torch.device("cpu")) as device:
     split = make_split()
     seen["batches"] = [labels for _, labels in split.batches(8, seed=1, epoch=2, skip=1)]
     seen["in order"] = [labels for _, labels in split.in_order(4)]
-    streamed.MOST_WORKERS = image_folder.IN_MEMORY_BYTES = 0
-    from_disk = image_folder.load_test(goods, None)
-    seen["streamed batches"] = list(from_disk.batches(4, seed=1))
-    seen["streamed in order"] = list(from_disk.in_order(4))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streamed, "MOST_WORKERS", 0)
+        patch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
+        from_disk = image_folder.load_test(goods, None)
+        seen["streamed batches"] = list(from_disk.batches(4, seed=1))
+        seen["streamed in order"] = list(from_disk.in_order(4))
 
     for parts in (1, 2):
         model = make_network()
@@ -137,8 +146,7 @@ with distributed.processes(torch.device("cpu")) as device:
     with suppress(UserError):
         distributed.parallel(make_network(), sync_batch_norm=True)
         seen["sync"] = "not refused"
-seen["left"] = distributed.is_distributed()
-torch.save(seen, f"{place}/{rank}.pt")
+    return seen
 '''
 
 
@@ -154,53 +162,49 @@ def make_network():
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory, goods):
-    """What the two processes saw, and what they printed."""
-    place = tmp_path_factory.mktemp("two")
-    (place / "each.py").write_text(EACH)
-    result = torchrun(place / "each.py", place, goods)
-    assert result.code == 0, result.err
-    seen = [torch.load(place / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    return *seen, result
+def two(in_turn):
+    """What the two processes saw."""
+    place, _ = in_turn
+    return [torch.load(place / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-def test_the_first_process_alone_prints(two):
-    first, second, result = two
+def test_the_first_process_alone_prints(two, in_turn):
+    first, second = two
     assert (first["who"], second["who"]) == ([0, 2, True], [1, 2, False])
-    assert result.out == "printed by 0\n"
+    assert in_turn[1]["each"][0] == "each\nprinted by 0\n"
     assert not first["left"] and not second["left"]
 
 
 def test_sums_and_means_are_over_both(two):
-    for seen in two[:2]:
+    for seen in two:
         assert seen["total"].tolist() == [3, 30]
         assert seen["gathered"] == [(3 * 2 + 1 * 5) / 4, 4]
         assert seen["gathered, one without examples"] == 2.0
 
 
 def test_a_batch_that_cannot_be_dealt_out_is_refused_by_both(two):
-    for seen in two[:2]:
+    for seen in two:
         assert [line.split()[1] for line in seen["refused"]] == ["7", "8"]
         assert all("2 processes" in line for line in seen["refused"])
 
 
 def test_the_shares_of_a_batch_are_the_batch(two):
     whole = [labels for _, labels in make_split().batches(8, seed=1, epoch=2, skip=1)]
-    shares = [seen["batches"] for seen in two[:2]]
+    shares = [seen["batches"] for seen in two]
     for batch, first, second in zip(whole, *shares, strict=True):
         assert len(first) == len(second) == 4
         assert sorted([*first.tolist(), *second.tolist()]) == sorted(batch.tolist())
 
 
 def test_for_evaluation_every_example_is_seen_once(two):
-    first, second = (torch.cat(seen["in order"]).tolist() for seen in two[:2])
+    first, second = (torch.cat(seen["in order"]).tolist() for seen in two)
     assert sorted(first + second) == list(range(22)) and min(len(first), len(second)) >= 8
 
 
 def test_streamed_shares_are_those_in_memory(two, goods):
     whole = image_folder.load_test(str(goods), None)
     for name, batches in (("batches", whole.batches(4, seed=1)), ("in order", whole.in_order(4))):
-        seen = [images for part in two[:2] for images, _ in part[f"streamed {name}"]]
+        seen = [images for part in two for images, _ in part[f"streamed {name}"]]
         seen = {image.numpy().tobytes() for image in torch.cat(seen)}
         assert seen == {image.numpy().tobytes() for images, _ in batches for image in images}
 
@@ -210,7 +214,7 @@ def test_gradients_are_those_of_the_whole_batch(two, parts):
     model = make_network()
     (inputs, labels), *_ = make_split().batches(8, seed=1)
     torch.nn.functional.cross_entropy(model(inputs), labels % 3).backward()
-    for seen in two[:2]:
+    for seen in two:
         for gradient, parameter in zip(
             seen[f"gradients of {parts}"], model.parameters(), strict=True
         ):
@@ -246,7 +250,7 @@ def test_two_processes_go_on_with_the_losses_of_one(goods, tmp_path):
     main(flags_of(goods, tmp_path / "one", *FROZEN, "--epochs", 2))
     main(flags_of(goods, tmp_path / "two", *FROZEN, "--accumulate", 2, "--epochs", 1))
     resume = ["--resume", "--run-dir", tmp_path / "two", "--epochs", 2]
-    result = torchrun("-m", "ResNet.train", *resume)
+    result = torchrun("-m", "ResNet.train", *resume)  # as a user types it
     assert result.code == 0, result.err
     assert_only_the_first_speaks(result.out, result.err, ["2"])
 
@@ -324,8 +328,8 @@ for port, module, argv in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def in_turn(tmp_path_factory, goods):
-    """The places of four runs that two processes ended and of one that was refused, and what was
-    printed of each."""
+    """The place of what two processes saw, of four runs that they ended and of one that was
+    refused; and what was printed of each."""
     place, jobs = tmp_path_factory.mktemp("turns"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.plots.draw_curves", lambda path, history: None)
@@ -334,6 +338,8 @@ def in_turn(tmp_path_factory, goods):
             (place / name).mkdir()
             jobs[name] = before(place / name)
     jobs["images"] = before_images(place / "images", goods)
+    (place / "each.py").write_text(EACH)
+    jobs["each"] = "each", [str(place), str(goods)]
     refused = flags_of(goods, place / "refused" / "run", *FROZEN, "--batch-size", 33)
     jobs["refused"] = "ResNet.train", refused
     (place / "in_turn.py").write_text(IN_TURN)
