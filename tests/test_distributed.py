@@ -13,7 +13,7 @@ from common.data import Split
 from common.evaluation import best_weights
 from ResNet.dataset import coloured_shapes, image_folder
 from tests.conftest import user_error
-from tests.running import free_port, history, script, small, torchrun
+from tests.running import finish, free_port, history, script, small, start, torchrun
 
 possible = os.name == "posix" and torch.distributed.is_available()
 pytestmark = [
@@ -306,7 +306,7 @@ def before_images(place, goods):
 
 
 IN_TURN = '''
-"""Scripts one after the other, each with a rendezvous of its own, as torchrun gives it to one."""
+"""Scripts one after the other, each with a rendezvous of its own."""
 
 import importlib
 import json
@@ -318,12 +318,20 @@ from ResNet.utils import predict
 
 predict.AT_ONCE = 4  # so that both processes have something to validate on
 for port, module, argv in json.loads(sys.argv[1]):
-    os.environ |= {"TORCHELASTIC_USE_AGENT_STORE": "False", "MASTER_PORT": str(port)}
-    if os.environ["RANK"] == "0":
-        for stream in (sys.stdout, sys.stderr):
-            print("== script", module, file=stream, flush=True)
+    os.environ["MASTER_PORT"] = str(port)
+    for stream in (sys.stdout, sys.stderr):
+        print("== script", module, file=stream, flush=True)
     cli.entry(lambda: importlib.import_module(module).main(argv))
 '''
+
+RANK = """
+import os, runpy, sys
+rank, sys.argv = sys.argv[1], sys.argv[2:]
+os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+os.environ["MASTER_ADDR"] = "127.0.0.1"
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""  # what torchrun tells a process; without its own, which takes seconds to begin
 
 
 @pytest.fixture(scope="module")
@@ -344,9 +352,14 @@ def in_turn(tmp_path_factory, goods):
     jobs["refused"] = "ResNet.train", refused
     (place / "in_turn.py").write_text(IN_TURN)
     calls = json.dumps([(free_port(), *job) for job in jobs.values()])
-    result = torchrun(place / "in_turn.py", calls)
-    parts = [stream.split("== script ")[1:] for stream in (result.out, result.err)]
-    assert result.code != 0 and len(parts[0]) == len(jobs), result.err
+    processes = [start("-c", RANK, rank, place / "in_turn.py", calls) for rank in (0, 1)]
+    first, second = map(finish, processes)
+    assert first.code == second.code == 2, (first.err, second.err)
+    parts = []
+    for said, other in ((first.out, second.out), (first.err, second.err)):
+        both = zip(*(said.split("== script ")[1:] for said in (said, other)), strict=True)
+        parts.append([mine + other.partition("\n")[2] for mine, other in both])
+        assert len(parts[-1]) == len(jobs)
     return place, {name: said for name, *said in zip(jobs, *parts, strict=True)}
 
 
