@@ -3,6 +3,7 @@
 import functools
 import gc
 import os
+import signal
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -11,6 +12,10 @@ import pytest
 # pytest has a process per core; and bit for bit is promised for equal conditions, also of the
 # processes that tests start
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # torch reads them at its import
+
+# `pytest &` in a script ignores Ctrl-C, and so would every process that a test interrupts
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import torch  # noqa: E402
 
