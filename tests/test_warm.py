@@ -174,7 +174,7 @@ def test_ctrl_c_that_comes_before_it_is_ready_is_not_lost():
 
 
 def test_a_session_of_its_own_is_killed_with_its_processes():
-    code = "import os, time; os.fork(); print(os.getpid(), flush=True); time.sleep(100)"
+    code = "import os, time; os.fork(); os.write(1, b'%d\\n' % os.getpid()); time.sleep(100)"
     process = start("-c", code, start_new_session=True)
     pids = {int(process.stdout.readline()) for _ in range(2)}
     assert process.pid in pids and [os.getsid(pid) for pid in pids] == [process.pid] * 2
