@@ -1,4 +1,4 @@
-"""Which optimiser, and which learning rate? `python MLP_Manual/optimizers.py` (up to two hours).
+"""Which optimiser, and which learning rate? `python MLP_Manual/optimizers.py` (45 minutes).
 
 One network, every optimiser, every rate of one grid, several seeds. Each training is a row of a
 file as soon as it ends: killed and started again, the study goes on with the next one.

@@ -1,9 +1,9 @@
-"""What shortcuts are for: `python ResNet/depth.py` (75 minutes on one thread).
+"""What shortcuts are for: `python ResNet/depth.py` (50 minutes on two cores).
 
 Plain and residual networks of 8, 20, 32 and 44 layers (He et al., 2015, section 4.2 and figure 6):
 layers, parameters and initial weights are the same, the shortcuts are all that differs. The error
 on training images, measured as on validation images, tells whether a deep network cannot learn or
-learns too well. Images are shrunk, so that it takes an hour and not a day. Rows are kept as they
+learns too well. Images are shrunk, so that it does not take a day. Rows are kept as they
 are found, so a study that was stopped goes on where it was.
 """
 
