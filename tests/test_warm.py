@@ -223,8 +223,9 @@ def test_without_the_warm_process_nobody_waits_for_ever(monkeypatch):
 
 LOADED = """
 import os, sys, threading
-inside = [m for m in sys.modules.values() if (getattr(m, "__file__", 0) or "").startswith({root!r})]
-print(len(inside), threading.active_count(), len(os.listdir("/proc/self/task")))
+files = [getattr(module, "__file__", None) or "" for module in sys.modules.values()]
+ours = [f for f in files if f.startswith({root!r}) and "site-packages" not in f]  # a .venv in it
+print(len(ours), threading.active_count(), len(os.listdir("/proc/self/task")))
 print("torch" in sys.modules, os.environ["OMP_NUM_THREADS"], sys.modules["torch"].get_num_threads())
 """
 
