@@ -306,7 +306,8 @@ def before_images(place, goods):
 
 
 IN_TURN = '''
-"""Scripts one after the other, each with a rendezvous of its own."""
+"""Scripts one after the other, as one of two processes. Each has a rendezvous of its own, and what
+torchrun would tell it. torchrun itself takes seconds to begin."""
 
 import importlib
 import json
@@ -317,21 +318,14 @@ from common import cli
 from ResNet.utils import predict
 
 predict.AT_ONCE = 4  # so that both processes have something to validate on
-for port, module, argv in json.loads(sys.argv[1]):
-    os.environ["MASTER_PORT"] = str(port)
+rank, jobs = sys.argv[1:]
+os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+for port, module, argv in json.loads(jobs):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for stream in (sys.stdout, sys.stderr):
         print("== script", module, file=stream, flush=True)
     cli.entry(lambda: importlib.import_module(module).main(argv))
 '''
-
-RANK = """
-import os, runpy, sys
-rank, sys.argv = sys.argv[1], sys.argv[2:]
-os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-os.environ["MASTER_ADDR"] = "127.0.0.1"
-sys.path.insert(0, os.path.dirname(sys.argv[0]))
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""  # what torchrun tells a process; without its own, which takes seconds to begin
 
 
 @pytest.fixture(scope="module")
@@ -352,15 +346,15 @@ def in_turn(tmp_path_factory, goods):
     jobs["refused"] = "ResNet.train", refused
     (place / "in_turn.py").write_text(IN_TURN)
     calls = json.dumps([(free_port(), *job) for job in jobs.values()])
-    processes = [start("-c", RANK, rank, place / "in_turn.py", calls) for rank in (0, 1)]
+    processes = [start(place / "in_turn.py", rank, calls) for rank in (0, 1)]
     first, second = map(finish, processes)
     assert first.code == second.code == 2, (first.err, second.err)
-    parts = []
-    for said, other in ((first.out, second.out), (first.err, second.err)):
-        both = zip(*(said.split("== script ")[1:] for said in (said, other)), strict=True)
-        parts.append([mine + other.partition("\n")[2] for mine, other in both])
-        assert len(parts[-1]) == len(jobs)
-    return place, {name: said for name, *said in zip(jobs, *parts, strict=True)}
+    printed = {name: [] for name in jobs}
+    for streams in ((first.out, second.out), (first.err, second.err)):
+        both = (stream.split("== script ")[1:] for stream in streams)
+        for name, one, two in zip(jobs, *both, strict=True):
+            printed[name].append(one + two.partition("\n")[2])  # the module is named once
+    return place, printed
 
 
 @pytest.mark.parametrize("name", ["texts", "translation", "lm"])

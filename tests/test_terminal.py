@@ -195,18 +195,11 @@ def test_entry_hears_ctrl_c_again():
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no-such"])
 @pytest.mark.long
 def test_a_backend_that_is_not_there_is_not_needed(backend, tmp_path):
-    """matplotlib reads the variable when it is imported: before both scripts, in a process."""
-    argv = [*small("MLP"), "--epochs", "1"]
-    code = f"""
-from MLP_Manual import test, train
-place = ["--run-dir", {str(tmp_path / "run")!r}]
-train.main({argv} + place)
-test.main(place)
-"""
-    result = run("-c", code, more={"MPLBACKEND": backend})
-    assert (result.code, result.err) == (0, b"")
-    names = [path.name for path in (tmp_path / "run").glob("*.png")]
-    assert "curves.png" in names and len(names) > 1, "train's and test's"
+    env, place = {"MPLBACKEND": backend}, ["--run-dir", tmp_path / "run"]
+    for command in (["train.py", *small("MLP"), "--epochs", 1], ["test.py"]):
+        result = run(f"MLP_Manual/{command[0]}", *command[1:], *place, more=env)
+        assert (result.code, result.err) == (0, b"")
+    assert (tmp_path / "run" / "curves.png").is_file()
 
 
 @pytest.mark.long
