@@ -7,6 +7,7 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -34,8 +35,11 @@ def test_an_older_run_resumes_as_it_did(older, capsys):
     theirs = pd.read_csv(OLDER / folder / "expected.csv")
     assert list(ours["epoch"]) == [1, 2]
     same = [name for name in theirs if name not in ("dataset", "seconds")]
-    # other processors round otherwise
-    pd.testing.assert_frame_equal(ours[same], theirs[same], rtol=1e-3, atol=1e-4)
+    # other processors round otherwise: losses move by 2e-4 at most, and after one epoch many
+    # answers are nearly ties, of which a few in a hundred tip over
+    for name in same:
+        near = dict(atol=0.02) if name.endswith(("accuracy", "match")) else dict(rtol=5e-4)
+        np.testing.assert_allclose(ours[name], theirs[name], **{"rtol": 0, **near}, err_msg=name)
 
 
 def test_an_older_run_is_evaluated(older, capsys, monkeypatch):
