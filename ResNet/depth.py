@@ -186,7 +186,8 @@ def main(argv=None):
     else:
         args.dataset = or_shapes(args.dataset, args.dataset != "cifar10", args.data_dir)
     path = Path(args.output or path)
-    args.image_size, args.flip_test, args.precision = None, False, "float32"
+    args.image_size, args.precision = None, "float32"
+    args.flip_test = args.shift_test = False
     train, validation = load_training(args)
     args.subset = args.subset or min(10_000, len(train))
     train = shrunk(train.subset(args.subset), args.pixels).to(device)

@@ -27,7 +27,8 @@ FOLDER = Path(__file__).resolve().parent
 CIFAR = dict(
     model="resnet9", epochs=4, batch_size=512, lr=1.5, optimizer="nesterov", weight_decay=5e-4,
     schedule="one-cycle", warmup=0, clip=0.0, patience=0, label_smoothing=0.2, ema=0.0,
-    flip_test=True, image_size=None, **{**augmentation.OFF, "crop": 2, "flip": True},
+    flip_test=True, shift_test=False, image_size=None,
+    **{**augmentation.OFF, "crop": 2, "flip": True},
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset
     "cifar10": CIFAR,
@@ -54,6 +55,7 @@ def make_parser() -> cli.Parser:
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
     add("--flip-test", action=BooleanOptionalAction, help="evaluate with mirrored images as well")
+    add("--shift-test", action=BooleanOptionalAction, help="where unsure, moved images as well")
     augmentation.add_flags(parser)
     pretrained.add_flags(parser)
     add("--precision", choices=cli.PRECISIONS, default="float32", help="of the forward pass (AMP)")
@@ -112,10 +114,11 @@ def train_on(device: torch.device, args: Namespace) -> None:
             if run.should_stop(args.patience):
                 break
             model.train(not args.freeze)
-            batches = train.batches(args.batch_size, args.seed, run.epoch, skip=run.batch)
-            for images, labels in run.progress(batches, num_batches):
+            place = args.batch_size, args.seed, run.epoch, run.batch
+            batches = zip(train.rows(*place), train.batches(*place), strict=True)
+            for rows, (images, labels) in run.progress(batches, num_batches):
                 lr = schedule.get_last_lr()[0]
-                images, targets = augment(images, labels)
+                images, targets = augment(images, labels, rows + run.epoch)
                 images, loss = normalize(images), 0.0
 
                 optimizer.zero_grad()

@@ -27,7 +27,7 @@ CIFAR = dict(
     model="nano-conv", epochs=5, batch_size=128, lr=2e-3, optimizer="adamw", weight_decay=0.05,
     schedule="one-cycle", warmup=0, clip=1.0, patience=0, label_smoothing=0.1, ema=0.0,
     dropout=0.0, drop_path=0.0, layer_scale=0.1, attention="fused", patch_size=None, stem=None,
-    pooling=None, positions=None, flip_test=True, image_size=None,
+    pooling=None, positions=None, flip_test=True, shift_test=False, image_size=None,
     **{**augmentation.OFF, "crop": 4, "flip": True},
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset
@@ -58,6 +58,7 @@ def make_parser() -> cli.Parser:
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
     add("--flip-test", action=BooleanOptionalAction, help="evaluate with mirrored images as well")
+    add("--shift-test", action=BooleanOptionalAction, help="where unsure, moved images as well")
     augmentation.add_flags(parser)
     pretrained.add_flags(parser)
     add("--precision", choices=cli.PRECISIONS, default="float32", help="of the forward pass (AMP)")
@@ -107,10 +108,11 @@ def train_on(device: torch.device, args: Namespace) -> None:
             if run.should_stop(args.patience):
                 break
             model.train(not args.freeze)
-            batches = train.batches(args.batch_size, args.seed, run.epoch, skip=run.batch)
-            for images, labels in run.progress(batches, num_batches):
+            place = args.batch_size, args.seed, run.epoch, run.batch
+            batches = zip(train.rows(*place), train.batches(*place), strict=True)
+            for rows, (images, labels) in run.progress(batches, num_batches):
                 lr = schedule.get_last_lr()[0]
-                images, targets = augment(images, labels)
+                images, targets = augment(images, labels, rows + run.epoch)
                 images, loss = normalize(images), 0.0
 
                 optimizer.zero_grad()

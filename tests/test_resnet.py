@@ -338,7 +338,8 @@ def test_weight_decay_is_on_matrices_and_kernels_alone(name):
 
 
 def args_of(**changes):
-    return Namespace(**{"dataset": "shapes", "precision": "float32", "flip_test": True, **changes})
+    usual = dict(dataset="shapes", precision="float32", flip_test=True, shift_test=False)
+    return Namespace(**{**usual, **changes})
 
 
 def test_predictions_are_those_of_the_network_in_evaluation_mode():
@@ -365,6 +366,30 @@ def test_mirroring_does_not_change_predictions_when_evaluated_with_mirrored_imag
             split = Split(pixels, torch.zeros(20, dtype=torch.long), list("abcde"), {})
             logits.append(script.predict_all(model, split, args_of(flip_test=flip))[0])
         assert ((logits[0] - logits[1]).abs().max() > 1e-4) == differs
+
+
+def test_images_are_moved_where_the_network_is_unsure_and_nowhere_else(monkeypatch):
+    model = randomised(FastResNet(**TINY)).eval()
+    split = Split(torch.randint(256, (60, 3, 10, 10), dtype=torch.uint8), torch.arange(60) % 5,
+                  list("abcde"), {})  # fmt: skip
+    pixels = (split.inputs / 255 - 0.45) / 0.2
+
+    @torch.no_grad()
+    def mirrored_too(images):
+        return (model(images) + model(images.flip(3))) / 2
+
+    plain, padded = mirrored_too(pixels), F.pad(pixels, (1, 1, 1, 1), mode="reflect")
+    moved = mirrored_too(padded[:, :, :10, :10]) + mirrored_too(padded[:, :, 2:, 2:])
+    best, second = plain.softmax(1).topk(2).values.unbind(1)
+    gap = (best - second).median()  # of half of them
+    monkeypatch.setattr("ResNet.utils.predict.UNSURE", float(gap))
+    logits, _ = script.predict_all(model, split, args_of(shift_test=True))
+    unsure = (best - second < gap)[:, None]
+    assert 20 < unsure.sum() < 40 and (moved / 2 - plain).abs().max() > 1e-3
+    torch.testing.assert_close(logits, torch.where(unsure, plain / 2 + moved / 4, plain))
+    monkeypatch.setattr("ResNet.utils.predict.UNSURE", 0.0)  # never
+    logits, _ = script.predict_all(model, split, args_of(shift_test=True))
+    torch.testing.assert_close(logits, plain)
 
 
 # ---- Grad-CAM ----

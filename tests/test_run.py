@@ -194,9 +194,11 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "CNN": "--dropout 0.5; --optimizer sgd; --channels 4 4; --shift 2; --rotation 30; --zoom 0.5; "
     "--flip; --hidden-size 9",
     "ResNet": "--optimizer adamw; --model resnet20; --ema 0.5; --no-flip-test; --freeze; "
-    "--precision bfloat16; --crop 2; --flip; --colour 0.3; --cutout 8; --mixup 0.9; --cutmix 0.9",
+    "--precision bfloat16; --crop 2; --flip; --flip --alternate-flip; --shift-test; --colour 0.3; "
+    "--cutout 8; --mixup 0.9; --cutmix 0.9",
     "ViT": "--optimizer nesterov; --model tiny; --ema 0.5; --flip-test; --freeze; "
-    "--precision bfloat16; --crop 2; --flip; --colour 0.3; --cutout 8; --mixup 0.9; --cutmix 0.9; "
+    "--precision bfloat16; --crop 2; --flip; --flip --alternate-flip; --shift-test; --colour 0.3; "
+    "--cutout 8; --mixup 0.9; --cutmix 0.9; "
     "--patch-size 8; --stem patch; --pooling mean; --positions sincos; --dropout 0.3; "
     "--drop-path 0.3; --layer-scale 0",
     "LSTM": "--cell gru; --embed-dim 9; --hidden-size 9; --num-layers 2; --no-bidirectional; "

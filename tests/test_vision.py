@@ -277,6 +277,18 @@ def test_flip_gives_the_image_or_its_mirror():
     assert 150 < mirrored.sum() < 250
 
 
+def test_alternate_flips_show_both_sides_in_two_epochs():
+    images, labels, numbers = make_images(40), torch.zeros(40), torch.randperm(1_000)[:40]
+    augment = augmentation_of(flip=True, alternate_flip=True)
+    for epoch in range(4):
+        seen, _ = augment(images, labels, numbers + epoch)
+        odd = (numbers + epoch) % 2 == 1
+        assert torch.equal(seen[odd], images[odd].flip(3) / 255)
+        assert torch.equal(seen[~odd], images[~odd] / 255)
+    augment = augmentation_of(flip=False, alternate_flip=True)
+    assert torch.equal(augment(images, labels, numbers)[0], images / 255), "only with --flip"
+
+
 def test_colour_keeps_the_order_of_brightness_of_a_grey_image():
     """Brightness and contrast are monotone, saturation and hue have nothing to change."""
     images = torch.arange(0, 256, 4, dtype=torch.uint8).view(1, 1, 8, 8).expand(20, 3, 8, 8)
@@ -385,6 +397,6 @@ def test_every_flag_of_a_recipe_is_a_flag_of_the_parser():
     parser = cli.Parser("Train.")
     augmentation.add_flags(parser)
     assert {action.dest for action in parser._actions} - {"help"} == set(OFF)
-    off = "--crop 0 --no-flip --colour 0 --cutout 0 --mixup 0 --cutmix 0"
+    off = "--crop 0 --no-flip --no-alternate-flip --colour 0 --cutout 0 --mixup 0 --cutmix 0"
     args = parser.parse_args(off.split())
     assert vars(args) == OFF

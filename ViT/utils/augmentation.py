@@ -13,13 +13,16 @@ from common.errors import UserError
 from ViT.dataset.normalize import to_float
 
 GREY = 0.45
-OFF = dict(crop=0, flip=False, colour=0.0, cutout=0, mixup=0.0, cutmix=0.0)
+OFF = dict(
+    crop=0, flip=False, alternate_flip=False, colour=0.0, cutout=0, mixup=0.0, cutmix=0.0,
+)  # fmt: skip
 
 
 def add_flags(parser: cli.Parser) -> None:
     add = parser.add_argument
     add("--crop", type=cli.natural, help="augmentation: pad by so many pixels, cut out at random")
     add("--flip", action=BooleanOptionalAction, help="augmentation: mirror half of the images")
+    add("--alternate-flip", action=BooleanOptionalAction, help="with --flip: in every other epoch")
     add("--colour", type=cli.fraction, help="augmentation: brightness, contrast, saturation ± this")
     add("--cutout", type=cli.natural, help="augmentation: side of a square painted grey")
     add(
@@ -31,6 +34,9 @@ def add_flags(parser: cli.Parser) -> None:
 class Augmentation:
     """What the flags ask for: pad-crop and flips (as in He et al., 2015, section 4.2), colour,
     cutout (DeVries & Taylor, 2017), mixup (Zhang et al., 2017), cutmix (Yun et al., 2019).
+
+    With `alternate_flip`, an image is mirrored in every other epoch, and not at random: so two
+    epochs show both of its sides (Jordan, 2024, arXiv:2404.00498, section 3.6).
 
     The shares of mixup and of cutmix are uniform on (0, 1); a batch has one of the two or none.
     """
@@ -48,7 +54,8 @@ class Augmentation:
             size = (image_size, image_size)
             crop = K.RandomCrop(size, args.crop, padding_mode="reflect", cropping_mode="slice")
             self.changes.append(crop)
-        if args.flip:
+        self.alternate = args.flip and args.alternate_flip
+        if args.flip and not args.alternate_flip:
             self.changes.append(K.RandomHorizontalFlip(p=0.5))
         if args.colour:
             self.changes.append(K.ColorJitter(args.colour, args.colour, args.colour, p=1.0))
@@ -62,10 +69,16 @@ class Augmentation:
             self.paste = K.RandomCutMixV2(data_keys=["input", "class"], use_correct_lambda=False)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, labels: Tensor, turns: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Pixels (N, C, H, W), labels (N,) -> pixels in [0, 1], and labels or, where images were
-        mixed, the share of each class (N, K)."""
+        mixed, the share of each class (N, K). `turns` (N,) is the epoch plus an image's number:
+        where it is odd, `alternate_flip` mirrors."""
         images = to_float(images)
+        if self.alternate:
+            odd = (turns % 2 == 1).to(images.device)[:, None, None, None]
+            images = torch.where(odd, images.flip(3), images)
         for change in self.changes:
             images = change(images)
         if not self.mixup and not self.cutmix:

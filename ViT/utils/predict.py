@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common import distributed
 from common.data import Split
@@ -13,6 +14,7 @@ from common.errors import UserError
 from ViT.dataset.normalize import Normalize
 
 AT_ONCE = 1_000  # images of up to 64 x 64 pixels that are evaluated at the same time
+UNSURE = 0.3  # the two best classes' probabilities are nearer than this: --shift-test looks again
 
 
 def share_buffers(model: nn.Module) -> None:
@@ -37,6 +39,22 @@ def check_batch(build: Callable, args: Namespace, train: Split) -> None:
         ) from None
 
 
+def seen_from(model: nn.Module, images: Tensor, flip: bool) -> Tensor:
+    """Logits (N, K), with `flip` the mean of an image's and its mirror image's."""
+    outputs = model(images).float()  # a mean in bfloat16 would make ties
+    if flip:
+        outputs = (outputs + model(images.flip(3)).float()) / 2
+    return outputs
+
+
+def look_again(model: nn.Module, images: Tensor, flip: bool) -> Tensor:
+    """The mean of the logits (N, K) of images moved by a pixel, up left and down right."""
+    H, W = images.shape[2:]
+    wide = F.pad(images, (1, 1, 1, 1), mode="reflect")
+    up_left, down_right = wide[:, :, 2:, 2:], wide[:, :, :H, :W]
+    return (seen_from(model, up_left, flip) + seen_from(model, down_right, flip)) / 2
+
+
 @torch.no_grad()
 def predict_all(model: nn.Module, data: Split, args: Namespace) -> tuple[Tensor, Tensor]:
     """Logits (N, K) in float32 and labels (N,) of a whole split; of several processes, a share."""
@@ -47,9 +65,12 @@ def predict_all(model: nn.Module, data: Split, args: Namespace) -> tuple[Tensor,
     for images, batch_labels in data.in_order(max(1, min(AT_ONCE, AT_ONCE * 64**2 // (H * W)))):
         images = normalize(images)
         with autocast(images.device, args.precision):
-            outputs = model(images).float()  # a mean in bfloat16 would make ties
-            if args.flip_test:
-                outputs = (outputs + model(images.flip(3)).float()) / 2
+            outputs = seen_from(model, images, args.flip_test)
+            if args.shift_test:
+                best, second = outputs.softmax(1).topk(2).values.unbind(1)
+                unsure = (best - second < UNSURE).nonzero().squeeze(1)
+                moved = look_again(model, images[unsure], args.flip_test)
+                outputs[unsure] = (outputs[unsure] + moved) / 2
         logits.append(outputs)
         labels.append(batch_labels)
     return torch.cat(logits), torch.cat(labels)
