@@ -102,7 +102,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     fast_model = distributed.parallel(compiled(model, args.compile), args.sync_batch_norm)
     average = moving_average(model, args.ema)
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
-    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
+    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay, args.precision)
     scaler = grad_scaler(device, args.precision)
 
     with Run(FOLDER, args, model, optimizer, train, scaler=scaler, average=average) as run:

@@ -304,6 +304,22 @@ def test_norms_biases_and_what_is_not_decayed_stay_so(folder):
     assert decays == {}
 
 
+@pytest.mark.parametrize("folder", ["ResNet", "ViT"])
+def test_its_products_are_in_bfloat16_where_the_network_is(folder):
+    make_optimizer = importlib.import_module(f"{folder}.utils.optim").make_optimizer
+    moved = {}
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        layer = nn.Linear(40, 30, bias=False)
+        layer.not_hidden = ("none",)
+        layer.weight.grad = torch.randn(30, 40)
+        before = layer.weight.detach().clone()
+        make_optimizer("muon", layer, 1.0, 0.0, precision).step()
+        moved[precision] = before - layer.weight.detach()
+    gap = (moved["float32"] - moved["bfloat16"]).norm() / moved["float32"].norm()
+    assert 1e-3 < gap < 3e-2
+
+
 # ---- learning ----
 
 
