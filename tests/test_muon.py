@@ -317,7 +317,7 @@ def test_its_products_are_in_bfloat16_where_the_network_is(folder):
         make_optimizer("muon", layer, 1.0, 0.0, precision).step()
         moved[precision] = before - layer.weight.detach()
     gap = (moved["float32"] - moved["bfloat16"]).norm() / moved["float32"].norm()
-    assert 1e-3 < gap < 3e-2
+    assert 1e-3 < gap < 6e-2
 
 
 # ---- learning ----
