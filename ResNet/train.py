@@ -55,10 +55,10 @@ def make_parser() -> cli.Parser:
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
     add("--flip-test", action=BooleanOptionalAction, help="evaluate with mirrored images as well")
-    add("--shift-test", action=BooleanOptionalAction, help="where unsure, moved images as well")
+    add("--shift-test", action=BooleanOptionalAction, help="where unsure, judge moved images too")
     augmentation.add_flags(parser)
     pretrained.add_flags(parser)
-    add("--precision", choices=cli.PRECISIONS, default="float32", help="of the forward pass (AMP)")
+    add("--precision", choices=cli.PRECISIONS, default="float32", help="of forward (AMP) and Muon")
     add("--compile", action="store_true", help="compile the model (torch.compile)")
     add("--accumulate", type=cli.positive_int, default=1, help="parts that a batch is computed in")
     add("--sync-batch-norm", action="store_true", help="torchrun on GPUs: statistics of all")
@@ -89,6 +89,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
 
     seed_everything(args.seed)
     augment = augmentation.Augmentation(args, train.shape[1], len(train.classes))
+    first_sides = augmentation.first_sides(len(train), args.seed).to(train.labels.device)
     normalize = Normalize(args.dataset, device)
     model = build_model(args, train).to(device=device, memory_format=torch.channels_last)
     if isinstance(model, FastResNet):
@@ -118,7 +119,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
             batches = zip(train.rows(*place), train.batches(*place), strict=True)
             for rows, (images, labels) in run.progress(batches, num_batches):
                 lr = schedule.get_last_lr()[0]
-                images, targets = augment(images, labels, rows + run.epoch)
+                images, targets = augment(images, labels, first_sides[rows] + run.epoch)
                 images, loss = normalize(images), 0.0
 
                 optimizer.zero_grad()

@@ -56,6 +56,8 @@ def recipe_of(network: str, args: Namespace) -> Namespace:
     changes = QUICK[network] if args.quick else {}
     known = "mnist" if args.dataset == "mnist-sample" else args.dataset  # to Normalize
     own = {"dataset": known, "precision": "float32", "flip_test": False}
+    if network in ("resnet", "vit"):
+        own |= {"shift_test": False, "alternate_flip": False}
     return Namespace(**{**recipe, **changes, **own})
 
 

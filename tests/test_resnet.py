@@ -1,6 +1,7 @@
 """ResNet/: networks against torchvision and their equations, whitening, Grad-CAM, runs."""
 
 import copy
+import importlib
 import json
 import math
 from argparse import Namespace
@@ -36,6 +37,7 @@ from tests.running import (
     make_digits,
     small,
 )
+from ViT.model import ViT
 
 TINY = dict(widths=(4, 6), num_classes=5)
 
@@ -368,11 +370,19 @@ def test_mirroring_does_not_change_predictions_when_evaluated_with_mirrored_imag
         assert ((logits[0] - logits[1]).abs().max() > 1e-4) == differs
 
 
-def test_images_are_moved_where_the_network_is_unsure_and_nowhere_else(monkeypatch):
-    model = randomised(FastResNet(**TINY)).eval()
-    split = Split(torch.randint(256, (60, 3, 10, 10), dtype=torch.uint8), torch.arange(60) % 5,
-                  list("abcde"), {})  # fmt: skip
-    pixels = (split.inputs / 255 - 0.45) / 0.2
+VIEWERS = {
+    "ResNet": lambda: randomised(FastResNet(**TINY)),
+    "ViT": lambda: randomised(ViT(10, 5, embed_dim=8, depth=1, num_heads=2)),
+}
+
+
+@pytest.mark.parametrize("folder", VIEWERS)
+def test_images_are_moved_where_the_network_is_unsure_and_nowhere_else(folder, monkeypatch):
+    module, model = importlib.import_module(f"{folder}.utils.predict"), VIEWERS[folder]().eval()
+    nn.init.normal_(list(model.children())[-1].weight)  # ViT's begins as zeros
+    classes = [str(n) for n in range(model(torch.zeros(1, 3, 10, 10)).shape[1])]
+    images, labels = torch.randint(256, (60, 3, 10, 10), dtype=torch.uint8), torch.zeros(60).long()
+    split, pixels = Split(images, labels, classes, {}), (images / 255 - 0.45) / 0.2
 
     @torch.no_grad()
     def mirrored_too(images):
@@ -381,15 +391,31 @@ def test_images_are_moved_where_the_network_is_unsure_and_nowhere_else(monkeypat
     plain, padded = mirrored_too(pixels), F.pad(pixels, (1, 1, 1, 1), mode="reflect")
     moved = mirrored_too(padded[:, :, :10, :10]) + mirrored_too(padded[:, :, 2:, 2:])
     best, second = plain.softmax(1).topk(2).values.unbind(1)
-    gap = (best - second).median()  # of half of them
-    monkeypatch.setattr("ResNet.utils.predict.UNSURE", float(gap))
-    logits, _ = script.predict_all(model, split, args_of(shift_test=True))
+    gap = (best - second).sort().values[29:31].mean()  # half of them are below
     unsure = (best - second < gap)[:, None]
-    assert 20 < unsure.sum() < 40 and (moved / 2 - plain).abs().max() > 1e-3
+    assert unsure.sum() == 30 and (moved / 2 - plain).abs().max() > 1e-3
+    monkeypatch.setattr(module, "UNSURE", float(gap))
+    logits, _ = module.predict_all(model, split, args_of(shift_test=True))
     torch.testing.assert_close(logits, torch.where(unsure, plain / 2 + moved / 4, plain))
-    monkeypatch.setattr("ResNet.utils.predict.UNSURE", 0.0)  # never
-    logits, _ = script.predict_all(model, split, args_of(shift_test=True))
+
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    sizes = []
+    monkeypatch.setattr(module, "UNSURE", 0.0)  # never: and not even an empty batch is asked
+    logits, _ = module.predict_all(model, split, args_of(shift_test=True))
     torch.testing.assert_close(logits, plain)
+    assert sizes == [60, 60]
+
+
+@pytest.mark.parametrize("side, K", [(1, 3), (4, 1)])
+def test_one_pixel_cannot_move_and_one_class_leaves_no_doubt(side, K):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, K))
+    images, labels = (
+        torch.randint(256, (9, 3, side, side), dtype=torch.uint8),
+        torch.zeros(9).long(),
+    )
+    split = Split(images, labels, list("abc")[:K], {})
+    logits, _ = script.predict_all(model, split, args_of(shift_test=True))
+    assert torch.equal(logits, script.predict_all(model, split, args_of())[0])
 
 
 # ---- Grad-CAM ----

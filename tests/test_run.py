@@ -1,5 +1,6 @@
 """common/run.py through the training scripts: what a run leaves behind, and what it survives."""
 
+import importlib
 import itertools
 import json
 import math
@@ -248,6 +249,27 @@ def test_every_flag_has_an_effect_and_the_same_one_each_time(folder, tmp_path, n
         losses.setdefault(history(path)[0][measured], set()).add(flag)
     assert [flags for flags in losses.values() if len(flags) > 1] == []
     assert len(losses) == 1 + len(flags)
+
+
+@pytest.mark.parametrize("folder", ["ResNet", "ViT"])
+def test_an_image_that_alternates_shows_its_other_side_in_the_next_epoch(
+    folder, tmp_path, monkeypatch, no_pictures
+):
+    augmentation, shown = importlib.import_module(f"{folder}.utils.augmentation"), []
+    change = augmentation.Augmentation.__call__
+
+    def note(self, images, labels, turns):
+        shown.extend((image.numpy().tobytes(), int(turn)) for image, turn in zip(images, turns))  # noqa: B905
+        return change(self, images, labels, turns)
+
+    monkeypatch.setattr(augmentation.Augmentation, "__call__", note)
+    train(folder, tmp_path / "run", "--flip", "--alternate-flip", "--epochs", 1)
+    first, shown[:] = dict(shown), []
+    resume(folder, tmp_path / "run", "--epochs", 2)
+    second = dict(shown)
+    both = first.keys() & second.keys()
+    assert len(both) > 20 and all(second[image] == first[image] + 1 for image in both)
+    assert set(first.values()) == {0, 1}
 
 
 @pytest.mark.parametrize("folder", MLPS)

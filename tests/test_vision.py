@@ -278,15 +278,18 @@ def test_flip_gives_the_image_or_its_mirror():
 
 
 def test_alternate_flips_show_both_sides_in_two_epochs():
-    images, labels, numbers = make_images(40), torch.zeros(40), torch.randperm(1_000)[:40]
+    images, labels = make_images(40), torch.zeros(40)
+    sides = augmentation.first_sides(40, seed=1)
+    assert 10 < sides.sum() < 30 and set(sides.tolist()) == {0, 1}
+    assert not torch.equal(sides, augmentation.first_sides(40, seed=2))
     augment = augmentation_of(flip=True, alternate_flip=True)
     for epoch in range(4):
-        seen, _ = augment(images, labels, numbers + epoch)
-        odd = (numbers + epoch) % 2 == 1
+        seen, _ = augment(images, labels, sides + epoch)
+        odd = (sides + epoch) % 2 == 1
         assert torch.equal(seen[odd], images[odd].flip(3) / 255)
         assert torch.equal(seen[~odd], images[~odd] / 255)
     augment = augmentation_of(flip=False, alternate_flip=True)
-    assert torch.equal(augment(images, labels, numbers)[0], images / 255), "only with --flip"
+    assert torch.equal(augment(images, labels, sides)[0], images / 255), "only with --flip"
 
 
 def test_colour_keeps_the_order_of_brightness_of_a_grey_image():

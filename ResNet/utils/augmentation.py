@@ -31,12 +31,17 @@ def add_flags(parser: cli.Parser) -> None:
     add("--cutmix", type=cli.fraction, help="augmentation: share of batches with parts exchanged")
 
 
+def first_sides(size: int, seed: int) -> Tensor:
+    """(N,) 0 or 1 at random: whether `alternate_flip` mirrors an image in the first epoch."""
+    return torch.randint(2, (size,), generator=torch.Generator().manual_seed(seed))
+
+
 class Augmentation:
     """What the flags ask for: pad-crop and flips (as in He et al., 2015, section 4.2), colour,
     cutout (DeVries & Taylor, 2017), mixup (Zhang et al., 2017), cutmix (Yun et al., 2019).
 
     With `alternate_flip`, an image is mirrored in every other epoch, and not at random: so two
-    epochs show both of its sides (Jordan, 2024, arXiv:2404.00498, section 3.6).
+    epochs in a row show both of its sides (Jordan, 2024, arXiv:2404.00498, section 3.6).
 
     The shares of mixup and of cutmix are uniform on (0, 1); a batch has one of the two or none.
     """
@@ -73,8 +78,8 @@ class Augmentation:
         self, images: Tensor, labels: Tensor, turns: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Pixels (N, C, H, W), labels (N,) -> pixels in [0, 1], and labels or, where images were
-        mixed, the share of each class (N, K). `turns` (N,) is the epoch plus an image's number:
-        where it is odd, `alternate_flip` mirrors."""
+        mixed, the share of each class (N, K). `turns` (N,) is the epoch plus the side, 0 or 1,
+        that an image shows first: where it is odd, `alternate_flip` mirrors."""
         images = to_float(images)
         if self.alternate:
             odd = (turns % 2 == 1).to(images.device)[:, None, None, None]

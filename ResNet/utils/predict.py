@@ -48,7 +48,8 @@ def seen_from(model: nn.Module, images: Tensor, flip: bool) -> Tensor:
 
 
 def look_again(model: nn.Module, images: Tensor, flip: bool) -> Tensor:
-    """The mean of the logits (N, K) of images moved by a pixel, up left and down right."""
+    """The mean of the logits (N, K) of images moved by a pixel, up left and down right (Jordan,
+    2024, arXiv:2404.00498, section 3.5; there for every image)."""
     H, W = images.shape[2:]
     wide = F.pad(images, (1, 1, 1, 1), mode="reflect")
     up_left, down_right = wide[:, :, 2:, 2:], wide[:, :, :H, :W]
@@ -66,11 +67,14 @@ def predict_all(model: nn.Module, data: Split, args: Namespace) -> tuple[Tensor,
         images = normalize(images)
         with autocast(images.device, args.precision):
             outputs = seen_from(model, images, args.flip_test)
-            if args.shift_test:
+            if args.shift_test and min(len(data.classes), H, W) > 1:  # else no doubt, or no room
                 best, second = outputs.softmax(1).topk(2).values.unbind(1)
                 unsure = (best - second < UNSURE).nonzero().squeeze(1)
-                moved = look_again(model, images[unsure], args.flip_test)
-                outputs[unsure] = (outputs[unsure] + moved) / 2
+                if len(
+                    unsure
+                ):  # GPUs' fused attention takes no empty batch (pytorch/pytorch#133780)
+                    moved = look_again(model, images[unsure], args.flip_test)
+                    outputs[unsure] = (outputs[unsure] + moved) / 2
         logits.append(outputs)
         labels.append(batch_labels)
     return torch.cat(logits), torch.cat(labels)
