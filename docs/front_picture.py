@@ -16,7 +16,7 @@ PANELS = [
     ("MLP_Manual", "a border between two spirals", "spirals_boundary", (86, 36, 499, 452)),
     ("CNN_Manual", "what the layers see of a boot", "fashion-mnist_feature_maps",
      (2, 44, 382, 396)),
-    ("ResNet", "what speaks for horse and ship", "cifar10-jpeg_grad_cam", (716, 436, 1068, 794)),
+    ("ResNet", "what speaks for horse and ship", "cifar10-jpeg_grad_cam", (650, 452, 978, 806)),
     ("ViT", "where attention looks", "cifar10-jpeg_rollout", (716, 436, 1068, 794)),
     ("RNN_Manual", "three units that read Shakespeare", "tiny-shakespeare_neurons",
      (676, 296, 1046, 652)),
