@@ -409,11 +409,8 @@ def test_images_are_moved_where_the_network_is_unsure_and_nowhere_else(folder, m
 @pytest.mark.parametrize("side, K", [(1, 3), (4, 1)])
 def test_one_pixel_cannot_move_and_one_class_leaves_no_doubt(side, K):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, K))
-    images, labels = (
-        torch.randint(256, (9, 3, side, side), dtype=torch.uint8),
-        torch.zeros(9).long(),
-    )
-    split = Split(images, labels, list("abc")[:K], {})
+    images = torch.randint(256, (9, 3, side, side), dtype=torch.uint8)
+    split = Split(images, torch.zeros(9).long(), list("abc")[:K], {})
     logits, _ = script.predict_all(model, split, args_of(shift_test=True))
     assert torch.equal(logits, script.predict_all(model, split, args_of())[0])
 

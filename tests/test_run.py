@@ -259,7 +259,8 @@ def test_an_image_that_alternates_shows_its_other_side_in_the_next_epoch(
     change = augmentation.Augmentation.__call__
 
     def note(self, images, labels, turns):
-        shown.extend((image.numpy().tobytes(), int(turn)) for image, turn in zip(images, turns))  # noqa: B905
+        pixels = [image.numpy().tobytes() for image in images]
+        shown.extend(zip(pixels, turns.tolist(), strict=True))
         return change(self, images, labels, turns)
 
     monkeypatch.setattr(augmentation.Augmentation, "__call__", note)

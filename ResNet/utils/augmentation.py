@@ -60,7 +60,7 @@ class Augmentation:
             crop = K.RandomCrop(size, args.crop, padding_mode="reflect", cropping_mode="slice")
             self.changes.append(crop)
         self.alternate = args.flip and args.alternate_flip
-        if args.flip and not args.alternate_flip:
+        if args.flip and not self.alternate:
             self.changes.append(K.RandomHorizontalFlip(p=0.5))
         if args.colour:
             self.changes.append(K.ColorJitter(args.colour, args.colour, args.colour, p=1.0))

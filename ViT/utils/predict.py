@@ -56,6 +56,20 @@ def look_again(model: nn.Module, images: Tensor, flip: bool) -> Tensor:
     return (seen_from(model, up_left, flip) + seen_from(model, down_right, flip)) / 2
 
 
+def judge(model: nn.Module, images: Tensor, flip: bool, shift: bool) -> Tensor:
+    """Logits (N, K): `seen_from`, and with `shift`, where that is unsure, the mean of it and of
+    `look_again`. With one class there is no doubt, and in one pixel no room to move."""
+    outputs = seen_from(model, images, flip)
+    if not shift or min(outputs.shape[1], *images.shape[2:]) == 1:
+        return outputs
+    best, second = outputs.softmax(1).topk(2).values.unbind(1)
+    unsure = (best - second < UNSURE).nonzero().squeeze(1)
+    if len(unsure):  # GPUs' fused attention takes no empty batch (pytorch/pytorch#133780)
+        moved = look_again(model, images[unsure], flip)
+        outputs[unsure] = (outputs[unsure] + moved) / 2
+    return outputs
+
+
 @torch.no_grad()
 def predict_all(model: nn.Module, data: Split, args: Namespace) -> tuple[Tensor, Tensor]:
     """Logits (N, K) in float32 and labels (N,) of a whole split; of several processes, a share."""
@@ -66,15 +80,7 @@ def predict_all(model: nn.Module, data: Split, args: Namespace) -> tuple[Tensor,
     for images, batch_labels in data.in_order(max(1, min(AT_ONCE, AT_ONCE * 64**2 // (H * W)))):
         images = normalize(images)
         with autocast(images.device, args.precision):
-            outputs = seen_from(model, images, args.flip_test)
-            if args.shift_test and min(len(data.classes), H, W) > 1:  # else no doubt, or no room
-                best, second = outputs.softmax(1).topk(2).values.unbind(1)
-                unsure = (best - second < UNSURE).nonzero().squeeze(1)
-                if len(
-                    unsure
-                ):  # GPUs' fused attention takes no empty batch (pytorch/pytorch#133780)
-                    moved = look_again(model, images[unsure], args.flip_test)
-                    outputs[unsure] = (outputs[unsure] + moved) / 2
+            outputs = judge(model, images, args.flip_test, args.shift_test)
         logits.append(outputs)
         labels.append(batch_labels)
     return torch.cat(logits), torch.cat(labels)
