@@ -15,7 +15,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> tuple[Te
 
     q, k, v (N, h, T, d) -> (N, h, T, d), (N, h, T, T); each row of the weights sums to one.
     """
-    scores = q @ k.transpose(2, 3) * q.shape[3] ** -0.5  # variance 1, so softmax does not saturate
+    # variance 1, so softmax does not saturate; of the factors q is smaller than their product
+    scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
     weights = scores.softmax(dim=3)
     return F.dropout(weights, dropout) @ v, weights
 
@@ -255,6 +256,7 @@ class ViT(nn.Module):
 SMALL_DATA = dict(stem="convolution", pooling="mean")
 PRESETS = {  # name -> a function of image_size, num_classes, in_channels, and what else one likes
     "nano-conv": partial(ViT, embed_dim=128, depth=4, num_heads=4, mlp_ratio=2, **SMALL_DATA),
+    "mini-conv": partial(ViT, embed_dim=192, depth=4, num_heads=3, mlp_ratio=2, **SMALL_DATA),
     "tiny": partial(ViT, embed_dim=192, depth=6, num_heads=3),
     "tiny-conv": partial(ViT, embed_dim=192, depth=6, num_heads=3, **SMALL_DATA),
     "ti16": partial(ViT, patch_size=16, embed_dim=192, depth=12, num_heads=3),
