@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-POOLINGS = ("last", "mean", "max", "attention")
+POOLINGS = ("last", "mean", "max", "attention", "concat")
 PAD, UNKNOWN = 0, 1  # the numbers of padding and of words that are not in the vocabulary
 
 
@@ -47,20 +47,27 @@ class RecurrentLayer(nn.Module):
 
 
 class Pooling(nn.Module):
-    """The states at all words -> one vector: (N, T, D), mask (N, T), lengths (N,) -> (N, D).
+    """The states at all words -> one vector: (N, T, D), mask (N, T), lengths (N,) -> (N, size).
 
     last       where a reader ends: the last word forwards, the first one backwards
     mean, max  over the words, feature by feature
     attention  Σₜ wₜ yₜ with w = softmax over the words of vᵀ tanh(W yₜ + b) (Yang et al., 2016)
+    concat     last, mean and max, side by side (Howard & Ruder, 2018, arXiv:1801.06146): 3 D
     """
 
     def __init__(self, kind: str, dim: int, bidirectional: bool):
         super().__init__()
-        self.kind, self.bidirectional = kind, bidirectional
+        self.kind, self.bidirectional, self.size = kind, bidirectional, dim
+        if kind == "concat":
+            kinds = ("last", "mean", "max")
+            self.parts = nn.ModuleList(Pooling(part, dim, bidirectional) for part in kinds)
+            self.size = 3 * dim
         if kind == "attention":
             self.hidden, self.score = nn.Linear(dim, dim), nn.Linear(dim, 1, bias=False)
 
     def forward(self, y: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        if self.kind == "concat":
+            return torch.cat([pool(y, mask, lengths) for pool in self.parts], dim=1)
         if self.kind == "last":
             last = y[torch.arange(len(y), device=y.device), lengths - 1]  # (N, D)
             if not self.bidirectional:
@@ -102,7 +109,7 @@ class RecurrentClassifier(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
         self.pooling = Pooling(pooling, dim, bidirectional)
-        self.output = nn.Linear(dim, num_classes)
+        self.output = nn.Linear(self.pooling.size, num_classes)
         self.not_decayed = {"embedding.weight"}  # rare words would fade away between two gradients
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -118,11 +125,14 @@ class RecurrentClassifier(nn.Module):
             x = x * kept[tokens][:, :, None]
         return x
 
-    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, lengths: Tensor, shift: Tensor | None = None) -> Tensor:
+        """`shift` (N, T, D) is added to the words' vectors: see utils/adversarial.py."""
         T = tokens.shape[1]
         lengths = lengths.clamp(min=1)  # an empty text is read as one word of padding, all zeros
         mask = torch.arange(T, device=tokens.device) < lengths[:, None]  # (N, T)
         x = self.embed(tokens)
+        if shift is not None:
+            x = x + shift
         for layer in self.layers:
             x = layer(self.dropout(x), lengths)
         return self.output(self.dropout(self.pooling(x, mask, lengths)))

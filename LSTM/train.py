@@ -1,6 +1,7 @@
 """Train a recurrent network: `python LSTM/train.py` learns to tell good film reviews from bad."""
 
 from argparse import BooleanOptionalAction, Namespace
+from functools import partial
 from pathlib import Path
 
 if not __package__:  # started by its path
@@ -17,6 +18,7 @@ from common.schedules import SCHEDULES, make_schedule, moving_average
 from LSTM.dataset import load_training, or_templates
 from LSTM.dataset.texts import Encoding, Texts
 from LSTM.model import CELLS, POOLINGS, RecurrentClassifier
+from LSTM.utils import adversarial
 from LSTM.utils.evaluation import predict_all
 from LSTM.utils.optim import OPTIMIZERS, make_optimizer
 
@@ -26,7 +28,8 @@ IMDB = dict(
     epochs=3, batch_size=32, lr=4e-3, optimizer="adamw", weight_decay=0.01, schedule="one-cycle",
     warmup=0, clip=1.0, patience=0, label_smoothing=0.0, ema=0.0, cell="lstm", embed_dim=64,
     hidden_size=64, num_layers=1, bidirectional=True, pooling="max", dropout=0.5,
-    word_dropout=0.0, embedding_dropout=0.0, vocabulary_size=30_000, min_freq=2, max_length=200,
+    word_dropout=0.0, embedding_dropout=0.0, adversarial=0.0, vocabulary_size=30_000, min_freq=2,
+    max_length=200,
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset
     "imdb": IMDB,
@@ -50,6 +53,7 @@ def make_parser() -> cli.Parser:
     add("--dropout", type=cli.fraction, help="of features: embeddings, layers, pooled vector")
     add("--word-dropout", type=cli.fraction, help="share of words that become <unk>")
     add("--embedding-dropout", type=cli.fraction, help="share of the words that a batch lacks")
+    add("--adversarial", type=cli.fraction, help="words' vectors also moved so far, for the worse")
     add("--vocabulary-size", type=cli.number(int, 3), help="most frequent words that are known")
     add("--min-freq", type=cli.positive_int, help="a known word occurs so often in training")
     add("--max-length", type=cli.positive_int, help="words of a text that training sees: its ends")
@@ -98,6 +102,10 @@ def train_on(device: torch.device, args: Namespace) -> None:
     optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
     scaler = grad_scaler(device, args.precision)
 
+    def loss_of(tokens, lengths, labels, shift=None):
+        with autocast(device, args.precision):
+            return criterion(fast_model(tokens, lengths, shift), labels)
+
     parts = dict(encoding=train.encoding, scaler=scaler, average=average)
     with Run(FOLDER, args, model, optimizer, train, **parts) as run:
         schedule = make_schedule(
@@ -111,11 +119,14 @@ def train_on(device: torch.device, args: Namespace) -> None:
             batches = train.batches(args.batch_size, args.seed, run.epoch, skip=run.batch)
             for (tokens, lengths), labels in run.progress(batches, num_batches):
                 lr = schedule.get_last_lr()[0]
-                with autocast(device, args.precision):
-                    loss = criterion(fast_model(tokens, lengths), labels)
-
                 optimizer.zero_grad()
-                scaler.scale(loss).backward()
+                if args.adversarial:
+                    shifted_loss = partial(loss_of, tokens, lengths, labels)
+                    vectors = model.embedding(tokens).detach()
+                    loss = adversarial.backward(shifted_loss, vectors, args.adversarial, scaler)
+                else:
+                    loss = loss_of(tokens, lengths, labels)
+                    scaler.scale(loss).backward()
                 if args.clip:
                     scaler.unscale_(optimizer)
                     nn.utils.clip_grad_norm_(model.parameters(), args.clip)

@@ -23,7 +23,8 @@ from LSTM import train as script
 from LSTM.dataset import imdb, load_test, templates
 from LSTM.dataset.texts import Corpus, Encoding, Texts
 from LSTM.model import CELLS, POOLINGS, RecurrentClassifier, RecurrentLayer
-from LSTM.utils import plots
+from LSTM.utils import adversarial, plots
+from LSTM.utils.adversarial import worst_shift
 from LSTM.utils.evaluation import log_odds, predict_all, word_weights
 from LSTM.utils.ngrams import NBSVM, NGramLogistic, NGrams
 from tests.running import (
@@ -154,6 +155,9 @@ def test_poolings_are_their_definitions(pooling):
             scores = torch.tanh(states @ pool.hidden.weight.T + pool.hidden.bias)
             powers = (scores @ pool.score.weight[0]).exp()
             expected = (powers[:, None] * states).sum(0) / powers.sum()
+        elif pooling == "concat":
+            ends = torch.cat([states[-1, :4], states[0, 4:]])
+            expected = torch.cat([ends, states.mean(0), states.max(0).values])
         else:
             expected = states.mean(0) if pooling == "mean" else states.max(0).values
         torch.testing.assert_close(vectors[n], expected, rtol=1e-6, atol=1e-7)
@@ -373,6 +377,55 @@ def build_for(corpus):
     return Encoding.learn(corpus, Namespace(min_freq=1, vocabulary_size=20)).vocabulary
 
 
+# ---- adversarial training ----
+
+
+def test_worst_shift_raises_the_loss_more_than_any_other_of_its_length():
+    model = make_model()
+    tokens, lengths = make_batch()
+    labels, size = torch.arange(len(tokens)) % 3, 1e-4
+    vectors = model.embedding(tokens).detach()
+    shift = torch.zeros_like(vectors, requires_grad=True)
+
+    def losses(shift):  # of every text
+        return F.cross_entropy(model(tokens, lengths, shift), labels, reduction="none")
+
+    (g,) = torch.autograd.grad(losses(shift).sum(), shift)
+    with torch.no_grad():
+        worst, before = worst_shift(g, vectors, size), losses(shift)
+        assert (worst[tokens == 0] == 0).all(), "padding stays"
+        norms = [x.flatten(1).norm(dim=1) for x in (worst, vectors, g)]
+        torch.testing.assert_close(norms[0], size * norms[1], **CLOSE)
+        expected = before + size * norms[1] * norms[2]  # to first order
+        torch.testing.assert_close(losses(worst), expected, rtol=0, atol=1e-6)
+        for _ in range(20):
+            other = torch.randn_like(worst)
+            other *= (norms[0] / other.flatten(1).norm(dim=1))[:, None, None]
+            assert (losses(other) < losses(worst)).all()
+    assert worst_shift(torch.zeros_like(g), vectors, 0.1).abs().max() == 0, "nowhere is worse"
+
+
+def test_adversarial_gradients_are_those_of_both_losses():
+    model = make_model(cell="gru", pooling="concat")
+    tokens, lengths = make_batch()
+    labels = torch.arange(len(tokens)) % 3
+    vectors = model.embedding(tokens).detach()
+
+    def loss_of(shift=None):
+        return F.cross_entropy(model(tokens, lengths, shift), labels)
+
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    loss = adversarial.backward(loss_of, vectors, 0.2, scaler)
+    assert loss.item() == loss_of().item(), "that of the texts as they are"
+    ours = [p.grad.clone() for p in model.parameters()]
+    shift = torch.zeros_like(vectors, requires_grad=True)
+    (g,) = torch.autograd.grad(loss_of(shift), shift)
+    r = worst_shift(g, vectors, 0.2)
+    expected = torch.autograd.grad(loss_of() + loss_of(r), list(model.parameters()))
+    torch.testing.assert_close(ours, list(expected), **CLOSE)
+    assert loss_of(r) > loss
+
+
 # ---- runs ----
 
 
@@ -382,7 +435,7 @@ def train(run_dir, *argv):
 
 EVERYTHING = ["--dropout", 0.3, "--word-dropout", 0.2, "--embedding-dropout", 0.2, "--ema", 0.5,
               "--warmup", 2, "--pooling", "attention", "--precision", "bfloat16",
-              "--subset", 60]  # fmt: skip
+              "--adversarial", 0.1, "--subset", 60]  # fmt: skip
 
 
 @pytest.mark.parametrize("how", [crash, interrupt])

@@ -204,7 +204,8 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "--drop-path 0.3; --layer-scale 0",
     "LSTM": "--cell gru; --embed-dim 9; --hidden-size 9; --num-layers 2; --no-bidirectional; "
     "--pooling mean; --dropout 0.3; --word-dropout 0.5; --embedding-dropout 0.3; --max-length 5; "
-    "--vocabulary-size 20; --min-freq 20; --optimizer nesterov; --ema 0.5; --precision bfloat16",
+    "--adversarial 0.3; --vocabulary-size 20; --min-freq 20; --optimizer nesterov; --ema 0.5; "
+    "--precision bfloat16",
     "RNN": "--dropout 0.5; --optimizer sgd; --window 16; --cell gru; --cell rnn; --embed-dim 5; "
     "--hidden-size 9; --num-layers 2; --weight-dropout 0.5",
     "Transformer": "--optimizer adamw --weight-decay 0.3; --beta2 0.5; --embed-dim 6; "
