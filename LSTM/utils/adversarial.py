@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 def worst_shift(gradient: Tensor, vectors: Tensor, size: float) -> Tensor:
-    """Of all shifts r with ‖r‖ = `size` · ‖x‖ the one that raises the loss most, to first order:
+    """Of all shifts d with ‖d‖ = `size` · ‖x‖ the one that raises the loss most, to first order:
 
-        r = size · ‖x‖ · g / ‖g‖    with g = ∂L/∂x
+        d = size · ‖x‖ · g / ‖g‖    with g = ∂L/∂x
 
-    x, g (N, T, D) -> r (N, T, D), the norms over a whole text. The size is a share of ‖x‖, so that
+    x, g (N, T, D) -> d (N, T, D), the norms over a whole text. The size is a share of ‖x‖, so that
     longer vectors are no way out. (In the paper the vectors are normalised, to the same end.)
     """
     length, steepness = (t.flatten(1).norm(dim=1)[:, None, None] for t in (vectors, gradient))
@@ -25,9 +25,9 @@ def worst_shift(gradient: Tensor, vectors: Tensor, size: float) -> Tensor:
 def backward(
     loss_of: Callable[[Tensor], Tensor], vectors: Tensor, size: float, scaler: torch.amp.GradScaler
 ) -> Tensor:
-    """Leaves the parameters the gradient of L(x) + L(x + r), and returns L(x).
+    """Leaves the parameters the gradient of L(x) + L(x + d), and returns L(x).
 
-    `loss_of` gives the loss for a shift of `vectors`, x (N, T, D). In the second term r counts as a
+    `loss_of` gives the loss for a shift of `vectors`, x (N, T, D). In the second term d counts as a
     constant, as in the paper.
     """
     shift = torch.zeros_like(vectors, requires_grad=True)
