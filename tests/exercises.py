@@ -215,7 +215,7 @@ EXERCISES = [
     ),
     Exercise(
         "LSTM", 2, "model.py", "Pooling.forward",
-        "four ways from many states to one vector",
+        "five ways from many states to one vector",
         "test_lstm.py", "poolings_are",
         "Padding must not count. Multiply by the mask before a mean, and put −∞ in its place "
         "before a maximum or a softmax. In both directions, the last state of the backward half "

@@ -266,7 +266,7 @@ def test_two_processes_go_on_with_the_losses_of_one(goods, tmp_path):
 def before_texts(place):
     """Trains one run to the end and another half; gives what resumes that."""
     flags = ["--dataset", "templates", "--subset", 96, "--batch-size", 16, "--word-dropout", 0,
-             "--schedule", "constant"]  # fmt: skip
+             "--adversarial", 0.1, "--schedule", "constant"]  # fmt: skip
     return begin("LSTM", place, flags)
 
 

@@ -23,8 +23,8 @@ from LSTM import train as script
 from LSTM.dataset import imdb, load_test, templates
 from LSTM.dataset.texts import Corpus, Encoding, Texts
 from LSTM.model import CELLS, POOLINGS, RecurrentClassifier, RecurrentLayer
-from LSTM.utils import adversarial, plots
-from LSTM.utils.adversarial import worst_shift
+from LSTM.utils import plots
+from LSTM.utils.adversarial import backward, worst_shift
 from LSTM.utils.evaluation import log_odds, predict_all, word_weights
 from LSTM.utils.ngrams import NBSVM, NGramLogistic, NGrams
 from tests.running import (
@@ -398,32 +398,63 @@ def test_worst_shift_raises_the_loss_more_than_any_other_of_its_length():
         torch.testing.assert_close(norms[0], size * norms[1], **CLOSE)
         expected = before + size * norms[1] * norms[2]  # to first order
         torch.testing.assert_close(losses(worst), expected, rtol=0, atol=1e-6)
-        for _ in range(20):
-            other = torch.randn_like(worst)
+        for noise in torch.randn(20, *worst.shape, dtype=worst.dtype):
+            noise[tokens == 0] = 0
+            other = worst + 0.1 * noise * worst.abs().max()
             other *= (norms[0] / other.flatten(1).norm(dim=1))[:, None, None]
             assert (losses(other) < losses(worst)).all()
-    assert worst_shift(torch.zeros_like(g), vectors, 0.1).abs().max() == 0, "nowhere is worse"
 
 
-def test_adversarial_gradients_are_those_of_both_losses():
-    model = make_model(cell="gru", pooling="concat")
+@pytest.mark.parametrize("steepness", [0, 1e-30, 1e-24, 1e-6, 1e30])
+def test_a_shift_is_never_longer_than_asked_for(steepness):
+    vectors = torch.randn(2, 200, 64)
+    shift = worst_shift(steepness * torch.randn(2, 200, 64).sign(), vectors, 0.2)
+    length, most = (x.flatten(1).norm(dim=1) for x in (shift, 0.2 * vectors))
+    assert (length <= 1.001 * most).all()
+    if 1e-6 <= steepness < 1e10:
+        torch.testing.assert_close(length, most, rtol=1e-4, atol=0)
+    assert steepness or not shift.any(), "nowhere is worse"
+
+
+def test_adversarial_loss_is_higher_for_the_network_that_dropout_leaves():
+    dropouts = dict(dropout=0.5, word_dropout=0.3, embedding_dropout=0.2)
+    model = make_model(**dropouts).train()
     tokens, lengths = make_batch()
+    vectors, seen = model.embedding(tokens).detach(), []
+
+    def loss_of(shift):
+        seen.append((shift, F.cross_entropy(model(tokens, lengths, shift), tokens[:, 0] % 3)))
+        return seen[-1][1]
+
+    for _ in range(30):
+        seen.clear()
+        backward(loss_of, vectors, 1e-4, torch.amp.GradScaler("cpu", enabled=False))
+        (zeros, before), (shift, after) = seen
+        rise = (zeros.grad * shift).sum()  # to first order
+        assert rise > 0
+        torch.testing.assert_close(after - before, rise, rtol=0.05, atol=1e-9)
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_adversarial_gradients_are_those_of_both_losses(enabled):
+    model = make_model(cell="gru", pooling="concat")
+    tokens, lengths = make_batch(torch.tensor([5, 0, 3]))  # an empty text among them
     labels = torch.arange(len(tokens)) % 3
     vectors = model.embedding(tokens).detach()
 
     def loss_of(shift=None):
         return F.cross_entropy(model(tokens, lengths, shift), labels)
 
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
-    loss = adversarial.backward(loss_of, vectors, 0.2, scaler)
+    scaler = torch.amp.GradScaler("cpu", enabled=enabled)
+    loss = backward(loss_of, vectors, 0.2, scaler)
     assert loss.item() == loss_of().item(), "that of the texts as they are"
-    ours = [p.grad.clone() for p in model.parameters()]
+    ours = [p.grad / scaler.get_scale() for p in model.parameters()]
     shift = torch.zeros_like(vectors, requires_grad=True)
     (g,) = torch.autograd.grad(loss_of(shift), shift)
-    r = worst_shift(g, vectors, 0.2)
-    expected = torch.autograd.grad(loss_of() + loss_of(r), list(model.parameters()))
+    d = worst_shift(g, vectors, 0.2)
+    expected = torch.autograd.grad(loss_of() + loss_of(d), list(model.parameters()))
     torch.testing.assert_close(ours, list(expected), **CLOSE)
-    assert loss_of(r) > loss
+    assert loss_of(d) > loss
 
 
 # ---- runs ----

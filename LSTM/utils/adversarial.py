@@ -1,5 +1,5 @@
-"""Adversarial training (Miyato et al., 2017, arXiv:1605.07725): a text is learned twice, as it is
-and with its words' vectors moved a little to where the network does worst.
+"""Adversarial training (Miyato et al., 2017, arXiv:1605.07725): texts are learned as they are, and
+with their words' vectors moved a little, so that the loss rises.
 
 N texts, T words of the longest, D embed_dim.
 """
@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from common.device import random_state, set_random_state
 
 
 def worst_shift(gradient: Tensor, vectors: Tensor, size: float) -> Tensor:
@@ -16,10 +19,11 @@ def worst_shift(gradient: Tensor, vectors: Tensor, size: float) -> Tensor:
         d = size · ‖x‖ · g / ‖g‖    with g = ∂L/∂x
 
     x, g (N, T, D) -> d (N, T, D), the norms over a whole text. The size is a share of ‖x‖, so that
-    longer vectors are no way out. (In the paper the vectors are normalised, to the same end.)
+    longer vectors are no way out. (In the paper the vocabulary's vectors are normalised, to the
+    same end.) Where g is nothing (below 1e-12), so is d.
     """
-    length, steepness = (t.flatten(1).norm(dim=1)[:, None, None] for t in (vectors, gradient))
-    return gradient * (size * length / steepness.clamp(min=torch.finfo(gradient.dtype).tiny))
+    length = vectors.flatten(1).norm(dim=1, keepdim=True)
+    return (size * length * F.normalize(gradient.flatten(1))).view_as(gradient)
 
 
 def backward(
@@ -27,11 +31,12 @@ def backward(
 ) -> Tensor:
     """Leaves the parameters the gradient of L(x) + L(x + d), and returns L(x).
 
-    `loss_of` gives the loss for a shift of `vectors`, x (N, T, D). In the second term d counts as a
-    constant, as in the paper.
+    `loss_of` gives the loss for a shift of `vectors`, x (N, T, D). Both losses are of one network:
+    dropout leaves out the same. In the second term d counts as a constant, as in the paper.
     """
-    shift = torch.zeros_like(vectors, requires_grad=True)
+    shift, state = torch.zeros_like(vectors, requires_grad=True), random_state()
     loss = loss_of(shift)
     scaler.scale(loss).backward()
+    set_random_state(state)
     scaler.scale(loss_of(worst_shift(shift.grad, vectors, size))).backward()
     return loss
