@@ -17,7 +17,7 @@ PANELS = [
     ("CNN_Manual", "what the layers see of a boot", "fashion-mnist_feature_maps",
      (2, 44, 382, 396)),
     ("ResNet", "what speaks for horse and ship", "cifar10-jpeg_grad_cam", (650, 452, 978, 806)),
-    ("ViT", "where attention looks", "cifar10-jpeg_rollout", (716, 436, 1068, 794)),
+    ("ViT", "where attention looks", "cifar10-jpeg_rollout", (650, 452, 978, 806)),
     ("RNN_Manual", "three units that read Shakespeare", "tiny-shakespeare_neurons",
      (676, 296, 1046, 652)),
     ("Transformer_Manual", "each word, and what it translates", "multi30k_attention_cross",
