@@ -53,7 +53,7 @@ def make_parser() -> cli.Parser:
     add("--dropout", type=cli.fraction, help="of features: embeddings, layers, pooled vector")
     add("--word-dropout", type=cli.fraction, help="share of words that become <unk>")
     add("--embedding-dropout", type=cli.fraction, help="share of the words that a batch lacks")
-    add("--adversarial", type=cli.fraction, help="learn words moved by this share, too")
+    add("--adversarial", type=cli.fraction, help="adversarial move: share of vectors' length")
     add("--vocabulary-size", type=cli.number(int, 3), help="most frequent words that are known")
     add("--min-freq", type=cli.positive_int, help="a known word occurs so often in training")
     add("--max-length", type=cli.positive_int, help="words of a text that training sees: its ends")

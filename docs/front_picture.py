@@ -11,13 +11,14 @@ from common.plots import new_figure, save
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "front.png"
+HORSE_AND_SHIP = (650, 452, 978, 806)  # in pictures of sixteen test images
 # folder, what you see, the picture, and the part of it: left, top, right and bottom in pixels
 PANELS = [
     ("MLP_Manual", "a border between two spirals", "spirals_boundary", (86, 36, 499, 452)),
     ("CNN_Manual", "what the layers see of a boot", "fashion-mnist_feature_maps",
      (2, 44, 382, 396)),
-    ("ResNet", "what speaks for horse and ship", "cifar10-jpeg_grad_cam", (650, 452, 978, 806)),
-    ("ViT", "where attention looks", "cifar10-jpeg_rollout", (650, 452, 978, 806)),
+    ("ResNet", "what speaks for horse and ship", "cifar10-jpeg_grad_cam", HORSE_AND_SHIP),
+    ("ViT", "where attention looks", "cifar10-jpeg_rollout", HORSE_AND_SHIP),
     ("RNN_Manual", "three units that read Shakespeare", "tiny-shakespeare_neurons",
      (676, 296, 1046, 652)),
     ("Transformer_Manual", "each word, and what it translates", "multi30k_attention_cross",
