@@ -1,7 +1,8 @@
 """Where the time of a training step goes: `python CNN_Manual/profile_step.py`, layer by layer.
 
-The steps are those of train.py on MNIST's recipe, with random images. --record writes the medians
-to results/compare_profile.json, for the README's table; nothing else should run then.
+The steps are those of train.py with the augmentation of MNIST's sample, of random images. --record
+writes the medians to results/compare_profile.json, for the README's table; nothing else should run
+then.
 """
 
 import json
@@ -17,7 +18,7 @@ if not __package__:  # started by its path
 import torch
 
 from CNN_Manual.model import CNN
-from CNN_Manual.train import MNIST, augment
+from CNN_Manual.train import SAMPLE, augment
 from CNN_Manual.utils.losses import CrossEntropy
 from CNN_Manual.utils.optim import AdamW
 from common import checkpoint, cli
@@ -32,7 +33,7 @@ PRECISIONS = ("float32", "bfloat16")
 def profile(precision: str, steps: int, warmup: int = 5) -> dict[str, float]:
     """Milliseconds of a step by part: the median over steps of what all its calls took."""
     model, criterion, device = CNN().train(), CrossEntropy(0.1), torch.device("cpu")
-    optimizer, args = AdamW(model, lr=1e-3, weight_decay=0.05), Namespace(**MNIST)
+    optimizer, args = AdamW(model, lr=1e-3, weight_decay=0.05), Namespace(**SAMPLE)
     images, labels = torch.randn(128, 1, 28, 28), torch.randint(10, (128,))
     seconds: dict[str, float] = defaultdict(float)
 
