@@ -124,14 +124,14 @@ def main(argv=None):
                 optimizer.lr = schedule(run.step)
                 images = augment(images, args, background)
 
-                with autocast(device, args.precision):  # of backward's products, too
+                with autocast(device, args.precision):  # of backward and Muon, too
                     logits = model.forward(images)
                     loss = criterion.forward(logits, labels)
 
                     model.backward(criterion.backward())
-                if args.clip:
-                    clip_gradients(model, args.clip)
-                optimizer.step()
+                    if args.clip:
+                        clip_gradients(model, args.clip)
+                    optimizer.step()
                 run.log_step(loss, len(labels), lr=optimizer.lr)
             metrics = evaluate(model, validation)
             if args.train_accuracy:

@@ -60,7 +60,7 @@ def make_parser() -> cli.Parser:
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
     add("--train-accuracy", type=cli.natural, default=0, help="examples it is measured on; 0: none")
     add("--flip-test", action="store_true", help="evaluate with mirrored images as well")
-    add("--precision", choices=cli.PRECISIONS, default="float32", help="of the forward pass (AMP)")
+    add("--precision", choices=cli.PRECISIONS, default="float32", help="of forward (AMP) and Muon")
     add("--channels-last", action=BooleanOptionalAction, default=True, help="memory layout: NHWC")
     add("--compile", action="store_true", help="compile the model (torch.compile)")
     return parser
@@ -118,7 +118,7 @@ def main(argv=None):
         model.to(memory_format=torch.channels_last)
     fast_model = compiled(model, args.compile)
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
-    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
+    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay, args.precision)
     scaler = grad_scaler(device, args.precision)
 
     with Run(FOLDER, args, model, optimizer, train, scaler=scaler) as run:

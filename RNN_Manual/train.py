@@ -126,15 +126,15 @@ def main(argv=None):
             for tokens, labels in run.progress(windows, num_batches):
                 optimizer.lr = schedule(run.step)
 
-                with autocast(device, args.precision):  # of backward's products, too
+                with autocast(device, args.precision):  # of backward and Muon, too
                     logits = model.forward(tokens, carried.value)
                     carried.value = model.state
                     loss = criterion.forward(logits, labels)
 
                     model.backward(criterion.backward())
-                if args.clip:
-                    clip_gradients(model, args.clip)
-                optimizer.step()
+                    if args.clip:
+                        clip_gradients(model, args.clip)
+                    optimizer.step()
                 run.log_step(loss, labels.numel(), lr=optimizer.lr)
             metrics = {} if validation is None else evaluate(model, validation)
             write_sample(run, model, vocabulary, metrics)

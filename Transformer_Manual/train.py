@@ -115,14 +115,14 @@ def main(argv=None):
             for inputs, labels in run.progress(batches, num_batches):
                 optimizer.lr = schedule(run.step)
 
-                with autocast(device, args.precision):  # of backward's products, too
+                with autocast(device, args.precision):  # of backward and Muon, too
                     logits = model.forward(*inputs)
                     loss = criterion.forward(logits, labels)
 
                     model.backward(criterion.backward())
-                if args.clip:
-                    clip_gradients(model, args.clip)
-                optimizer.step()
+                    if args.clip:
+                        clip_gradients(model, args.clip)
+                    optimizer.step()
                 if average is not None:
                     average.update(model)
                 run.log_step(loss, count(labels), lr=optimizer.lr)

@@ -72,7 +72,7 @@ def make_parser() -> cli.Parser:
     add("--refit", action="store_true", help="lm: " + cli.REFIT)
     add("--sample-length", type=cli.natural, help="lm: characters written after each epoch")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
-    add("--precision", choices=cli.PRECISIONS, default="float32", help="of the forward pass (AMP)")
+    add("--precision", choices=cli.PRECISIONS, default="float32", help="of forward (AMP) and Muon")
     add("--compile", action="store_true", help="compile the model (torch.compile)")
     add("--accumulate", type=cli.positive_int, default=1, help="parts that a batch is computed in")
     return parser
@@ -110,7 +110,9 @@ def train_on(device: torch.device, args: Namespace) -> None:
     fast_model = distributed.parallel(compiled(model, args.compile))
     average = moving_average(model, args.ema)
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing, reduction="sum")
-    optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay, args.beta2)
+    optimizer = make_optimizer(
+        args.optimizer, model, args.lr, args.weight_decay, args.beta2, args.precision
+    )
     scaler = grad_scaler(device, args.precision)
 
     parts = dict(tokenizer=train.tokenizer, scaler=scaler, average=average)

@@ -304,9 +304,10 @@ def test_norms_biases_and_what_is_not_decayed_stay_so(folder):
     assert decays == {}
 
 
-@pytest.mark.parametrize("folder", ["ResNet", "ViT"])
+@pytest.mark.parametrize("folder", ["CNN_Torch", "Transformer_Torch", "ResNet", "ViT"])
 def test_its_products_are_in_bfloat16_where_the_network_is(folder):
     make_optimizer = importlib.import_module(f"{folder}.utils.optim").make_optimizer
+    rest = [0.99] if folder == "Transformer_Torch" else []  # Adam's β₂
     moved = {}
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(0)
@@ -314,7 +315,7 @@ def test_its_products_are_in_bfloat16_where_the_network_is(folder):
         layer.not_hidden = ("none",)
         layer.weight.grad = torch.randn(30, 40)
         before = layer.weight.detach().clone()
-        make_optimizer("muon", layer, 1.0, 0.0, precision).step()
+        make_optimizer("muon", layer, 1.0, 0.0, *rest, precision).step()
         moved[precision] = before - layer.weight.detach()
     gap = (moved["float32"] - moved["bfloat16"]).norm() / moved["float32"].norm()
     assert 1e-3 < gap < 6e-2
@@ -363,6 +364,23 @@ RUNS = {  # what a folder's small run needs besides, to have a hidden layer and 
 def quick(monkeypatch):
     few_shapes(monkeypatch)
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+
+
+@pytest.mark.parametrize("folder", ["CNN_Manual", "RNN_Manual", "Transformer_Manual"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_its_products_by_hand_have_the_precision_of_the_run(
+    folder, precision, tmp_path, monkeypatch, quick
+):
+    optim, seen = importlib.import_module(f"{folder}.utils.optim"), set()
+    orthogonalise = optim.orthogonalise
+
+    def note(X, dtype):
+        seen.add((X @ X.mT).dtype)
+        return orthogonalise(X, dtype)
+
+    monkeypatch.setattr(optim, "orthogonalise", note)
+    train(folder, tmp_path / "run", "--optimizer", "muon", "--precision", precision, *RUNS[folder])
+    assert seen == {getattr(torch, precision)}
 
 
 @pytest.mark.parametrize("folder", RUNS)

@@ -5,6 +5,7 @@ Its schedules' twins are in common/schedules.py.
 
 from functools import partial
 
+import torch
 from torch import nn, optim
 
 from CNN_Torch.utils.muon import Muon, muon
@@ -21,9 +22,13 @@ OPTIMIZERS = {
 }
 
 
-def make_optimizer(name: str, model: nn.Module, lr: float, weight_decay: float) -> optim.Optimizer:
-    """The optimiser of all parameters; Muon has to know which of them are hidden matrices."""
+def make_optimizer(
+    name: str, model: nn.Module, lr: float, weight_decay: float, precision: str = "float32"
+) -> optim.Optimizer:
+    """The optimiser of all parameters. Muon has to know which of them are hidden matrices; and
+    where the network is computed in bfloat16, so are its products, as Jordan et al. have it."""
     if name == "muon":
         groups = [{"params": list(model.parameters())}]
-        return muon(model, groups, lr=lr, weight_decay=weight_decay)
+        dtype = torch.bfloat16 if precision == "bfloat16" else None
+        return muon(model, groups, lr=lr, weight_decay=weight_decay, dtype=dtype)
     return OPTIMIZERS[name](model.parameters(), lr=lr, weight_decay=weight_decay)

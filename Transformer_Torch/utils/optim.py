@@ -14,12 +14,15 @@ TRANSFORMER_SCHEDULES = (*SCHEDULES, "inverse-sqrt")
 
 
 def make_optimizer(
-    name: str, model: nn.Module, lr: float, weight_decay: float, beta2: float
-) -> optim.Optimizer:
-    """The optimiser of all parameters; Muon has to know which of them are hidden matrices."""
+    name: str, model: nn.Module, lr: float, weight_decay: float, beta2: float,
+    precision: str = "float32",
+) -> optim.Optimizer:  # fmt: skip
+    """The optimiser of all parameters. Muon has to know which of them are hidden matrices; and
+    where the network is computed in bfloat16, so are its products, as Jordan et al. have it."""
     options = dict(lr=lr, betas=(0.9, beta2), weight_decay=weight_decay)
     if name == "muon":
-        return muon(model, [{"params": list(model.parameters())}], **options)
+        dtype = torch.bfloat16 if precision == "bfloat16" else None
+        return muon(model, [{"params": list(model.parameters())}], dtype=dtype, **options)
     return OPTIMIZERS[name](model.parameters(), **options)
 
 
