@@ -26,7 +26,7 @@ FOLDER = Path(__file__).resolve().parent
 SAMPLE = dict(
     epochs=12, batch_size=128, lr=1e-2, optimizer="adamw", weight_decay=0.05, schedule="one-cycle",
     warmup=0, clip=0.0, patience=0, label_smoothing=0.1, channels=[32, 64, 128], dropout=0.3,
-    hidden_size=0, shift=1.5, rotation=8.0, zoom=0.08, elastic=0.0, flip=False,
+    hidden_size=0, shift=1.5, rotation=8.0, zoom=0.08, flip=False,
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset: a few-minute version of what the README records
     "mnist": {**SAMPLE, "epochs": 1, "batch_size": 64, "lr": 0.015, "optimizer": "muon",
@@ -49,7 +49,6 @@ def make_parser() -> cli.Parser:
     add("--shift", type=cli.non_negative, help="augmentation: pixels, at most, either way")
     add("--rotation", type=cli.non_negative, help="augmentation: degrees, at most, either way")
     add("--zoom", type=cli.fraction, help="augmentation: share, at most, either way")
-    add("--elastic", type=cli.non_negative, help="augmentation: pixels, typically, of a bend")
     add("--flip", action=BooleanOptionalAction, help="augmentation: mirror half of the images")
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
     add("--optimizer", choices=OPTIMIZERS, help="muon is ours, the others torch.optim's")
@@ -81,9 +80,8 @@ def augment(images, args, background: float):
     """Each image of the batch, a little moved: (N, C, H, W) -> (N, C, H, W)."""
     if args.flip:
         images = random_flip(images)
-    limits = args.shift, args.rotation, args.zoom
-    if any(limits) or args.elastic:
-        images = random_affine(images, *limits, background, args.elastic)
+    if args.shift or args.rotation or args.zoom:
+        images = random_affine(images, args.shift, args.rotation, args.zoom, background)
     return images
 
 
@@ -102,7 +100,8 @@ def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
-    cli.switch_dataset(args, RECIPES, mnist.or_sample(args.dataset, named, FOLDER, args.data_dir))
+    dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
+    cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
     seen = train.subset(args.train_accuracy, "--train-accuracy")

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import nn
 
 from CNN_Manual import profile_step
@@ -507,8 +506,8 @@ def test_random_affine_draws_uniformly_within_its_limits(monkeypatch):
     drawn = []
     monkeypatch.setattr(augment, "affine", lambda images, *amounts: drawn.append(amounts))
     augment.random_affine(torch.zeros(20_000, 1, 1, 1), 1.5, 8.0, 0.1, background=-0.4)
-    angle, zoom, down, right, background, bend = drawn[0]
-    assert background == -0.4 and bend is None
+    angle, zoom, down, right, background = drawn[0]
+    assert background == -0.4
     for amount, middle, limit in (
         (angle, 0, math.radians(8)), (zoom, 1, 0.1), (down, 0, 1.5), (right, 0, 1.5),
     ):  # fmt: skip
@@ -529,41 +528,6 @@ def test_random_affine_within_no_limits_changes_nothing_and_repeats_under_a_seed
         torch.manual_seed(seed)
         results.append(augment.random_affine(images, 2.0, 20.0, 0.2, 0.0))
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
-
-
-def test_a_bend_is_a_lookup_as_that_of_scipy():
-    images, bend = torch.randn(3, 2, 7, 9), 1.5 * torch.randn(3, 2, 7, 9)
-    still = [torch.zeros(3), torch.ones(3), torch.zeros(3), torch.zeros(3)]
-    bent = augment.affine(images, *still, -0.4, bend)
-    places = torch.stack(torch.meshgrid(torch.arange(7), torch.arange(9), indexing="ij")) + bend
-    for image, result, place in zip(images, bent, places, strict=True):
-        for channel, ours in zip(image, result, strict=True):
-            theirs = ndimage.map_coordinates(
-                channel.numpy(), place.numpy(), order=1, mode="grid-constant", cval=-0.4
-            )
-            torch.testing.assert_close(ours, torch.from_numpy(theirs), rtol=0, atol=1e-5)
-
-
-def test_the_elastic_field_is_as_strong_everywhere_and_neighbours_move_together():
-    """Two Gaussians of width σ, d apart, have the product exp(−d²/4σ²) of ones at no distance."""
-    field = augment.smooth_field(torch.zeros(20_000, 1, 28, 28))
-    assert field.shape == (20_000, 2, 28, 28)
-    assert field.mean(0).abs().max() < 5 / 20_000**0.5
-    assert (field.var(0) - 1).abs().max() < 5 * (2 / 20_000) ** 0.5
-    middle = field[:, :, 13, 12]  # σ is 4 pixels here
-    for axis, shift in ((3, 4), (2, 1)):
-        together = (middle * field.roll(-shift, axis)[:, :, 13, 12]).mean(0)
-        assert (together - math.exp(-(shift**2) / 64)).abs().max() < 0.05
-    assert (
-        abs((middle[:, 0] * middle[:, 1]).mean()) < 5 / 20_000**0.5
-    )  # down tells nothing of right
-
-
-def test_elastic_is_so_many_pixels_far(monkeypatch):
-    drawn = []
-    monkeypatch.setattr(augment, "affine", lambda images, *amounts: drawn.append(amounts[-1]))
-    augment.random_affine(torch.zeros(2_000, 1, 8, 8), 0.0, 0.0, 0.0, 0.0, elastic=1.5)
-    assert abs(drawn[0].std() - 1.5) < 0.05
 
 
 def test_random_flip_mirrors_half_of_the_images():

@@ -193,7 +193,7 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "MLP": "--dropout 0.5; --optimizer sgd; --hidden-sizes 8 8; --activation relu; "
     "--no-batch-norm; --loss mse; --input-dropout 0.5",
     "CNN": "--dropout 0.5; --optimizer sgd; --channels 4 4; --shift 2; --rotation 30; --zoom 0.5; "
-    "--elastic 2; --flip; --hidden-size 9",
+    "--flip; --hidden-size 9",
     "ResNet": "--optimizer adamw; --model resnet20; --ema 0.5; --no-flip-test; --freeze; "
     "--precision bfloat16; --crop 2; --flip; --flip --alternate-flip; --shift-test; --colour 0.3; "
     "--cutout 8; --mixup 0.9; --cutmix 0.9",
@@ -376,19 +376,7 @@ def test_resuming_a_finished_run_changes_nothing(folder, finished, tmp_path, cap
 
 STOPPABLE = {  # what has a state of its own: dropout, augmentation, averages, schedules
     "MLP": ["--dropout", 0.3, "--optimizer", "adamw", "--warmup", 5, "--clip", 1],
-    "CNN": [
-        "--dropout",
-        0.3,
-        "--shift",
-        2,
-        "--rotation",
-        10,
-        "--zoom",
-        0.1,
-        "--elastic",
-        1,
-        "--flip",
-    ],
+    "CNN": ["--dropout", 0.3, "--shift", 2, "--rotation", 10, "--zoom", 0.1, "--flip"],
 }
 STEPS = {"MLP": 8, "CNN": 4}  # of an epoch of the small runs
 

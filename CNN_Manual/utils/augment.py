@@ -13,19 +13,13 @@ def random_flip(images: Tensor) -> Tensor:
 
 
 def random_affine(
-    images: Tensor,
-    max_shift: float,
-    max_degrees: float,
-    max_zoom: float,
-    background: float,
-    elastic: float = 0.0,
+    images: Tensor, max_shift: float, max_degrees: float, max_zoom: float, background: float
 ) -> Tensor:
     """Shift, rotate and zoom each image by its own random amounts: (N, C, H, W) -> (N, C, H, W).
 
     The amounts are uniform: up to `max_shift` pixels in either direction, `max_degrees` either
-    way, and a factor between 1 − `max_zoom` and 1 + `max_zoom`. With `elastic`, each image is also
-    bent by `smooth_field`, so many pixels far. What comes in from outside has the value
-    `background`.
+    way, and a factor between 1 − `max_zoom` and 1 + `max_zoom`. What comes in from outside has the
+    value `background`.
     """
     N, device = len(images), images.device
 
@@ -34,44 +28,17 @@ def random_affine(
 
     angle = uniform(math.radians(max_degrees))
     zoom = 1 + uniform(max_zoom)
-    down, right = uniform(max_shift), uniform(max_shift)
-    bend = elastic * smooth_field(images) if elastic else None
-    return affine(images, angle, zoom, down, right, background, bend)
-
-
-def smooth_field(images: Tensor) -> Tensor:
-    """How far each pixel is moved, down and right: (N, C, H, W) -> (N, 2, H, W).
-
-    Random numbers, blurred with a Gaussian, so that neighbours move together: the elastic
-    distortions of Simard et al. (2003). As theirs for 28 pixels, the Gaussian's σ is a seventh of
-    the image's side. The field has a standard deviation of 1 everywhere, at the edges too.
-    """
-    (N, _, H, W), device = images.shape, images.device
-
-    def blur(size: int) -> Tensor:  # (size, size): each row is a Gaussian, of length 1
-        place = torch.arange(size, device=device, dtype=images.dtype)
-        rows = torch.exp(-((place - place[:, None]) ** 2) / (2 * (size / 7) ** 2))
-        return rows / rows.norm(dim=1, keepdim=True)
-
-    noise = torch.randn(N, 2, H, W, device=device, dtype=images.dtype)
-    return blur(H) @ noise @ blur(W).T
+    return affine(images, angle, zoom, uniform(max_shift), uniform(max_shift), background)
 
 
 def affine(
-    images: Tensor,
-    angle: Tensor,
-    zoom: Tensor,
-    down: Tensor,
-    right: Tensor,
-    background: float,
-    bend: Tensor | None = None,
+    images: Tensor, angle: Tensor, zoom: Tensor, down: Tensor, right: Tensor, background: float
 ) -> Tensor:
     """Rotate image n by angle[n] radians (clockwise as seen) about its centre, zoom it by zoom[n],
     then move it by down[n] and right[n] pixels: (N, C, H, W) -> (N, C, H, W).
 
     Each pixel of the result is looked up where it comes from, between four pixels of the image,
-    weighted by nearness (bilinear interpolation). With `bend` (N, 2, H, W), it is looked up so many
-    pixels further down and to the right.
+    weighted by nearness (bilinear interpolation).
     """
     N, C, H, W = images.shape
     device, dtype = images.device, images.dtype
@@ -81,8 +48,6 @@ def affine(
     cos, sin = (angle.cos() / zoom)[:, None, None], (angle.sin() / zoom)[:, None, None]
     source_y = cos * y[:, :, None] - sin * x[:, None, :] + (H - 1) / 2  # (N, H, W)
     source_x = sin * y[:, :, None] + cos * x[:, None, :] + (W - 1) / 2
-    if bend is not None:
-        source_y, source_x = source_y + bend[:, 0], source_x + bend[:, 1]
 
     # a border of background, one pixel wide, stands for everything outside
     padded = images.new_full((N, C, H + 2, W + 2), background)
