@@ -1,4 +1,4 @@
-"""Train the hand-written CNN: `python CNN_Manual/train.py` learns MNIST in a minute."""
+"""Train the hand-written CNN: `python CNN_Manual/train.py` learns MNIST in half a minute."""
 
 from argparse import BooleanOptionalAction
 from pathlib import Path

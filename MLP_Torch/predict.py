@@ -18,7 +18,7 @@ from MLP_Torch.utils.plots import draw_sensitivity
 from MLP_Torch.utils.sensitivity import sensitivity
 
 FOLDER = Path(__file__).resolve().parent
-TAKES = "about two minutes on 2 cores; some seconds without network and data"
+TAKES = "about two minutes on 2 cores; fifteen seconds without network and data"
 
 
 @torch.no_grad()

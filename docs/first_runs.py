@@ -41,8 +41,8 @@ WORDS = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
 
 
 def about(seconds: float) -> str:
-    """As one says it: half a minute, a minute, two to twelve minutes, a quarter of an hour …"""
-    limits = {20: "some seconds", 45: "half a minute", 90: "a minute"}
+    """As one says it: fifteen seconds, half a minute, two to twelve minutes, half an hour …"""
+    limits = {10: "some seconds", 20: "fifteen seconds", 45: "half a minute", 90: "a minute"}
     limits |= {60 * (n + 0.5): f"{word} minutes" for n, word in enumerate(WORDS, 2)}
     limits |= {60 * 20: "a quarter of an hour", 60 * 45: "half an hour", 60 * 90: "an hour"}
     return next((words for limit, words in limits.items() if seconds < limit), "hours")
@@ -91,6 +91,13 @@ def table(path: Path = RECORD) -> str:
             lines.append([f"[`{folder}`](../{folder}/)", *cells])
     note = "One epoch was measured, and multiplied by the number of epochs of the recipe "
     note += f"({machine(study['environment'])})."
+    elsewhere: dict[str, list[str]] = {}
+    for row in study["rows"]:
+        if "environment" in row:
+            runs = elsewhere.setdefault(machine(row["environment"]), [])
+            runs.append(f"{row['folder']} on {row['dataset']}")
+    for place, runs in elsewhere.items():
+        note += f" {', '.join(runs)}: {place}."
     return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`"])
 
 

@@ -173,7 +173,8 @@ def test_what_the_page_of_symbols_says_of_all(letter, word):
 @pytest.mark.parametrize(
     "seconds, words",
     [
-        (5, "some seconds"), (30, "half a minute"), (44, "half a minute"), (46, "a minute"),
+        (5, "some seconds"), (13, "fifteen seconds"), (30, "half a minute"),
+        (44, "half a minute"), (46, "a minute"),
         (89, "a minute"), (100, "two minutes"), (149, "two minutes"), (151, "three minutes"),
         (720, "twelve minutes"), (900, "a quarter of an hour"), (1_800, "half an hour"),
         (3_600, "an hour"), (9_000, "hours"),
@@ -268,7 +269,7 @@ def test_a_first_run_is_an_epoch_as_often_as_the_recipe_has_and_the_start(
     found = {row["kind"]: row["seconds"] for row in rows if row["folder"] == "LSTM"}
     assert found == {"data": 7 + 2 * 2, "offline": 7 + 3 * 2}, "recipes of 3 and of 4 epochs"
     learned = f"cifar10 (timed on {tmp_path.name})"
-    assert f"| {learned} | some seconds (15 s) | shapes | " in result.out
+    assert f"| {learned} | fifteen seconds (15 s) | shapes | " in result.out
     argv[1:3] = ["GAN", "--kinds", "offline"]
     assert call(capsys, first_runs.main, *argv).code == 0 and commands[4][2] == "mnist-sample"
     argv[1:4] = ["ResNet"]
