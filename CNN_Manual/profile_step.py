@@ -1,8 +1,8 @@
 """Where the time of a training step goes: `python CNN_Manual/profile_step.py`, layer by layer.
 
-The steps are those of train.py with the augmentation of MNIST's sample, of random images. --record
-writes the medians to results/compare_profile.json, for the README's table; nothing else should run
-then.
+The steps are like those of train.py, with AdamW. The images are random. The augmentation is that of
+the recipe for mnist-sample. --record writes the medians to results/compare_profile.json, for the
+README's table; nothing else should run then.
 """
 
 import json
@@ -59,7 +59,7 @@ def profile(precision: str, steps: int, warmup: int = 5) -> dict[str, float]:
         with autocast(device, precision):
             loss(model.forward(batch), labels)
             model.backward(criterion.backward())
-        move()
+            move()
         for part, value in seconds.items() if step >= warmup else ():
             found[part].append(1e3 * value)
     return {part: round(statistics.median(values), 2) for part, values in found.items()}

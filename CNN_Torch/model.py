@@ -13,8 +13,8 @@ class CNN(nn.Module):
 
     Pooling comes first, so that normalisation and ReLU have a quarter of the work. This is not the
     usual order, Conv -> BatchNorm -> ReLU -> MaxPool: the batch statistics are those of the largest
-    of four values here, not of all values. Without arguments, the network of the default recipe
-    for MNIST.
+    of four values here, not of all values. Without arguments, the network of the recipe for
+    mnist-sample.
     """
 
     def __init__(

@@ -95,9 +95,10 @@ def table(path: Path = RECORD) -> str:
     for row in study["rows"]:
         if "environment" in row:
             runs = elsewhere.setdefault(machine(row["environment"]), [])
-            runs.append(f"{row['folder']} on {row['dataset']}")
+            learned = LEARNS[row["folder"]][KINDS.index(row["kind"])]
+            runs.append(f"{row['folder']} ({learned})")
     for place, runs in elsewhere.items():
-        note += f" {', '.join(runs)}: {place}."
+        note += f" Timed on another machine ({place}): {', '.join(runs)}."
     return "\n".join([*tables.table(lines), "", note, "", f"`{study['command']}`"])
 
 

@@ -81,11 +81,11 @@ def texts(name: str, twin: str, seed: int, train, validation, recipe) -> Learner
 
 
 def recipe_of(name: str, args: Namespace) -> Namespace:
-    """The recipe that both twins are trained by: their folder's, smaller with --quick."""
+    """The recipe of both twins: their folder's (of digits, the sample's), smaller with --quick."""
     dataset = dataset_of(name, args)
     if name in IMAGES:
         recipes, small = import_module(f"{name}_Manual.train").RECIPES, IMAGES[name]
-        recipe = recipes["mnist-sample"]  # of MNIST as well: the CNN's own is over in a minute
+        recipe = recipes["mnist-sample"]  # of MNIST, too: the CNN's own is for a single epoch
     elif name in LAYERS:
         recipe, small = TEXT_RECIPES[dataset], text.QUICK
     else:

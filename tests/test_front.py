@@ -8,9 +8,11 @@ from statistics import mean
 from types import SimpleNamespace
 
 import pytest
+import torch
 from PIL import Image
 
 from common.data import ROOT
+from common.device import environment
 from common.history import METRICS
 from common.results.compare_steps import TWINS
 from docs import first_runs, front_picture, headlines, proven, symbols
@@ -206,7 +208,7 @@ SAID = [  # a file, and what it says of a time; [data], [offline] stand for the 
     ("MLP_Manual/README.md", "train first (about [data] on two cores)"),
     ("MLP_Torch/README.md", "train first (about [data] on two cores)"),
     ("CNN_Manual/README.md", "train first (about [data] on two cores)"),
-    ("CNN_Manual/README.md", "They take about [[data]](../docs/using_it.md#how-long-a-first-run"),
+    ("CNN_Manual/README.md", "On MNIST they take about [[data]](../docs/using_it.md#how-long-a-first-run"),
     ("CNN_Torch/README.md", "train first (about [data] on two cores)"),
     ("ResNet/README.md", "train first (about [data] on two cores)"),
     ("ViT/README.md", "train first (about [data] on two cores)"),
@@ -238,6 +240,23 @@ def test_what_is_said_of_times_was_measured(file, words):
         if row["folder"] == file.partition("/")[0]:
             words = words.replace(f"[{row['kind']}]", first_runs.about(row["seconds"]))
     assert words in " ".join((ROOT / file).read_text(encoding="utf-8").split())
+
+
+def test_the_table_of_first_runs_names_the_machine_of_rows_timed_elsewhere(tmp_path):
+    here, path = {"processor": "This one"}, tmp_path / "rows.json"
+    machines = {"environment": {**environment(torch.device("cpu")), **here}}
+    elsewhere = {"environment": {**machines["environment"], "processor": "Another one"}}
+    row = {"kind": "data", "epochs": 1, "epoch": 1.0, "seconds": 5.0}
+    study = {"settings": {"photos": "photos"}, "command": "c", **machines, "rows": [
+        {"folder": "LSTM", "dataset": "imdb", **row},
+        {"folder": "ViT", "dataset": "folder", **row, **elsewhere},
+        {"folder": "GAN", "dataset": "mnist", **row, **elsewhere},
+    ]}  # fmt: skip
+    path.write_text(json.dumps(study))
+    note = first_runs.table(path).splitlines()[-3]
+    first, second = note.split(" Timed on another machine (")
+    assert "This one" in first and "Another one" not in first
+    assert second.startswith("Another one") and second.endswith("): ViT (cifar10), GAN (mnist).")
 
 
 def test_a_first_run_is_an_epoch_as_often_as_the_recipe_has_and_the_start(

@@ -26,7 +26,8 @@ def make_optimizer(
     name: str, model: nn.Module, lr: float, weight_decay: float, precision: str = "float32"
 ) -> optim.Optimizer:
     """The optimiser of all parameters. Muon has to know which of them are hidden matrices; and
-    where the network is computed in bfloat16, so are its products, as Jordan et al. have it."""
+    where the network is computed in bfloat16, so is its iteration, as Jordan et al. have it. (The
+    twin rounds the products alone, by autocast.)"""
     if name == "muon":
         groups = [{"params": list(model.parameters())}]
         dtype = torch.bfloat16 if precision == "bfloat16" else None

@@ -18,7 +18,8 @@ def make_optimizer(
     precision: str = "float32",
 ) -> optim.Optimizer:  # fmt: skip
     """The optimiser of all parameters. Muon has to know which of them are hidden matrices; and
-    where the network is computed in bfloat16, so are its products, as Jordan et al. have it."""
+    where the network is computed in bfloat16, so is its iteration, as Jordan et al. have it. (The
+    twin rounds the products alone, by autocast.)"""
     options = dict(lr=lr, betas=(0.9, beta2), weight_decay=weight_decay)
     if name == "muon":
         dtype = torch.bfloat16 if precision == "bfloat16" else None

@@ -25,7 +25,7 @@ def overview(d: Diagram, y: float, head: str, linear: str, loss: str, ends: str 
 
 def cnn_manual() -> Diagram:
     d = Diagram("CNN_Manual: convolutions forward, and their gradients back", 560)
-    overview(d, 56, "Flatten,\nDropout\n0.3", "Linear", "softmax and\ncross-\nentropy")
+    overview(d, 56, "Flatten,\nDropout", "Linear", "softmax and\ncross-\nentropy")
 
     d.panel("zoom", 14, 188, 872, 186, "Inside block 2: every layer receives g = ∂L/∂y")
     d.box(
@@ -72,7 +72,7 @@ def cnn_manual() -> Diagram:
 def cnn_torch() -> Diagram:
     d = Diagram("CNN_Torch: 16 bits on the way, 32 bits where sums grow", 572)
     overview(
-        d, 62, "Flatten,\nDropout\n0.3", "nn.\nLinear", "nn.Cross-\nEntropy-\nLoss", "\n16 bits"
+        d, 62, "Flatten,\nDropout", "nn.\nLinear", "nn.Cross-\nEntropy-\nLoss", "\n16 bits"
     )
 
     d.panel("zoom", 14, 196, 872, 186, "Inside block 2 with --precision bfloat16 (torch.autocast)")
