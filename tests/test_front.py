@@ -208,7 +208,7 @@ SAID = [  # a file, and what it says of a time; [data], [offline] stand for the 
     ("MLP_Manual/README.md", "train first (about [data] on two cores)"),
     ("MLP_Torch/README.md", "train first (about [data] on two cores)"),
     ("CNN_Manual/README.md", "train first (about [data] on two cores)"),
-    ("CNN_Manual/README.md", "On MNIST they take about [[data]](../docs/using_it.md#how-long-a-first-run"),
+    ("CNN_Manual/README.md", "On MNIST they take about [[data]](../docs/using_it.md#how-long-a-"),
     ("CNN_Torch/README.md", "train first (about [data] on two cores)"),
     ("ResNet/README.md", "train first (about [data] on two cores)"),
     ("ViT/README.md", "train first (about [data] on two cores)"),
