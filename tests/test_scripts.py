@@ -344,7 +344,7 @@ def test_evaluation_draws_pictures_and_prints_the_accuracy(folder, trained, tmp_
 @pytest.mark.parametrize("folder", PICTURED)
 def test_evaluation_of_images_draws_mistakes(folder, tmp_path, capsys):
     place = make_digits(tmp_path)
-    size = ["--hidden-sizes", 8] if folder in MLPS else ["--channels", 4]
+    size = ["--hidden-sizes", 8] if folder in MLPS else ["--channels", 4, 4]
     argv = ["--data-dir", place, "--epochs", 1, *size, "--run-dir", tmp_path / "run"]
     assert call(capsys, script(folder).main, *argv).code == 0
     result = call(capsys, script(folder, "test").main, "--run-dir", tmp_path / "run")

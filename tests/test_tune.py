@@ -24,7 +24,7 @@ from tests.conftest import user_error
 from tests.running import Stop, assert_one_line, call, make_digits, start, wait_until
 
 SEARCH = ["--images", 40, "--epochs", 2, "--budget", 14, "--seeds", 2]
-TINY = {**tune.RECIPES["mnist"], "channels": [2], "epochs": 2, "batch_size": 16}
+TINY = {**tune.RECIPES["mnist-sample"], "channels": [2], "epochs": 2, "batch_size": 16}
 
 
 @pytest.fixture(autouse=True, scope="module")
