@@ -158,7 +158,7 @@ class AdamW(Adam):
         self.adapt(parameter, gradient, mean, square_average)
 
 
-def orthogonalise(X: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def orthogonalise(X: Tensor) -> Tensor:
     """Nearly U Vᵀ for X = U S Vᵀ, its singular value decomposition, without computing that: five
     steps of a Newton–Schulz iteration (Jordan et al., 2024). X is (…, rows, columns).
 
@@ -179,19 +179,19 @@ def orthogonalise(X: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     (Frobenius) is at least the largest sᵢ², and U Vᵀ does not depend on X's length. A tall X is
     transposed, and back at the end: Xᵀ = V S Uᵀ, and X Xᵀ is then the smaller of the two products.
 
-    `dtype` is that of the products. In bfloat16, as Jordan et al. have it, they are faster where
-    the processor knows it, and still good enough. Raises ValueError for what is no matrix.
+    Under autocast in bfloat16, as Jordan et al. have it, the products are faster where the
+    processor knows it, and still good enough. Raises ValueError for what is no matrix.
     """
     if X.dim() < 2:
         raise ValueError(f"a tensor of {X.dim()} dimensions is no matrix to orthogonalise")
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = X.shape[-2] > X.shape[-1]
-    Y = (X.mT if tall else X).to(dtype or X.dtype)
+    Y = X.mT if tall else X
     Y = Y / (Y * Y).sum((-2, -1), keepdim=True).sqrt().clamp(min=1e-7)  # of zeros, zeros
     for _ in range(5):
         A = Y @ Y.mT
         Y = a * Y + (b * A + c * (A @ A)) @ Y
-    return (Y.mT if tall else Y).to(X.dtype)
+    return Y.mT if tall else Y
 
 
 class Muon(AdamW):
@@ -221,11 +221,11 @@ class Muon(AdamW):
 
     def __init__(self, model, lr: float, weight_decay: float = 0.0, momentum: float = 0.95,
                  betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 adjust: str = "match_rms_adamw", dtype: torch.dtype | None = None):  # fmt: skip
+                 adjust: str = "match_rms_adamw"):  # fmt: skip
         super().__init__(model, lr, weight_decay, betas, eps)
         if adjust not in ("match_rms_adamw", "original"):
             raise ValueError(f"adjust={adjust!r} is neither match_rms_adamw nor original")
-        self.momentum, self.adjust, self.dtype = momentum, adjust, dtype
+        self.momentum, self.adjust = momentum, adjust
         self.hidden = [
             name
             for name, parameter in model.parameters().items()
@@ -249,7 +249,7 @@ class Muon(AdamW):
                 self.update(parameter, gradients[name], *own)
         for shape, names in alike.items():
             ahead = [self.look_ahead(gradients[n], self.buffers["velocity"][n]) for n in names]
-            steps = orthogonalise(torch.stack([d.reshape(shape) for d in ahead]), self.dtype)
+            steps = orthogonalise(torch.stack([d.reshape(shape) for d in ahead]))
             for name, step in zip(names, steps, strict=True):
                 parameter = parameters[name].mul_(1 - self.lr * self.weight_decay)
                 parameter.add_(step.view_as(parameter), alpha=-self.lr * self.scale(*shape))
