@@ -187,7 +187,7 @@ def main(argv=None):
         args.dataset = or_shapes(args.dataset, args.dataset != "cifar10", args.data_dir)
     path = Path(args.output or path)
     args.image_size, args.precision = None, "float32"
-    args.flip_test = args.shift_test = False
+    args.flip_test = args.shift_test = args.refit = False
     train, validation = load_training(args)
     args.subset = args.subset or min(10_000, len(train))
     train = shrunk(train.subset(args.subset), args.pixels).to(device)

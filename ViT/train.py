@@ -27,7 +27,7 @@ CIFAR = dict(
     model="nano-conv", epochs=5, batch_size=128, lr=2e-3, optimizer="adamw", weight_decay=0.05,
     schedule="one-cycle", warmup=0, clip=1.0, patience=0, label_smoothing=0.1, ema=0.0,
     dropout=0.0, drop_path=0.0, layer_scale=0.1, attention="fused", patch_size=None, stem=None,
-    pooling=None, positions=None, flip_test=True, shift_test=False, image_size=None,
+    pooling=None, positions=None, flip_test=True, shift_test=False, image_size=None, refit=False,
     **{**augmentation.OFF, "crop": 4, "flip": True},
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset
@@ -55,6 +55,7 @@ def make_parser() -> cli.Parser:
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")
     add("--patience", type=cli.natural, help="stop after so many epochs without progress; 0: never")
     add("--train-accuracy", type=cli.natural, default=0, help="examples it is measured on; 0: none")
+    add("--refit", action="store_true", help=cli.REFIT)
     add("--label-smoothing", type=cli.fraction, help="share of the target spread over all classes")
     add("--ema", type=cli.fraction, help="decay of a moving average of the weights; 0: none")
     add("--flip-test", action=BooleanOptionalAction, help="evaluate with mirrored images as well")
@@ -79,7 +80,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     dataset = or_shapes(args.dataset, named, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args)
-    train, validation = train.subset(args.subset).to(device), validation.to(device)
+    train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     seen = train.subset(args.train_accuracy, "--train-accuracy")
     check_batch(lambda: build.build_model(args, train), args, train)
     num_batches = train.num_batches(args.batch_size)
@@ -137,7 +138,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
                 run.log_step(loss, len(labels), lr=lr)
             best = average.module if average else model
             share_buffers(best)
-            metrics = metrics_of(*predict_all(best, validation, args))
+            metrics = metrics_of(*predict_all(best, validation, args)) if validation else {}
             if args.train_accuracy:
                 metrics["train_accuracy"] = metrics_of(*predict_all(best, seen, args))["accuracy"]
             run.log_epoch(**metrics)

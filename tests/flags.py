@@ -121,12 +121,14 @@ OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is
     },
     "ResNet": {
         "--image-size": "test_flags.py::test_photos_are_read_in_the_size_that_is_asked_for",
+        "--refit": "test_refit.py::test_a_refitted_run_keeps_its_last_epoch",
         "--pretrained": "test_resnet.py::test_torchvisions_weights_are_a_start",
         "--accumulate": "test_resnet.py::test_parts_of_a_batch_add_up_to_the_batch",
     },
     "ViT": {
         "--attention": "test_vit.py::test_both_programs_of_attention_train_alike",
         "--image-size": "test_flags.py::test_photos_are_read_in_the_size_that_is_asked_for",
+        "--refit": "test_refit.py::test_a_refitted_run_keeps_its_last_epoch",
         "--pretrained": "test_vit.py::"
         "test_what_was_learned_on_shapes_serves_on_smaller_images_of_other_classes",
         "--accumulate": "test_vit.py::test_parts_of_a_batch_add_up_to_the_batch",

@@ -3,7 +3,6 @@ known; learning, runs, pictures and generated images."""
 
 import json
 import math
-import shutil
 from argparse import Namespace
 
 import numpy as np
@@ -837,28 +836,6 @@ def test_images_from_the_disk_are_learned_as_those_in_memory(quick, tmp_path, ca
     for name in ("reconstructions", "samples", "scatter"):
         pictures = [(run / f"{name}.png").read_bytes() for run in runs]
         assert pictures[0] == pictures[1], name
-
-
-@pytest.mark.parametrize("dataset", ["mnist", "shapes", "folder"])
-def test_refit_learns_the_validation_split_too(dataset, quick, tmp_path):
-    place = make_digits(tmp_path / "data")
-    if dataset == "folder":
-        place = make_folder(tmp_path / "photos", {"cat": 12, "dog": 12})
-        make_split(place / "val", {"cat": 3, "dog": 2}, 500)
-    flags = Namespace(dataset=dataset, data_dir=str(place), image_size=None, refit=False)
-    splits = load_training(flags)
-    flags.refit = True
-    both, nothing = load_training(flags)
-    assert nothing is None and both.classes == splits[0].classes
-    if dataset == "folder":
-        assert list(both.checksums) == ["train and validation"]
-        shutil.rmtree(place / "val")  # then a part of train/ is held out, and comes back
-        assert list(load_training(flags)[0].checksums) == ["train"] and len(both) == 29
-        assert len(load_training(flags)[0]) == 24
-    else:
-        assert both.checksums == splits[0].checksums
-    for part in ("inputs", "labels"):
-        assert torch.equal(getattr(both, part), torch.cat([getattr(s, part) for s in splits]))
 
 
 @pytest.mark.parametrize("size, side", [(50, 50), (64, 64), (65, 64)])

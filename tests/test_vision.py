@@ -105,7 +105,7 @@ def test_what_is_there_is_taken_in_silence(folder, capsys, named):
 
 def test_digits_have_a_channel_and_their_classes_names(folder, tmp_path):
     place = make_digits(tmp_path / "place", "fashion-mnist")
-    args = Namespace(dataset="fashion-mnist", data_dir=str(place), image_size=None)
+    args = Namespace(dataset="fashion-mnist", data_dir=str(place), image_size=None, refit=False)
     train, validation = images_of.load_training(args)
     test = images_of.load_test(args)
     assert [len(part) for part in (train, validation, test)] == [200, 40, 40]
@@ -116,7 +116,7 @@ def test_digits_have_a_channel_and_their_classes_names(folder, tmp_path):
 
 
 def test_the_splits_of_the_shapes_are_different_draws(folder):
-    args = Namespace(dataset="shapes", data_dir=None, image_size=None)
+    args = Namespace(dataset="shapes", data_dir=None, image_size=None, refit=False)
     parts = [*images_of.load_training(args), images_of.load_test(args)]
     images = torch.cat([part.inputs for part in parts]).flatten(1)
     assert [len(part) for part in parts] == [8_000, 1_600, 1_600]

@@ -26,17 +26,26 @@ def or_shapes(dataset: str, named: bool, data_dir: str | None) -> str:
     return or_stand_in(dataset, named, found, "shapes", notice)
 
 
-def load_training(args: Namespace) -> tuple[Split, Split]:
-    """The training and validation splits: uint8 images (N, C, H, W), labels (N,)."""
+def load_training(args: Namespace) -> tuple[Split, Split | None]:
+    """The training and validation splits: uint8 images (N, C, H, W), labels (N,).
+
+    With --refit the training split is both together, and there is none to validate on.
+    """
     image_folder.check_size_flag(args)
     dataset, data_dir = args.dataset, args.data_dir
-    if dataset in cifar.NAMES:
-        return cifar.load_training(dataset, FOLDER, data_dir)
-    if dataset in mnist.FOLDERS:
-        return mnist.load_training(dataset, FOLDER, data_dir)
     if dataset == "folder":
-        return image_folder.load_training(data_dir, args.image_size)
-    return coloured_shapes.make("train"), coloured_shapes.make("validation")
+        return image_folder.load_training(data_dir, args.image_size, args.refit)
+    if dataset in cifar.NAMES:
+        train, validation = cifar.load_training(dataset, FOLDER, data_dir)
+    elif dataset in mnist.FOLDERS:
+        train, validation = mnist.load_training(dataset, FOLDER, data_dir)
+    else:
+        train, validation = coloured_shapes.make("train"), coloured_shapes.make("validation")
+    if args.refit:
+        inputs = torch.cat([train.inputs, validation.inputs])
+        labels = torch.cat([train.labels, validation.labels])
+        return Split(inputs, labels, train.classes, train.checksums), None
+    return train, validation
 
 
 def load_test(args: Namespace) -> Split:

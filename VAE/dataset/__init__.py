@@ -8,8 +8,6 @@ import torch
 from common.data import Split
 
 from . import coloured_shapes, image_folder, mnist
-from .crops import random_crop
-from .image_folder import Files
 
 FOLDER = Path(__file__).resolve().parent.parent
 
@@ -21,9 +19,7 @@ def load_training(args: Namespace) -> tuple[Split, Split | None]:
     """
     image_folder.check_size_flag(args)
     if args.dataset == "folder":
-        if args.refit:
-            return load_both(args), None
-        return image_folder.load_training(args.data_dir, side(args))
+        return image_folder.load_training(args.data_dir, side(args), args.refit)
     if args.dataset == "shapes":
         train, validation = coloured_shapes.make("train"), coloured_shapes.make("validation")
     else:
@@ -33,16 +29,6 @@ def load_training(args: Namespace) -> tuple[Split, Split | None]:
         labels = torch.cat([train.labels, validation.labels])
         return Split(inputs, labels, train.classes, train.checksums), None
     return train, validation
-
-
-def load_both(args: Namespace) -> Split:
-    """What a folder of images has for training and for validation, as one split."""
-    files = image_folder.find_splits(args.data_dir)
-    names = [name for name in ("train", "validation") if name in files]
-    paths = [path for name in names for path in files[name].paths]
-    labels = torch.cat([files[name].labels for name in names])
-    whole = Files(paths, labels, files["train"].classes)
-    return image_folder.load(whole, " and ".join(names), side(args), random_crop)
 
 
 def load_validation(args: Namespace) -> Split:

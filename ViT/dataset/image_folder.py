@@ -129,14 +129,22 @@ def check_size_flag(args: Namespace) -> None:
         raise UserError(f"--image-size is of --dataset folder: {args.dataset} has its own")
 
 
-def load_training(data_dir: str | None, size: int | None) -> tuple[Split, Split]:
+def load_training(
+    data_dir: str | None, size: int | None, refit: bool = False
+) -> tuple[Split, Split | None]:
     """The training and validation splits: uint8 images (N, 3, size, size), labels (N,).
 
     With no `size`, `natural_size` decides. What is streamed for training is cropped at random.
+    With `refit` the training split is both together, and there is none to validate on.
     """
     splits = find_splits(data_dir)
     train = splits["train"]
     size = size or natural_size(train)
+    if refit:
+        names = [name for name in ("train", "validation") if name in splits]
+        paths = [path for name in names for path in splits[name].paths]
+        both = Files(paths, torch.cat([splits[name].labels for name in names]), train.classes)
+        return load(both, " and ".join(names), size, random_crop), None
     if "validation" in splits:
         validation = load(splits["validation"], "val", size)
         return load(train, "train", size, random_crop), validation
