@@ -36,10 +36,14 @@ class Discriminator(nn.Module):
     With φ = `layers` and the head's w and b, the logit is wᵀφ(x) + b, plus v_cᵀφ(x) of a
     conditional one, v_c a learned vector of class c: log p(x)/q(x) + log p(c|x)/q(c|x) has this
     form where both class posteriors are softmaxes of φ (Miyato & Koyama, section 3).
+
+    `slope` multiplies the logit. Where spectral norm bounds how fast it changes with x, the bound
+    is then `slope` times as high.
     """
 
-    def __init__(self, num_features: int, num_classes: int, wrap: Callable):
+    def __init__(self, num_features: int, num_classes: int, wrap: Callable, slope: float):
         super().__init__()
+        self.slope = slope
         self.head = wrap(nn.Linear(num_features, 1))
         self.classes = wrap(nn.Embedding(num_classes, num_features)) if num_classes else None
 
@@ -48,7 +52,7 @@ class Discriminator(nn.Module):
         logits = self.head(features).squeeze(1)
         if self.classes is not None:
             logits = logits + (self.classes(labels) * features).sum(1)
-        return logits
+        return self.slope * logits
 
 
 def wrapper(norm: str) -> Callable:
@@ -79,10 +83,10 @@ class DenseGenerator(Generator):
 class DenseDiscriminator(Discriminator):
     def __init__(
         self, shape: tuple[int, ...], hidden_sizes: list[int], norm: str = "none",
-        num_classes: int = 0,
+        num_classes: int = 0, slope: float = 1.0,
     ):  # fmt: skip
         wrap = wrapper(norm)
-        super().__init__(hidden_sizes[-1], num_classes, wrap)
+        super().__init__(hidden_sizes[-1], num_classes, wrap, slope)
         sizes = [torch.Size(shape).numel(), *hidden_sizes]
         layers = [nn.Flatten()]
         for number, (before, size) in enumerate(zip(sizes, sizes[1:], strict=False)):
@@ -153,12 +157,13 @@ class ConvDiscriminator(Discriminator):
     """Strided convolutions from H × W down to s × s, channels doubling; then one dense layer."""
 
     def __init__(
-        self, shape: tuple[int, int, int], channels: int, norm: str = "batch", num_classes: int = 0
-    ):
+        self, shape: tuple[int, int, int], channels: int, norm: str = "batch",
+        num_classes: int = 0, slope: float = 1.0,
+    ):  # fmt: skip
         start, *larger = sides(shape[1])
         widths = [channels * 2**k for k in range(len(larger))]
         wrap = wrapper(norm)
-        super().__init__(widths[-1] * start**2, num_classes, lambda layer: layer)
+        super().__init__(widths[-1] * start**2, num_classes, lambda layer: layer, slope)
         layers = []
         for number, (before, width) in enumerate(zip([shape[0], *widths], widths, strict=False)):
             layers.append(nn.Conv2d(before, width, kernel_size=4, stride=2, padding=1))

@@ -31,15 +31,14 @@ FOLDER = Path(__file__).resolve().parent
 
 BETAS = [0.5, 0.999]  # of Adam: DCGAN's, section 4
 HINGE = dict(  # a discriminator of bounded slope: at the dataset's own --lr, which may be high
-    loss="hinge", norm="spectral", penalty=0.0, critic_steps=1, betas=BETAS
+    loss="hinge", norm="spectral", slope=4.0, penalty=0.0, critic_steps=1, betas=BETAS
 )  # fmt: skip
+UNBOUND = dict(norm="none", slope=1.0)
 MODELS = {  # what each brings
-    "gan": dict(
-        loss="non-saturating", norm="none", penalty=0.0, critic_steps=1, lr=2e-4, betas=BETAS
-    ),
+    "gan": dict(UNBOUND, loss="non-saturating", penalty=0.0, critic_steps=1, lr=2e-4, betas=BETAS),
     "dcgan": HINGE,
     "wgan-gp": dict(
-        loss="wasserstein", norm="none", penalty=10.0, critic_steps=5, lr=2e-4, betas=[0.0, 0.9]
+        UNBOUND, loss="wasserstein", penalty=10.0, critic_steps=5, lr=2e-4, betas=[0.0, 0.9]
     ),
     "cgan": HINGE,
 }
@@ -66,13 +65,12 @@ RECIPES = {  # the defaults of each dataset; on images, short versions of the re
 def make_parser() -> cli.Parser:
     parser = cli.train_parser(__doc__, RECIPES, MODELS)
     add = parser.add_argument
-    add("--model", choices=MODELS, help="brings its loss, norm, penalty, steps, --betas and --lr")
+    add("--model", choices=MODELS, help="brings its loss, norm, slope, penalty, steps, betas, lr")
     add("--loss", choices=LOSSES, help="what the players minimise")
     add("--norm", choices=NORMS, help="in the discriminator")
+    add("--slope", type=cli.positive, help="factor of the discriminator's logits")
     add("--penalty", type=cli.non_negative, help="λ of the gradient penalty")
-    add(
-        "--critic-steps", type=cli.positive_int, help="discriminator's steps for one of generator's"
-    )
+    add("--critic-steps", type=cli.positive_int, help="discriminator's steps for generator's one")
     add("--betas", type=cli.fraction, nargs=2, help="of Adam")
     add("--schedule", choices=SCHEDULES, help="how the learning rate of both moves")
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")

@@ -5,6 +5,7 @@ import copy
 import json
 import math
 from argparse import Namespace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -320,6 +321,27 @@ def test_a_conditional_discriminator_adds_a_product_with_its_class():
     vectors = torch.stack([critic.classes.weight[label] for label in labels])
     expected = critic.head(features)[:, 0] + torch.einsum("nd,nd->n", features, vectors)
     torch.testing.assert_close(critic(x, labels), expected)
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+def test_the_slope_is_a_factor_of_the_logits_and_of_what_bounds_them(kind):
+    """Slope 1 is the bound of a dense discriminator with spectral norm: so 3 is, with a factor."""
+    shape, build = (9,), partial(DenseDiscriminator, hidden_sizes=[20, 30], norm="spectral")
+    if kind == "conv":
+        shape, build = (2, 8, 8), partial(ConvDiscriminator, channels=6, norm="spectral")
+    critics = [build(shape, num_classes=4, slope=slope) for slope in (1.0, 3.0)]
+    critics[1].load_state_dict(critics[0].state_dict())
+    x, labels = torch.randn(50, *shape, requires_grad=True), torch.arange(50) % 4
+    for critic in critics:
+        for _ in range(60):  # a power iteration each
+            critic(x, labels)
+        critic.eval()
+    plain, steep = (critic(x, labels) for critic in critics)
+    torch.testing.assert_close(steep, 3 * plain)
+    if kind == "dense":
+        critics[1].classes = None  # it has a bound of its own
+        (gradient,) = torch.autograd.grad(critics[1](x).sum(), x)
+        assert 0.03 < gradient.norm(dim=1).max() <= 3.05
 
 
 def test_a_conditional_generator_sees_its_class_beside_z():
@@ -1088,6 +1110,8 @@ def test_a_model_brings_its_settings_but_flags_and_datasets_come_first():
     assert (plain.loss, plain.penalty, plain.critic_steps) == ("non-saturating", 0, 1)
     assert plain.epochs == ours.epochs
     assert parsed().model == "dcgan" and parsed().norm == "spectral"
+    assert [parsed("--model", name).slope for name in ("dcgan", "gan", "wgan-gp")] == [4, 1, 1]
+    assert ours.slope == plain.slope == 1, "nothing bounds the slope that it could multiply"
     rates = [parsed("--dataset", "folder", "--model", name).lr for name in ("dcgan", "cgan")]
     assert rates == [2e-4, 2e-4] and parsed("--model", "cgan").lr == 1e-3
 

@@ -14,12 +14,12 @@ def build_model(args: Namespace, data) -> GAN:
     if args.model == "gan" or len(data.shape) == 1:  # points have no neighbours to convolve with
         return GAN(
             DenseGenerator(data.shape, args.latent_dim, args.hidden_sizes, K),
-            DenseDiscriminator(data.shape, args.hidden_sizes[::-1], args.norm, K),
+            DenseDiscriminator(data.shape, args.hidden_sizes[::-1], args.norm, K, args.slope),
         )
     try:
         return GAN(
             ConvGenerator(data.shape, args.latent_dim, args.channels, K),
-            ConvDiscriminator(data.shape, args.channels, args.norm, K),
+            ConvDiscriminator(data.shape, args.channels, args.norm, K, args.slope),
         )
     except ValueError as error:
         raise UserError(f"--image-size: {error}") from None
