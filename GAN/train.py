@@ -40,7 +40,7 @@ MODELS = {  # what each brings
     "wgan-gp": dict(
         UNBOUND, loss="wasserstein", penalty=10.0, critic_steps=5, lr=2e-4, betas=[0.0, 0.9]
     ),
-    "cgan": HINGE,
+    "cgan": {**HINGE, "slope": 1.0},
 }
 IMAGES = dict(
     model="dcgan", **HINGE, lr=1e-3, epochs=8, batch_size=64, schedule="cosine", warmup=0,
@@ -50,7 +50,8 @@ DIGITS = {**IMAGES, "channels": 48}
 RECIPES = {  # the defaults of each dataset; on images, short versions of the recorded ones
     "mnist": DIGITS,
     "mnist-sample": {  # few images show sooner what is asked for by its class
-        **DIGITS, "model": "cgan", "epochs": 20, "batch_size": 32, "channels": 32, "ema": 0.99,
+        **DIGITS, "model": "cgan", **MODELS["cgan"], "epochs": 20, "batch_size": 32,
+        "channels": 32, "ema": 0.99,
     },
     "fashion-mnist": DIGITS,
     "folder": {**IMAGES, "epochs": 40, "lr": 2e-4},
