@@ -31,7 +31,7 @@ FOLDER = Path(__file__).resolve().parent
 
 BETAS = [0.5, 0.999]  # of Adam: DCGAN's, section 4
 HINGE = dict(  # a discriminator of bounded slope: at the dataset's own --lr, which may be high
-    loss="hinge", norm="spectral", slope=4.0, penalty=0.0, critic_steps=1, betas=BETAS
+    loss="hinge", norm="spectral", slope=10.0, penalty=0.0, critic_steps=1, betas=BETAS
 )  # fmt: skip
 UNBOUND = dict(norm="none", slope=1.0)
 MODELS = {  # what each brings
