@@ -31,27 +31,28 @@ FOLDER = Path(__file__).resolve().parent
 
 BETAS = [0.5, 0.999]  # of Adam: DCGAN's, section 4
 HINGE = dict(  # a discriminator of bounded slope: at the dataset's own --lr, which may be high
-    loss="hinge", norm="spectral", slope=10.0, penalty=0.0, critic_steps=1, betas=BETAS
+    loss="hinge", norm="spectral", penalty=0.0, critic_steps=1, betas=BETAS
 )  # fmt: skip
-UNBOUND = dict(norm="none", slope=1.0)
 MODELS = {  # what each brings
-    "gan": dict(UNBOUND, loss="non-saturating", penalty=0.0, critic_steps=1, lr=2e-4, betas=BETAS),
+    "gan": dict(
+        loss="non-saturating", norm="none", penalty=0.0, critic_steps=1, lr=2e-4, betas=BETAS
+    ),
     "dcgan": HINGE,
     "wgan-gp": dict(
-        UNBOUND, loss="wasserstein", penalty=10.0, critic_steps=5, lr=2e-4, betas=[0.0, 0.9]
+        loss="wasserstein", norm="none", penalty=10.0, critic_steps=5, lr=2e-4, betas=[0.0, 0.9]
     ),
-    "cgan": {**HINGE, "slope": 1.0},
+    "cgan": HINGE,
 }
 IMAGES = dict(
     model="dcgan", **HINGE, lr=1e-3, epochs=8, batch_size=64, schedule="cosine", warmup=0,
-    ema=0.999, latent_dim=64, channels=64, hidden_sizes=[256, 512], augment=[], image_size=None,
+    ema=0.999, latent_dim=64, channels=64, hidden_sizes=[256, 512], slope=1.0, augment=[],
+    image_size=None,
 )  # fmt: skip
 DIGITS = {**IMAGES, "channels": 48}
 RECIPES = {  # the defaults of each dataset; on images, short versions of the recorded ones
     "mnist": DIGITS,
     "mnist-sample": {  # few images show sooner what is asked for by its class
-        **DIGITS, "model": "cgan", **MODELS["cgan"], "epochs": 20, "batch_size": 32,
-        "channels": 32, "ema": 0.99,
+        **DIGITS, "model": "cgan", "epochs": 20, "batch_size": 32, "channels": 32, "ema": 0.99,
     },
     "fashion-mnist": DIGITS,
     "folder": {**IMAGES, "epochs": 40, "lr": 2e-4},
@@ -66,7 +67,7 @@ RECIPES = {  # the defaults of each dataset; on images, short versions of the re
 def make_parser() -> cli.Parser:
     parser = cli.train_parser(__doc__, RECIPES, MODELS)
     add = parser.add_argument
-    add("--model", choices=MODELS, help="brings its loss, norm, slope, penalty, steps, betas, lr")
+    add("--model", choices=MODELS, help="brings its loss, norm, penalty, steps, --betas and --lr")
     add("--loss", choices=LOSSES, help="what the players minimise")
     add("--norm", choices=NORMS, help="in the discriminator")
     add("--slope", type=cli.positive, help="factor of the discriminator's logits")

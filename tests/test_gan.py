@@ -1110,9 +1110,6 @@ def test_a_model_brings_its_settings_but_flags_and_datasets_come_first():
     assert (plain.loss, plain.penalty, plain.critic_steps) == ("non-saturating", 0, 1)
     assert plain.epochs == ours.epochs
     assert parsed().model == "dcgan" and parsed().norm == "spectral"
-    assert [parsed("--model", name).slope for name in script.MODELS] == [1, 10, 1, 1]
-    assert parsed("--dataset", "mnist-sample").slope == 1, "of a conditional one"
-    assert ours.slope == plain.slope == 1, "nothing bounds the slope that it could multiply"
     rates = [parsed("--dataset", "folder", "--model", name).lr for name in ("dcgan", "cgan")]
     assert rates == [2e-4, 2e-4] and parsed("--model", "cgan").lr == 1e-3
 
