@@ -72,7 +72,7 @@ def make_parser() -> cli.Parser:
     add("--norm", choices=NORMS, help="in the discriminator")
     add("--slope", type=cli.positive, help="factor of the discriminator's logits")
     add("--penalty", type=cli.non_negative, help="λ of the gradient penalty")
-    add("--critic-steps", type=cli.positive_int, help="discriminator's steps for generator's one")
+    add("--critic-steps", type=cli.positive_int, help="discriminator's steps per generator step")
     add("--betas", type=cli.fraction, nargs=2, help="of Adam")
     add("--schedule", choices=SCHEDULES, help="how the learning rate of both moves")
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")

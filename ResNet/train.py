@@ -144,7 +144,9 @@ def train_on(device: torch.device, args: Namespace) -> None:
                 run.log_step(loss, len(labels), lr=lr)
             best = average.module if average else model
             share_buffers(best)
-            metrics = metrics_of(*predict_all(best, validation, args)) if validation else {}
+            metrics = {}
+            if validation is not None:
+                metrics = metrics_of(*predict_all(best, validation, args))
             if args.train_accuracy:
                 metrics["train_accuracy"] = metrics_of(*predict_all(best, seen, args))["accuracy"]
             run.log_epoch(**metrics)

@@ -325,7 +325,7 @@ def test_a_conditional_discriminator_adds_a_product_with_its_class():
 
 @pytest.mark.parametrize("kind", ["dense", "conv"])
 def test_the_slope_is_a_factor_of_the_logits_and_of_what_bounds_them(kind):
-    """Slope 1 is the bound of a dense discriminator with spectral norm: so 3 is, with a factor."""
+    """Spectral norm bounds a dense discriminator's slope by 1. A factor of 3 makes it 3."""
     shape, build = (9,), partial(DenseDiscriminator, hidden_sizes=[20, 30], norm="spectral")
     if kind == "conv":
         shape, build = (2, 8, 8), partial(ConvDiscriminator, channels=6, norm="spectral")

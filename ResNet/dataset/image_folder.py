@@ -135,7 +135,8 @@ def load_training(
     """The training and validation splits: uint8 images (N, 3, size, size), labels (N,).
 
     With no `size`, `natural_size` decides. What is streamed for training is cropped at random.
-    With `refit` the training split is both together, and there is none to validate on.
+    With `refit` the training split is both together, and there is none to validate on. (What no
+    longer fits in memory is then streamed, and so cropped.)
     """
     splits = find_splits(data_dir)
     train = splits["train"]
