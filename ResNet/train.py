@@ -144,9 +144,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
                 run.log_step(loss, len(labels), lr=lr)
             best = average.module if average else model
             share_buffers(best)
-            metrics = {}
-            if validation is not None:
-                metrics = metrics_of(*predict_all(best, validation, args))
+            metrics = {} if validation is None else metrics_of(*predict_all(best, validation, args))
             if args.train_accuracy:
                 metrics["train_accuracy"] = metrics_of(*predict_all(best, seen, args))["accuracy"]
             run.log_epoch(**metrics)
