@@ -8,7 +8,7 @@ if not __package__:  # started by its path
 import torch
 
 from CNN_Manual.dataset import load_pictures
-from CNN_Manual.train import build_model
+from CNN_Manual.train import build_model, predict
 from CNN_Manual.train import make_parser as train_parser
 from CNN_Manual.utils.answers import answer_parser, existing, known_classes, print_best
 from CNN_Manual.utils.layers import ReLU
@@ -31,7 +31,7 @@ def main(argv=None):
     model = build_model(config, data).to(device=device)
     load_best(model, run_dir)
 
-    logits = torch.cat([model(images) for images, _ in data.in_order()])
+    logits = predict(model, data, config.flip_test, config.shift_test)
     captions = print_best(files, logits, data.classes, args.top)
     for n, caption in enumerate(captions if args.output else []):
         path = Path(args.output)

@@ -5,10 +5,8 @@ from pathlib import Path
 if not __package__:  # started by its path
     import start  # noqa: F401
 
-import torch
-
 from CNN_Manual.dataset import load_test, load_training
-from CNN_Manual.train import build_model, evaluate, make_parser
+from CNN_Manual.train import build_model, evaluate, make_parser, predict
 from CNN_Manual.utils.layers import ReLU
 from CNN_Manual.utils.plots import draw_feature_maps, draw_filters
 from common import cli
@@ -30,11 +28,12 @@ def main(argv=None):
     model = build_model(config, test).to(device=args.device)
     load_best(model, run_dir, test.classes)
 
-    metrics = evaluate(model, test)
+    looks = config.flip_test, config.shift_test
+    metrics = evaluate(model, test, *looks)
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")
     print_metrics(metrics)
 
-    logits = torch.cat([model.forward(images) for images, _ in test.in_order()])
+    logits = predict(model, test, *looks)
     counts = confusion_matrix(logits.argmax(1), test.labels, len(test.classes)).cpu()
     title = f"{config.dataset}: test split"
     draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)

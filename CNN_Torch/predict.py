@@ -31,7 +31,7 @@ def main(argv=None):
     model = build_model(config, data).to(device=device)
     load_best(model, run_dir)
 
-    logits = predict(model, data, config.flip_test)
+    logits = predict(model, data, config.flip_test, config.shift_test)
     captions = print_best(files, logits, data.classes, args.top)
     for n, caption in enumerate(captions if args.output else []):
         path = Path(args.output)

@@ -114,9 +114,9 @@ def run(technique: str, size: int | None, seed: int, train: Split, validation: S
     seed_everything(seed)
     history, lowest, best = [], float("inf"), 0
     for step, model in fit(values, train, args.steps, seed):
-        found = {n: metrics_of(predict(model, s, False), s.labels) for n, s in splits.items()}
+        found = {n: metrics_of(predict(model, s), s.labels) for n, s in splits.items()}
         history.append({"step": step, **found})
-        loss = metrics_of(predict(model, watched, False), watched.labels)["loss"]
+        loss = metrics_of(predict(model, watched), watched.labels)["loss"]
         if loss < lowest:
             lowest, best = loss, len(history) - 1
         if values["patience"] and len(history) - 1 - best >= values["patience"]:

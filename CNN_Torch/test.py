@@ -31,8 +31,7 @@ def main(argv=None):
     model = build_model(config, test).to(device=args.device)
     load_best(model, run_dir, test.classes)
 
-    flip_test = getattr(config, "flip_test", False)  # younger than some runs
-    logits = predict(model, test, flip_test)
+    logits = predict(model, test, config.flip_test, config.shift_test)
     metrics = metrics_of(logits, test.labels)
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")
     print_metrics(metrics)

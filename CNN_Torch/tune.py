@@ -90,7 +90,7 @@ def recipe_with(changes: dict, args: Namespace) -> Namespace:
 
 
 def accuracy(model: nn.Module, data: Split) -> float:
-    return metrics_of(predict(model, data, False), data.labels)["accuracy"]
+    return metrics_of(predict(model, data), data.labels)["accuracy"]
 
 
 def load_data(args: Namespace) -> tuple[Split, Split, Split]:
@@ -232,7 +232,7 @@ def main(argv=None):
     def make(recipe: str, seed: int) -> dict:
         changes = {} if recipe == "by hand" else chosen(recipe)
         *_, model = fit(recipe_with(changes, args), train, seed)
-        found = metrics_of(predict(model, unseen, False), unseen.labels)
+        found = metrics_of(predict(model, unseen), unseen.labels)
         print(f"{recipe:8}  seed {seed}  accuracy {100 * found['accuracy']:5.2f} %", flush=True)
         return {"validation": found, "parameters": parameter_count(model)}
 

@@ -87,10 +87,8 @@ def stratified_split(labels: Tensor, size: int, seed: int = 0) -> tuple[Tensor, 
     """
     N, classes = len(labels), labels.unique()
     if not 0 < size <= N - len(classes):
-        raise UserError(
-            f"cannot hold {size} of {N} examples out for validation: too few to learn "
-            f"{len(classes)} classes from"
-        )
+        why = f"too few to learn {len(classes)} classes from"
+        raise UserError(f"cannot hold {size} of {N} examples out for validation: {why}")
     order = torch.randperm(N, generator=torch.Generator().manual_seed(seed))
     order = order[labels[order].argsort(stable=True)]
     held_out = torch.zeros(N, dtype=torch.bool)

@@ -5,7 +5,7 @@ import platform
 import random
 import subprocess
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy
@@ -158,18 +158,15 @@ def git_commit() -> str | None:
 def environment(device: torch.device) -> dict:
     """The machine and versions that a measurement depends on."""
     processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0].split(":")[1].strip() if names else processor
+    with suppress(OSError, StopIteration):  # Linux says more
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next(line for line in lines if line.startswith("model name"))[11:].strip(" \t:")
     facts = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "python": platform.python_version(), "torch": torch.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "processor": f"{processor}, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
-        "device": device.type,
-    }
+        "threads": torch.get_num_threads(), "device": device.type,
+    }  # fmt: skip
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
     return facts

@@ -88,9 +88,8 @@ def parallel(model: nn.Module, sync_batch_norm: bool = False) -> nn.Module:
 
 def synchronising(model: nn.Module, wanted: bool):
     """A context in which backward() leaves the averaging of gradients to a later one."""
-    if wanted or not isinstance(model, DistributedDataParallel):
-        return nullcontext()
-    return model.no_sync()
+    together = wanted or not isinstance(model, DistributedDataParallel)
+    return nullcontext() if together else model.no_sync()
 
 
 def total(values: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """The one kind of error that is the user's to mend, names as a terminal may show them, and how a
-script ends."""
+script begins and ends."""
 
+import ctypes
 import errno
 import os
 import signal
 import sys
 import unicodedata
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # what a stream's end may say
@@ -56,6 +57,14 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def keep_memory() -> None:
+    """Have glibc keep the memory of freed tensors. Else it gives large pieces back to the system,
+    and the next step waits for empty pages: 2 to 8 % of a training's time (one look at four)."""
+    with suppress(AttributeError, OSError, TypeError):  # other systems have no mallopt
+        for option in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, in bytes
+            ctypes.CDLL(None).mallopt(option, 2**31 - 1)
+
+
 def last_words(line: str, code: int) -> NoReturn:
     """End with a line on stderr, where there is room for one. What stdout still holds is lost."""
     for stream in (sys.stdout, sys.stderr):
@@ -69,6 +78,7 @@ def last_words(line: str, code: int) -> NoReturn:
 def entry(main: Callable) -> None:
     """Run a script's main(): a UserError is one line and exit code 2, Ctrl-C is exit code 130."""
     prepare_streams()
+    keep_memory()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as it was while imports went on
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -39,8 +39,7 @@ class RunningMean:
 
 def correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
     """Which examples have their label among the `k` largest logits: (N, K), (N,) -> (N,) bool."""
-    k = min(k, logits.shape[1])
-    return (logits.topk(k, dim=1).indices == labels[:, None]).any(dim=1)
+    return (logits.topk(min(k, logits.shape[1])).indices == labels[:, None]).any(dim=1)
 
 
 def metrics_of(logits: Tensor, labels: Tensor) -> dict[str, float]:

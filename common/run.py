@@ -143,17 +143,14 @@ class Run:
     def state(self) -> dict:
         """All that a checkpoint holds."""
         return {
-            "dataset": self.dataset,
-            "data": self.data,
-            "flags": self.flags,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "dataset": self.dataset, "data": self.data, "flags": self.flags,
+            "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
             **{name: part.state_dict() for name, part in self.parts.items()},
             **{name: getattr(self, name) for name in PROGRESS},
             "train_loss": [float(self.train_loss.total), self.train_loss.count],
             "seconds": self.seconds + time.monotonic() - self.started,
             "random": device.random_state(),
-        }
+        }  # fmt: skip
 
     def save(self, history_only: bool = False) -> None:
         """Write last.safetensors and the history, each whole or not at all."""

@@ -97,7 +97,7 @@ def pixels(network: str, seed: int, train: Split, validation: Split, recipe) -> 
     def evaluate(model: nn.Module) -> float:
         if network == "mlp":
             return mlp.evaluate(model, validation)[METRIC]
-        return metrics_of(cnn.predict(model, validation, False), validation.labels)[METRIC]
+        return metrics_of(cnn.predict(model, validation), validation.labels)[METRIC]
 
     return make_learner(model, optimizer, train, recipe, seed, change, evaluate)
 

@@ -65,7 +65,7 @@ def images(name: str, twin: str, seed: int, train: Split, validation: Split, rec
     def evaluate(model) -> float:
         if hasattr(module, "evaluate"):
             return module.evaluate(model, validation)["accuracy"]
-        return metrics_of(module.predict(model, validation, False), validation.labels)["accuracy"]
+        return metrics_of(module.predict(model, validation), validation.labels)["accuracy"]
 
     return Learner(model, steps, evaluate, epoch)
 

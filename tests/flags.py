@@ -115,7 +115,8 @@ TRAINING = {  # of every train.py
 PARTS = "test_modern_transformer.py::test_every_part_has_an_effect_and_modern_is_all_of_them"
 OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is not all of it
     "CNN": {
-        "--flip-test": "test_cnn_torch.py::test_the_flag_reaches_both_validation_and_test",
+        "--flip-test": "test_cnn_torch.py::test_the_flags_reach_both_validation_and_test",
+        "--shift-test": "test_cnn_torch.py::test_the_flags_reach_both_validation_and_test",
         "--precision": "test_cnn_torch.py::test_mixed_precision_learns_as_single_precision_does",
         "--channels-last": "test_flags.py::test_channels_last_is_the_layout_of_the_weights",
     },

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 
 import pytest
@@ -365,6 +366,45 @@ def test_entry_runs_main_and_ends_well(capsys):
 def test_entry_does_not_hide_a_programmers_error():
     with pytest.raises(ZeroDivisionError):
         cli.entry(lambda: 1 / 0)
+
+
+FAULTS = """
+import resource, torch
+from common import cli
+def main():
+    def pages():  # that the system gave this process
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):  # one of the sizes is larger than what glibc ever keeps by itself
+        for megabytes in (10, 40, 80):
+            torch.ones(megabytes << 18)
+    before = pages()
+    for _ in range(10):
+        for megabytes in (10, 40, 80):
+            torch.ones(megabytes << 18)
+    print(pages() - before)
+cli.entry(main)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_a_step_takes_the_memory_that_the_one_before_has_freed():
+    """1,300 MB, or 332,800 pages of 4 kB, are written; hardly any may be new."""
+    done = finish(start("-c", FAULTS))
+    assert done.code == 0 and int(done.out) < 300, done
+
+
+def test_where_malloc_is_another_nothing_happens(monkeypatch, capsys):
+    class Library:  # macOS's, which lacks mallopt
+        def __init__(self, name):
+            pass
+
+    def absent(name):  # Windows takes no name but a library's
+        raise TypeError("bad argument type for built-in operation")
+
+    for library in (Library, absent):
+        monkeypatch.setattr("ctypes.CDLL", library)
+        cli.entry(lambda: print("done"))
+        assert capsys.readouterr() == ("done\n", "")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -1,7 +1,10 @@
 """CNN_Torch beside CNN_Manual: augmentation, memory layout, precision, and resuming with both."""
 
+import importlib
+
 import pytest
 import torch
+from torch.nn import functional as F
 
 from CNN_Manual.utils import augment as by_hand
 from CNN_Torch.model import CNN
@@ -47,32 +50,52 @@ def test_channels_last_changes_the_layout_and_not_the_result():
     torch.testing.assert_close(model(images), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_mirroring_does_not_change_predictions_when_evaluated_with_mirrored_images():
-    model, images = CNN(), torch.randn(5, 1, 28, 28)
-    predict = script("CNN_Torch").predict
+@pytest.mark.parametrize("folder", ["CNN_Torch", "CNN_Manual"])
+def test_mirroring_does_not_change_predictions_when_evaluated_with_mirrored_images(folder):
+    model, images = importlib.import_module(f"{folder}.model").CNN(), torch.randn(5, 1, 28, 28)
+    predict = script(folder).predict
     splits = [Split(x, torch.zeros(5).long(), ["a"], {}) for x in (images, images.flip(3))]
-    logits, of_mirrored = (predict(model, split, flip_test=True) for split in splits)
+    logits, of_mirrored = (predict(model, split, flip=True) for split in splits)
     torch.testing.assert_close(logits, of_mirrored)
-    plain = [predict(model, split, flip_test=False) for split in splits]
+    plain = [predict(model, split) for split in splits]
     torch.testing.assert_close(logits, (plain[0] + plain[1]) / 2)
     assert not torch.allclose(*plain)
 
 
-@pytest.mark.parametrize("flags", [[], ["--flip-test"]])
-def test_the_flag_reaches_both_validation_and_test(flags, tmp_path, monkeypatch, capsys):
-    seen, predict = [], script("CNN_Torch").predict
+@pytest.mark.parametrize("folder", ["CNN_Torch", "CNN_Manual"])
+def test_moved_images_count_half_where_the_network_is_unsure(folder, monkeypatch):
+    model, images = importlib.import_module(f"{folder}.model").CNN(), torch.randn(40, 1, 28, 28)
+    predict, labels, classes = script(folder).predict, torch.zeros(40).long(), list("0123456789")
+    padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
+    views = images, padded[:, :, :28, :28], padded[:, :, 2:, 2:]
+    plain, one, other = (predict(model, Split(x, labels, classes, {})) for x in views)
+    best, second = plain.softmax(1).topk(2).values.unbind(1)
+    gap = (best - second).median().item() + 1e-6
+    monkeypatch.setattr(importlib.import_module(f"{folder}.utils.views"), "UNSURE", gap)
+    unsure = (best - second < gap)[:, None]
+    expected = torch.where(unsure, plain / 2 + (one + other) / 4, plain)
+    logits = predict(model, Split(images, labels, classes, {}), shift=True)
+    torch.testing.assert_close(logits, expected)
+    assert unsure.sum() == 20 and not torch.allclose(logits, plain)
 
-    def spy(model, split, flip_test):
-        seen.append(flip_test)
-        return predict(model, split, flip_test)
+
+@pytest.mark.parametrize("flags", [[], ["--flip-test"], ["--shift-test"]])
+@pytest.mark.parametrize("folder", ["CNN_Torch", "CNN_Manual"])
+def test_the_flags_reach_both_validation_and_test(folder, flags, tmp_path, monkeypatch, capsys):
+    seen, judge = [], script(folder).judge
+
+    def spy(model, images, flip, shift):
+        seen.append((flip, shift))
+        return judge(model, images, flip, shift)
 
     monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-    for module in (script("CNN_Torch"), script("CNN_Torch", "test")):
-        monkeypatch.setattr(module, "predict", spy)
-    argv = [*small("CNN_Torch"), "--epochs", 1, *flags, "--run-dir", tmp_path / "run"]
-    assert call(capsys, script("CNN_Torch").main, *argv).code == 0
-    assert call(capsys, script("CNN_Torch", "test").main, "--run-dir", tmp_path / "run").code == 0
-    assert seen == [bool(flags)] * 2
+    monkeypatch.setattr(script(folder), "judge", spy)
+    argv = [*small(folder), "--epochs", 1, *flags, "--run-dir", tmp_path / "run"]
+    assert call(capsys, script(folder).main, *argv).code == 0
+    validated = len(seen)
+    assert call(capsys, script(folder, "test").main, "--run-dir", tmp_path / "run").code == 0
+    assert 0 < validated < len(seen)
+    assert set(seen) == {("--flip-test" in flags, "--shift-test" in flags)}
 
 
 @pytest.mark.parametrize(

@@ -394,13 +394,14 @@ def test_images_are_moved_where_the_network_is_unsure_and_nowhere_else(folder, m
     gap = (best - second).sort().values[29:31].mean()  # half of them are below
     unsure = (best - second < gap)[:, None]
     assert unsure.sum() == 30 and (moved / 2 - plain).abs().max() > 1e-3
-    monkeypatch.setattr(module, "UNSURE", float(gap))
+    views = importlib.import_module(f"{folder}.utils.views")
+    monkeypatch.setattr(views, "UNSURE", float(gap))
     logits, _ = module.predict_all(model, split, args_of(shift_test=True))
     torch.testing.assert_close(logits, torch.where(unsure, plain / 2 + moved / 4, plain))
 
     model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     sizes = []
-    monkeypatch.setattr(module, "UNSURE", 0.0)  # never: and not even an empty batch is asked
+    monkeypatch.setattr(views, "UNSURE", 0.0)  # never: and not even an empty batch is asked
     logits, _ = module.predict_all(model, split, args_of(shift_test=True))
     torch.testing.assert_close(logits, plain)
     assert sizes == [60, 60]

@@ -207,7 +207,7 @@ def own_flags(folder: str) -> dict:
 @pytest.mark.parametrize("manual, native", TWINS)
 def test_flags_and_recipes_are_the_same_but_for_those_of_pytorch(manual, native):
     ours, theirs = own_flags(manual), own_flags(native)
-    for name in ("compile", "precision", "accumulate", "channels_last", "flip_test"):
+    for name in ("compile", "precision", "accumulate", "channels_last"):
         ours.pop(name, None)
         theirs.pop(name, None)
     assert ours == theirs

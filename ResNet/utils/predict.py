@@ -5,16 +5,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from common import distributed
 from common.data import Split
 from common.device import autocast
 from common.errors import UserError
 from ResNet.dataset.normalize import Normalize
+from ResNet.utils.views import judge
 
 AT_ONCE = 1_000  # images of up to 64 x 64 pixels that are evaluated at the same time
-UNSURE = 0.3  # the two best classes' probabilities are nearer than this: --shift-test looks again
 
 
 def share_buffers(model: nn.Module) -> None:
@@ -37,37 +36,6 @@ def check_batch(build: Callable, args: Namespace, train: Split) -> None:
             f"--model {args.model} cannot learn batches of {N} images of {H} x {W} pixels "
             f"({str(error).splitlines()[0][:200]}): raise --batch-size or --image-size"
         ) from None
-
-
-def seen_from(model: nn.Module, images: Tensor, flip: bool) -> Tensor:
-    """Logits (N, K), with `flip` the mean of an image's and its mirror image's."""
-    outputs = model(images).float()  # a mean in bfloat16 would make ties
-    if flip:
-        outputs = (outputs + model(images.flip(3)).float()) / 2
-    return outputs
-
-
-def look_again(model: nn.Module, images: Tensor, flip: bool) -> Tensor:
-    """The mean of the logits (N, K) of images moved by a pixel, up left and down right (Jordan,
-    2024, arXiv:2404.00498, section 3.5; there for every image)."""
-    H, W = images.shape[2:]
-    wide = F.pad(images, (1, 1, 1, 1), mode="reflect")
-    up_left, down_right = wide[:, :, 2:, 2:], wide[:, :, :H, :W]
-    return (seen_from(model, up_left, flip) + seen_from(model, down_right, flip)) / 2
-
-
-def judge(model: nn.Module, images: Tensor, flip: bool, shift: bool) -> Tensor:
-    """Logits (N, K): `seen_from`, and with `shift`, where that is unsure, the mean of it and of
-    `look_again`. With one class there is no doubt, and in one pixel no room to move."""
-    outputs = seen_from(model, images, flip)
-    if not shift or min(outputs.shape[1], *images.shape[2:]) == 1:
-        return outputs
-    best, second = outputs.softmax(1).topk(2).values.unbind(1)
-    unsure = (best - second < UNSURE).nonzero().squeeze(1)
-    if len(unsure):  # GPUs' fused attention takes no empty batch (pytorch/pytorch#133780)
-        moved = look_again(model, images[unsure], flip)
-        outputs[unsure] = (outputs[unsure] + moved) / 2
-    return outputs
 
 
 @torch.no_grad()
