@@ -37,9 +37,10 @@ def harder(folder: str) -> float:
     return 100 * (scores[0] - scores[1])
 
 
-def superseded(folder: str, config: str) -> float:
+def superseded(folder: str, config: str, epochs: int | None = None) -> float:
     table = pd.read_csv(ROOT / "common" / "results" / "superseded.csv")
     rows = table[(table["model"] == folder) & (table["record"] == config)]
+    rows = rows if epochs is None else rows[rows["epochs"] == epochs]
     return rows["test"].mean()
 
 
@@ -91,12 +92,16 @@ FIGURES: list[tuple[str, str, Callable[[], float], float]] = [
     ("CNN_Torch", "It takes {12} s, and the twin takes 21 s.",
      lambda: default_seconds("CNN_Torch"), 0.5),
     ("CNN_Torch", "and the twin takes {21} s.", lambda: default_seconds("CNN_Manual"), 0.5),
-    ("CNN_Torch", "This is {0.59} of the time",
+    ("CNN_Torch", "This is {0.57} of the time",
      lambda: default_seconds("CNN_Torch") / default_seconds("CNN_Manual"), 0.005),
-    ("CNN_Torch", "and reached a little more: {99.43} %",
-     lambda: superseded("CNN_Torch", "mnist-default"), 0.005),
-    ("CNN_Manual", "and reached a little more: {99.47} %",
-     lambda: superseded("CNN_Manual", "mnist-default"), 0.005),
+    ("CNN_Torch", "Two epochs with AdamW reached {99.43} %",
+     lambda: superseded("CNN_Torch", "mnist-default", epochs=2), 0.005),
+    ("CNN_Torch", "one look at each digit, it reached {99.38} %",
+     lambda: superseded("CNN_Torch", "mnist-default", epochs=1), 0.005),
+    ("CNN_Manual", "Two epochs with AdamW reached {99.47} %",
+     lambda: superseded("CNN_Manual", "mnist-default", epochs=2), 0.005),
+    ("CNN_Manual", "one look at each digit, it reached {99.41} %",
+     lambda: superseded("CNN_Manual", "mnist-default", epochs=1), 0.005),
     ("CNN_Manual", "a point worse on Fashion-MNIST: {92.48} %",
      lambda: superseded("CNN_Manual", "fashion-mnist"), 0.005),
     ("CNN_Manual", "is {0.4} points above the test accuracy", lambda: harder("CNN_Manual"), 0.05),
