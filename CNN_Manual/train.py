@@ -97,7 +97,7 @@ def evaluate(model: CNN, data: Split, flip: bool = False, shift: bool = False) -
     """Mean loss (nats per example, never smoothed) and accuracy over the whole split."""
     logits = predict(model, data, flip, shift)
     loss = CrossEntropy().forward(logits, data.labels)
-    return {"loss": loss.item(), "accuracy": correct(logits, data.labels).float().mean().item()}
+    return {"loss": loss.item(), "accuracy": correct(logits, data.labels).sum().item() / len(data)}
 
 
 def main(argv=None):

@@ -114,9 +114,7 @@ class Split:
     they came from. For data of this size, indexing a tensor is many times faster than a DataLoader
     (pytorch/pytorch#154318)."""
 
-    def __init__(
-        self, inputs: Tensor, labels: Tensor, classes: list[str], checksums: dict[str, str]
-    ):
+    def __init__(self, inputs: Tensor, labels: Tensor, classes: list[str], checksums: dict):
         self.inputs, self.labels = inputs, labels
         self.classes, self.checksums = classes, checksums
 

@@ -58,11 +58,14 @@ def prepare_streams() -> None:
 
 
 def keep_memory() -> None:
-    """Have glibc keep the memory of freed tensors. Else it gives large pieces back to the system,
-    and the next step waits for empty pages: 2 to 8 % of a training's time (one look at four)."""
+    """Have glibc keep the memory of freed tensors, unless the user has told it what to do. By
+    itself it gives large pieces back, and the next step waits until the system has cleared new."""
+    if any(name.startswith(("GLIBC_TUNABLES", "MALLOC_")) for name in os.environ):
+        return
     with suppress(AttributeError, OSError, TypeError):  # other systems have no mallopt
-        for option in (-1, -3):  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD, in bytes
-            ctypes.CDLL(None).mallopt(option, 2**31 - 1)
+        # M_MMAP_THRESHOLD, for which old releases take no more than 32 MB, and M_TRIM_THRESHOLD
+        for option, size in ((-3, 2**25), (-3, 2**31 - 1), (-1, 2**31 - 1)):
+            ctypes.CDLL(None).mallopt(option, size)
 
 
 def last_words(line: str, code: int) -> NoReturn:

@@ -28,8 +28,7 @@ def best_row(history: list[dict]) -> dict:
 
 
 def lowest_metric(metrics: dict[str, float]) -> str:
-    """The name of what has to be low: the loss, or of a GAN, whose losses do not say how good it
-    is, the Fréchet distance."""
+    """What has to be low: the loss, or a GAN's Fréchet distance, as its losses say too little."""
     return "loss" if "loss" in metrics else "frechet_distance"
 
 

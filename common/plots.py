@@ -112,9 +112,7 @@ def draw_confusion_matrix(path: Path, counts: Tensor, classes: list[str], title:
     save(figure, path)
 
 
-def draw_images(
-    path: Path, images: Tensor, captions: list[str], title: str, columns: int = 8
-) -> None:
+def draw_images(path: Path, images: Tensor, captions: list[str], title: str, columns: int = 8):
     """A grid of images (n, H, W) in grey or (n, H, W, 3) in colour, each under its caption."""
     columns = max(1, min(columns, len(images)))  # of no images, the title alone is left
     rows = max(1, -(-len(images) // columns))

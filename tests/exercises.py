@@ -115,8 +115,7 @@ EXERCISES = [
         "CNN_Torch", 1, "utils/views.py", "seen_from",
         "the logits of a batch, also as a mean over each image and its mirror image",
         "test_cnn_torch.py", "mirroring_does_not_change and not Manual",
-        "The width is the last axis of (N, C, H, W). `Tensor.flip` mirrors along an axis. Take the "
-        "mean in float32: in bfloat16, many means are equal.",
+        "The width is the last axis of (N, C, H, W). `Tensor.flip` mirrors along an axis.",
     ),
     Exercise(
         "CNN_Torch", 2, "regularisation.py", "mixup",

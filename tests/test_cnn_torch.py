@@ -1,9 +1,11 @@
 """CNN_Torch beside CNN_Manual: augmentation, memory layout, precision, and resuming with both."""
 
 import importlib
+import json
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 from CNN_Manual.utils import augment as by_hand
@@ -94,8 +96,34 @@ def test_the_flags_reach_both_validation_and_test(folder, flags, tmp_path, monke
     assert call(capsys, script(folder).main, *argv).code == 0
     validated = len(seen)
     assert call(capsys, script(folder, "test").main, "--run-dir", tmp_path / "run").code == 0
-    assert 0 < validated < len(seen)
+    tested = len(seen)
+    picture = Image.new("L", (28, 28))
+    picture.paste(255, (8, 8, 20, 20))  # a square
+    picture.save(tmp_path / "picture.png")
+    argv = [tmp_path / "picture.png", "--run-dir", tmp_path / "run"]
+    assert call(capsys, script(folder, "predict").main, *argv).code == 0
+    assert 0 < validated < tested < len(seen)
     assert set(seen) == {("--flip-test" in flags, "--shift-test" in flags)}
+
+
+@pytest.mark.parametrize("folder", ["CNN_Torch", "CNN_Manual"])
+def test_a_run_from_before_the_flag_is_judged_as_it_was(folder, tmp_path, monkeypatch, capsys):
+    """--shift-test is a default of MNIST now: here, of shapes."""
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+    monkeypatch.setitem(script(folder).RECIPES["shapes"], "shift_test", True)
+    run = tmp_path / "run"
+    argv = [*small(folder), "--epochs", 1, "--no-shift-test", "--run-dir", run]
+    assert call(capsys, script(folder).main, *argv).code == 0
+    config = json.loads((run / "config.json").read_text())
+    assert config.pop("shift_test") is False
+    (run / "config.json").write_text(json.dumps(config))
+    looks, judge = set(), script(folder).judge
+    monkeypatch.setattr(
+        script(folder), "judge", lambda m, x, *how: looks.add(how) or judge(m, x, *how)
+    )
+    assert call(capsys, script(folder, "test").main, "--run-dir", run).code == 0
+    assert call(capsys, script(folder).main, "--resume", "--run-dir", run, "--epochs", 2).code == 0
+    assert looks == {(False, False)}
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,10 @@ from tests.running import (
 
 CLASSIFIERS = [*MLPS, *CNNS, "ResNet", "ViT"]
 IMAGES = ["--crop", 4, "--flip", "--cutout", 8, "--mixup", 0.4, "--ema", 0.3, "--flip-test"]
+MOVED = ["--shift", 4, "--rotation", 90, "--zoom", 0.5]
 REGULARISED = {  # in training mode, and with changed images, the accuracy would be another
     "MLP": ["--batch-norm", "--dropout", 0.7, "--input-dropout", 0.3, "--epochs", 3],
-    "CNN": ["--dropout", 0.5, "--shift", 4, "--rotation", 90, "--zoom", 0.5, "--epochs", 3],
+    "CNN": [*MOVED, "--dropout", 0.5, "--epochs", 3, "--flip-test"],
     "ResNet": [*IMAGES, "--epochs", 3],
     "ViT": [*IMAGES, "--dropout", 0.5, "--drop-path", 0.5, "--epochs", 3],
 }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-UNSURE = 0.3  # the two best classes' probabilities are nearer than this: --shift-test looks again
+UNSURE = 0.3  # --shift-test looks again where the two best probabilities differ by less
 
 
 def seen_from(model: Callable, images: Tensor, flip: bool) -> Tensor:
@@ -19,7 +19,7 @@ def look_again(model: Callable, images: Tensor, flip: bool) -> Tensor:
     """The mean of the logits (N, K) of images moved by a pixel, up left and down right (Jordan,
     2024, arXiv:2404.00498, section 3.5; there for every image)."""
     H, W = images.shape[2:]
-    up, left = [*range(1, H), H - 2], [*range(1, W), W - 2]  # what comes in mirrors what is there
+    up, left = [*range(1, H), H - 2], [*range(1, W), W - 2]  # new borders mirror what is there
     down, right = [1, *range(H - 1)], [1, *range(W - 1)]
     up_left, down_right = images[:, :, up][:, :, :, left], images[:, :, down][:, :, :, right]
     return (seen_from(model, up_left, flip) + seen_from(model, down_right, flip)) / 2
