@@ -6,14 +6,14 @@ if not __package__:  # started by its path
     import start  # noqa: F401
 
 from CNN_Manual.dataset import load_test, load_training
-from CNN_Manual.train import build_model, evaluate, make_parser, predict
+from CNN_Manual.train import build_model, make_parser, predict
 from CNN_Manual.utils.layers import ReLU
 from CNN_Manual.utils.plots import draw_feature_maps, draw_filters
 from common import cli
 from common.console import print_metrics
 from common.device import select_device
 from common.evaluation import find_trained, load_best
-from common.metrics import confusion_matrix
+from common.metrics import confusion_matrix, metrics_of
 from common.plots import draw_confusion_matrix, draw_worst_mistakes
 from common.results.records import write_record
 
@@ -28,12 +28,11 @@ def main(argv=None):
     model = build_model(config, test).to(device=args.device)
     load_best(model, run_dir, test.classes)
 
-    looks = config.flip_test, config.shift_test
-    metrics = evaluate(model, test, *looks)
+    logits = predict(model, test, config.flip_test, config.shift_test)
+    metrics = metrics_of(logits, test.labels)
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")
     print_metrics(metrics)
 
-    logits = predict(model, test, *looks)
     counts = confusion_matrix(logits.argmax(1), test.labels, len(test.classes)).cpu()
     title = f"{config.dataset}: test split"
     draw_confusion_matrix(run_dir / "confusion.png", counts, test.classes, title)

@@ -19,7 +19,7 @@ from common import cli
 from common.data import Split
 from common.device import autocast, seed_everything, select_device
 from common.errors import UserError
-from common.metrics import correct
+from common.metrics import metrics_of
 from common.run import Run
 
 FOLDER = Path(__file__).resolve().parent
@@ -93,13 +93,6 @@ def predict(model: CNN, data: Split, flip: bool = False, shift: bool = False) ->
     return torch.cat([judge(model, images, flip, shift) for images, _ in data.in_order()])
 
 
-def evaluate(model: CNN, data: Split, flip: bool = False, shift: bool = False) -> dict[str, float]:
-    """Mean loss (nats per example, never smoothed) and accuracy over the whole split."""
-    logits = predict(model, data, flip, shift)
-    loss = CrossEntropy().forward(logits, data.labels)
-    return {"loss": loss.item(), "accuracy": correct(logits, data.labels).sum().item() / len(data)}
-
-
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
     device = select_device(args.device)
@@ -142,9 +135,10 @@ def main(argv=None):
                         clip_gradients(model, args.clip)
                     optimizer.step()
                 run.log_step(loss, len(labels), lr=optimizer.lr)
-            metrics = evaluate(model, validation, *looks)
+            metrics = metrics_of(predict(model, validation, *looks), validation.labels)
             if args.train_accuracy:
-                metrics["train_accuracy"] = evaluate(model, seen, *looks)["accuracy"]
+                found = metrics_of(predict(model, seen, *looks), seen.labels)
+                metrics["train_accuracy"] = found["accuracy"]
             run.log_epoch(**metrics)
         run.finish()
 
