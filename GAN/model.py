@@ -154,15 +154,11 @@ class ConvGenerator(Generator):
 
 
 class ConvDiscriminator(Discriminator):
-    """Strided convolutions from H × W down to s × s, channels doubling; then one dense layer.
-
-    Each may be followed by `convolutions` - 1 that keep the size, 3 × 3: about what the network of
-    Miyato et al. (2018, table 3) has with 2, which puts them before.
-    """
+    """Strided convolutions from H × W down to s × s, channels doubling; then one dense layer."""
 
     def __init__(
         self, shape: tuple[int, int, int], channels: int, norm: str = "batch",
-        num_classes: int = 0, slope: float = 1.0, convolutions: int = 1,
+        num_classes: int = 0, slope: float = 1.0,
     ):  # fmt: skip
         start, *larger = sides(shape[1])
         widths = [channels * 2**k for k in range(len(larger))]
@@ -170,15 +166,10 @@ class ConvDiscriminator(Discriminator):
         super().__init__(widths[-1] * start**2, num_classes, lambda layer: layer, slope)
         layers = []
         for number, (before, width) in enumerate(zip([shape[0], *widths], widths, strict=False)):
-            halving = nn.Conv2d(before, width, kernel_size=4, stride=2, padding=1)
-            same = [
-                nn.Conv2d(width, width, kernel_size=3, padding=1) for _ in range(convolutions - 1)
-            ]
-            for convolution in (halving, *same):
-                layers.append(convolution)
-                if norm == "batch" and number:  # not next to the pixels, as in the paper
-                    layers.append(nn.BatchNorm2d(width))
-                layers.append(nn.LeakyReLU(0.2))
+            layers.append(nn.Conv2d(before, width, kernel_size=4, stride=2, padding=1))
+            if norm == "batch" and number:  # not next to the pixels, as in the paper
+                layers.append(nn.BatchNorm2d(width))
+            layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers, nn.Flatten())
         self.apply(initialise)
         for module in [self.head, self.classes, *self.layers]:  # after their weights were drawn

@@ -45,8 +45,8 @@ MODELS = {  # what each brings
 }
 IMAGES = dict(
     model="dcgan", **HINGE, lr=1e-3, epochs=8, batch_size=64, schedule="cosine", warmup=0,
-    ema=0.999, latent_dim=64, channels=64, hidden_sizes=[256, 512], slope=1.0, convolutions=1,
-    augment=[], image_size=None,
+    ema=0.999, latent_dim=64, channels=64, hidden_sizes=[256, 512], slope=1.0, augment=[],
+    image_size=None,
 )  # fmt: skip
 DIGITS = {**IMAGES, "channels": 48}
 RECIPES = {  # the defaults of each dataset; on images, short versions of the recorded ones
@@ -79,7 +79,6 @@ def make_parser() -> cli.Parser:
     add("--ema", type=cli.fraction, help="decay of the moving average of the generator; 0: none")
     add("--latent-dim", type=cli.positive_int, help="numbers that a sample is made from")
     add("--channels", type=cli.positive_int, help="of the largest feature maps")
-    add("--convolutions", type=cli.positive_int, help="of the discriminator, for each size of maps")
     add("--hidden-sizes", type=cli.positive_int, nargs="+", help="layers of dense players")
     add("--augment", choices=CHANGES, nargs="*", help="changes to real and generated images alike")
     add("--image-size", type=cli.positive_int, help="pixels of a folder's images; default: theirs")

@@ -161,7 +161,6 @@ OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is
     },
     "GAN": {
         "--channels": "test_flags.py::test_channels_are_those_of_the_network",
-        "--convolutions": "test_flags.py::test_convolutions_are_those_of_the_discriminator",
         "--augment": "test_flags.py::test_changes_of_a_gan_reach_both_kinds_of_image",
         "--image-size": "test_gan.py::test_any_folder_of_images_even_of_one_class",
     },

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 from common import checkpoint, data, history
 from common.data import Split
-from common.metrics import parameter_count
 from common.plots import draw_curves
 from common.schedules import moving_average
 from GAN import dataset
@@ -271,26 +270,6 @@ def test_the_last_maps_see_most_of_a_digit():
     maps[0, :, 1, 1].sum().backward()
     seen = images.grad[0, 0] != 0
     assert (seen.any(0).sum(), seen.any(1).sum()) == (22, 22)
-
-
-@pytest.mark.parametrize("norm", ["spectral", "batch"])
-def test_more_convolutions_keep_the_sizes_and_see_all_of_a_digit(norm):
-    """3 × 3 thrice: at 14, 7 and 3 pixels a side. 22 + 2·2 + 2·4 + 2·8 is more than 28."""
-    plain, deep = (
-        ConvDiscriminator((1, 28, 28), channels=4, norm=norm, convolutions=number)
-        for number in (1, 2)
-    )
-    more = sum(width * width * 9 + width for width in (4, 8, 16))
-    more += 2 * (8 + 16) if norm == "batch" else 0  # not next to the pixels
-    assert parameter_count(deep) == parameter_count(plain) + more
-    images = torch.randn(2, 1, 28, 28, requires_grad=True)
-    maps = deep.layers[:-1](images)
-    assert maps.shape == (2, 16, 3, 3)
-    if norm == "spectral":
-        maps[0, :, 1, 1].sum().backward()
-        assert (images.grad[0] != 0).all() and not images.grad[1].any()
-        normed = [layer for layer in deep.modules() if hasattr(layer, "parametrizations")]
-        assert len(normed) == 7, "six convolutions and the dense layer"
 
 
 def test_at_64_pixels_it_is_pytorchs_example():
@@ -809,9 +788,8 @@ def train(run_dir, *argv):
 
 EVERYTHING = ["--dataset", "mnist", "--model", "cgan", "--norm", "spectral", "--penalty", 1.0,
               "--critic-steps", 2, "--ema", 0.9, "--precision", "bfloat16", "--augment", "colour",
-              "translation", "cutout", "--channels", 4, "--convolutions", 2, "--batch-size", 25,
-              "--subset", 100, "--latent-dim", 4, "--epochs", 2,
-              "--schedule", "cosine"]  # fmt: skip
+              "translation", "cutout", "--channels", 4, "--batch-size", 25, "--subset", 100,
+              "--latent-dim", 4, "--epochs", 2, "--schedule", "cosine"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,7 @@ def build_model(args: Namespace, data) -> GAN:
     try:
         return GAN(
             ConvGenerator(data.shape, args.latent_dim, args.channels, K),
-            ConvDiscriminator(
-                data.shape, args.channels, args.norm, K, args.slope, args.convolutions
-            ),
+            ConvDiscriminator(data.shape, args.channels, args.norm, K, args.slope),
         )
     except ValueError as error:
         raise UserError(f"--image-size: {error}") from None
