@@ -131,7 +131,7 @@ FIGURES: list[tuple[str, str, Callable[[], float], float]] = [
     ("Transformer_Torch", "comes within {0.04} nats",
      lambda: measured("Transformer_Torch", "tiny-shakespeare-modern", "loss")
      - measured("Transformer_Torch", "tiny-shakespeare", "loss"), 0.005),
-    *(("GAN", "deviation of a share is {1.4} points (mean), as of real",
+    *(("GAN", "is off by {1.4} points (mean), as it is among real",
        lambda name=name: 100 * measured("GAN", "mnist-dcgan", name), 0.05)
       for name in ("class_deviation", "real_class_deviation")),
     ("GAN", "{one sample in nine} leaves the classifier unsure",
