@@ -12,7 +12,7 @@ from common.errors import UserError, printable
 from common.history import counted
 from GAN.dataset import to_float
 from GAN.train import make_parser as train_parser
-from GAN.utils.judge import even_labels, latents, sample
+from GAN.utils.judge import draw_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
 from GAN.utils.mosaic import mosaic, save_png, unused
 from GAN.utils.sheets import scatter
@@ -60,7 +60,7 @@ def main(argv=None):
         z, labels = interpolations(generator, args.interpolate, args.columns, args.seed, label)
     else:
         z = latents(args.count, generator, args.seed)
-        labels = even_labels(args.count, generator)
+        labels = draw_labels(args.count, generator, args.seed)
         if label is not None:
             labels = torch.full((args.count,), label)
     samples = sample(generator, z, labels)

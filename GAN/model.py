@@ -17,11 +17,20 @@ NORMS = ("batch", "spectral", "none")
 
 
 class Generator(nn.Module):
-    """z (N, Z), labels (N,) -> made-up data (N, *shape); images are in [-1, 1]."""
+    """z (N, Z), labels (N,) -> made-up data (N, *shape); images are in [-1, 1].
+
+    Classes that are clusters have `shares` (K,): how often to draw each.
+    """
 
     def __init__(self, shape: tuple[int, ...], latent_dim: int, num_classes: int):
         super().__init__()
         self.shape, self.latent_dim, self.num_classes = shape, latent_dim, num_classes
+        self.register_buffer("shares", None)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its classes are those of the labels."""
+        return self.num_classes > 0 and self.shares is None
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         if self.num_classes:

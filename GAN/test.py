@@ -14,7 +14,7 @@ from common.results.records import write_record
 from GAN.dataset import load_test, load_training, to_float
 from GAN.model import Generator
 from GAN.train import make_parser
-from GAN.utils.judge import even_labels, latents, make_judge, sample
+from GAN.utils.judge import draw_labels, latents, make_judge, sample
 from GAN.utils.loading import check_data, interpolations, load_trained
 from GAN.utils.mosaic import draw_titled, mosaic
 from GAN.utils.plots import draw_ring
@@ -27,12 +27,12 @@ STEPS, LINES = 10, 6  # of interpolation.png
 def draw_samples(run_dir: Path, generator: Generator, config: Namespace, test: Split) -> None:
     """samples.png and, of images, interpolation.png; of points, ring.png."""
     if config.dataset == "ring":
-        labels = even_labels(len(test) // 4, generator)
+        labels = draw_labels(len(test) // 4, generator, config.seed)
         points = sample(generator, latents(len(labels), generator, config.seed), labels)
         draw_ring(run_dir / "ring.png", test.inputs[: len(labels)], points, config.model)
         return
     name = f"{dataset_name(vars(config))}, {config.model}"
-    columns = ", a class in each column" if generator.num_classes else ""
+    columns = ", a class in each column" if generator.labelled else ""
     draw_titled(
         run_dir / "samples.png", sheet(generator, rows=10), f"{name}: generated images{columns}"
     )
@@ -48,7 +48,7 @@ def main(argv=None):
     device = next(model.parameters()).device
     train, validation, test = (s.to(device) for s in (*load_training(config), load_test(config)))
     for split in (train, test):
-        check_data(run_dir, kind, split, conditional=model.generator.num_classes > 0)
+        check_data(run_dir, kind, split, conditional=model.generator.labelled)
     judge = make_judge(config, train, validation, real=test)
     metrics = judge.test(model.generator)
     name = dataset_name(vars(config))

@@ -18,6 +18,7 @@ from common.schedules import SCHEDULES, make_schedule, moving_average
 from GAN.dataset import load_training, mnist, scaled
 from GAN.model import NORMS
 from GAN.utils.build import build_model
+from GAN.utils.clusters import with_clusters
 from GAN.utils.diary import Diary
 from GAN.utils.diffaugment import CHANGES, Augmentation
 from GAN.utils.film import keep_frame, make_film
@@ -45,8 +46,8 @@ MODELS = {  # what each brings
 }
 IMAGES = dict(
     model="dcgan", **HINGE, lr=1e-3, epochs=8, batch_size=64, schedule="cosine", warmup=0,
-    ema=0.999, latent_dim=64, channels=64, hidden_sizes=[256, 512], slope=1.0, augment=[],
-    image_size=None,
+    ema=0.999, latent_dim=64, clusters=0, channels=64, hidden_sizes=[256, 512], slope=1.0,
+    augment=[], image_size=None,
 )  # fmt: skip
 DIGITS = {**IMAGES, "channels": 48}
 RECIPES = {  # the defaults of each dataset; on images, short versions of the recorded ones
@@ -78,6 +79,7 @@ def make_parser() -> cli.Parser:
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--ema", type=cli.fraction, help="decay of the moving average of the generator; 0: none")
     add("--latent-dim", type=cli.positive_int, help="numbers that a sample is made from")
+    add("--clusters", type=cli.natural, help="classes that k-means finds, without labels; 0: none")
     add("--channels", type=cli.positive_int, help="of the largest feature maps")
     add("--hidden-sizes", type=cli.positive_int, nargs="+", help="layers of dense players")
     add("--augment", choices=CHANGES, nargs="*", help="changes to real and generated images alike")
@@ -92,10 +94,8 @@ def main(argv=None):
     named = args.resume or "dataset" in args.given
     dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset, MODELS)
-    if args.penalty and args.norm == "batch":
-        raise UserError("--penalty is of each example alone: it needs --norm none or spectral")
     whole, validation = (split.to(device) for split in load_training(args))
-    train = whole.subset(args.subset)
+    train = with_clusters(whole.subset(args.subset), args)
     if args.norm == "batch":
         cli.check_batch_norm(min(args.batch_size, len(train)))
     num_batches = train.num_batches(args.batch_size)

@@ -10,9 +10,12 @@ from functools import partial
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 import torch
 from PIL import Image
+from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.nn import functional as F
 
@@ -35,9 +38,11 @@ from GAN.model import (
 from GAN.test import main as evaluate
 from GAN.utils import classifier, metrics
 from GAN.utils import judge as judging
+from GAN.utils.build import build_model
+from GAN.utils.clusters import as_points, k_means, with_clusters
 from GAN.utils.diary import Diary
 from GAN.utils.diffaugment import Augmentation
-from GAN.utils.judge import Judge, even_labels, latents, sample
+from GAN.utils.judge import Judge, draw_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
 from GAN.utils.losses import LOSSES, gradient_penalty
 from GAN.utils.turns import discriminator_step, generator_step, spectator
@@ -352,6 +357,47 @@ def test_a_conditional_generator_sees_its_class_beside_z():
     assert not torch.allclose(generator(z, labels), generator(z, labels.flip(0)))
 
 
+# ---- clusters in place of classes ----
+
+
+def test_clusters_are_the_modes_whatever_the_labels_and_however_many_threads():
+    """Of the ring, which k-means can tell apart; scikit-learn's index of agreement is 1."""
+    train = ring.make("train").take(torch.arange(2_000))
+    mixed = Split(train.inputs, train.labels[torch.randperm(2_000)], train.classes, {})
+    found = [with_clusters(split, Namespace(clusters=8, model="gan")) for split in (train, mixed)]
+    assert adjusted_rand_score(train.labels, found[0].labels) > 0.999
+    assert torch.equal(found[0].labels, found[1].labels) and found[0].classes == list("01234567")
+    with threadpool_limits(2):
+        assert torch.equal(k_means(as_points(train.inputs), 8), found[0].labels)
+    assert with_clusters(train, Namespace(clusters=0, model="gan")) is train
+
+
+def test_images_are_compared_at_half_their_size():
+    """Each point is a mean over 2 × 2 pixels, so neighbours in a stroke are near to each other."""
+    images = torch.randint(0, 256, (3, 2, 28, 28), dtype=torch.uint8)
+    expected = images.float().view(3, 2, 14, 2, 14, 2).mean((3, 5)).flatten(1)
+    torch.testing.assert_close(as_points(images), expected)
+    assert as_points(images[..., :9, :9]).shape == (3, 2 * 9 * 9)
+
+
+def test_clusters_are_drawn_as_often_as_they_occur():
+    labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
+    split = Split(torch.randn(100, 2), labels, list("012"), {})
+    flags = Namespace(model="gan", clusters=3, norm="none", penalty=0, slope=1.0)
+    flags = Namespace(**vars(flags), latent_dim=4, hidden_sizes=[5])
+    generator = build_model(flags, split).generator
+    torch.testing.assert_close(generator.shares, torch.tensor([0.5, 0.3, 0.2]))
+    drawn = draw_labels(10_000, generator, 7)
+    counts = drawn.bincount(minlength=3)
+    assert scipy.stats.chisquare(counts, 10_000 * generator.shares.double()).pvalue > 0.01
+    assert torch.equal(drawn, draw_labels(10_000, generator, 7))
+    assert not torch.equal(drawn, draw_labels(10_000, generator, 8))
+    assert drawn[:100].bincount(minlength=3).min() > 5, "the first of them are a sample, too"
+    other = build_model(flags, Namespace(shape=(2,), classes=list("012"))).generator
+    other.load_state_dict(generator.state_dict())  # a checkpoint knows the shares
+    assert torch.equal(other.shares, generator.shares)
+
+
 # ---- whose step changes what ----
 
 
@@ -587,7 +633,7 @@ def test_samples_depend_on_the_seed_alone_and_not_on_the_batch():
     generator = ConvGenerator(DIGIT, 5, 4)
     generator(torch.randn(20, 5))  # statistics of some batch
     generator.eval()
-    z, labels = latents(7, generator, 3), even_labels(7, generator)
+    z, labels = latents(7, generator, 3), draw_labels(7, generator, 3)
     images = sample(generator, z, labels)
     torch.rand(11)
     assert torch.equal(images, sample(generator, latents(7, generator, 3), labels))
@@ -779,6 +825,24 @@ def test_on_the_ring_it_learns_where_the_modes_are(tmp_path, monkeypatch, capsys
     assert (tmp_path / "run" / "ring.png").is_file()
 
 
+def test_clusters_keep_the_first_gan_from_losing_modes(quick, tmp_path, monkeypatch, capsys):
+    """The same few steps, with and without."""
+    monkeypatch.setitem(ring.SIZES_SEEDS, "train", (8_192, 1))
+    monkeypatch.setitem(ring.SIZES_SEEDS, "validation", (2_000, 2))
+    monkeypatch.setitem(ring.SIZES_SEEDS, "test", (2_000, 3))
+    found = []
+    for clusters in (0, 8):
+        flags = ["--dataset", "ring", "--model", "gan", "--epochs", 20, "--batch-size", 128]
+        flags, run = [*flags, "--clusters", clusters], tmp_path / str(clusters)
+        assert call(capsys, script.main, *flags, "--run-dir", run).code == 0
+        args = Namespace(run_dir=str(run), device="cpu")
+        _, _, _, model = load_trained(script.FOLDER, args, script.make_parser())
+        found.append(Judge(ring.Modes(), ring.make("test")).test(model.generator))
+    assert found[0]["modes"] <= 2 and found[1]["modes"] == 8
+    assert found[1]["high_quality"] > 0.8 > 0.3 > found[0]["high_quality"]
+    assert found[1]["frechet_distance"] < 0.1 * found[0]["frechet_distance"]
+
+
 # ---- runs ----
 
 
@@ -900,6 +964,26 @@ def test_a_record_names_the_classifier_and_the_floor(whole, digits, tmp_path, ca
         "tiny_interpolation.png",
         "tiny_players.png",
     } <= pictures
+
+
+def test_a_run_with_clusters_is_of_no_classes(digits, quick, tmp_path, capsys, monkeypatch):
+    """It resumes alike, is measured without classes, and cannot be asked for one."""
+    flags = ["--dataset", "mnist", "--model", "dcgan", "--clusters", 3, "--channels", 4]
+    flags += ["--batch-size", 25, "--subset", 100, "--latent-dim", 4, "--epochs", 2]
+    flags += ["--data-dir", digits, "--run-dir"]
+    script.main(list(map(str, [*flags, tmp_path / "whole"])))
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        crash(patch, 5)
+        script.main(list(map(str, [*flags, tmp_path / "run"])))
+    script.main(["--resume", "--run-dir", str(tmp_path / "run")])
+    assert_ended_alike(tmp_path / "run", tmp_path / "whole")
+    result = call(capsys, evaluate, "--run-dir", tmp_path / "run")
+    assert (result.code, result.err) == (0, "")
+    assert "Fréchet distance" in result.out and "asked" not in result.out
+
+    argv = ["--run-dir", tmp_path / "run", "--count", 6, "--output", tmp_path / "out"]
+    assert call(capsys, drawing.main, *argv).code == 0
+    assert_one_line(call(capsys, drawing.main, *argv, "--label", 2), "dcgan", "cgan")
 
 
 def files_of(folder):
@@ -1069,6 +1153,9 @@ def test_other_data_than_the_run_s_is_one_line(
         ("--norm batch --penalty 0 --batch-size 1", ["batch"]),
         ("--dataset folder", ["--data-dir"]),
         ("--image-size 32", ["--image-size", "ring"]),
+        ("--clusters -1", ["--clusters"]),
+        ("--clusters 501", ["--clusters 501", "256 examples"]),
+        ("--clusters 3 --model cgan", ["--clusters", "cgan"]),
     ],
 )
 def test_bad_flag_is_one_line_and_leaves_nothing(flags, parts, quick, tmp_path, capsys):

@@ -218,7 +218,7 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "--likelihood bernoulli; --network conv; --hidden-sizes 9; --activation tanh; --batch-norm; "
     "--ema 0.5; --precision bfloat16",
     "GAN": "--model gan; --loss non-saturating; --norm spectral; --slope 2; --penalty 3; "
-    "--critic-steps 2; --ema 0; --betas 0.1 0.9; --latent-dim 3; --hidden-sizes 9; "
+    "--critic-steps 2; --ema 0; --betas 0.1 0.9; --latent-dim 3; --clusters 3; --hidden-sizes 9; "
     "--precision bfloat16",
 }
 PLAIN = {

@@ -22,8 +22,12 @@ def latents(number: int, generator: Generator, seed: int) -> Tensor:
     return torch.randn(number, generator.latent_dim, generator=source)
 
 
-def even_labels(number: int, generator: Generator) -> Tensor:
-    """0, 1, …, K - 1, 0, 1, …: every class equally often; zeros where there are no classes."""
+def draw_labels(number: int, generator: Generator, seed: int) -> Tensor:
+    """Classes (number,) to ask for: 0, 1, …, K - 1, 0, 1, …; clusters at random, each as often as
+    it occurs in the data, the same for the same seed; zeros where there are no classes."""
+    if generator.shares is not None:
+        source = torch.Generator().manual_seed(seed)
+        return torch.multinomial(generator.shares.cpu(), number, replacement=True, generator=source)
     return torch.arange(number) % max(1, generator.num_classes)
 
 
@@ -59,8 +63,11 @@ class Judge:
         return torch.cat([self.observer.features(batch).cpu().double() for batch in batches])
 
     def of_generated(self, generator: Generator, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A sample for each label (N,), where the generator has classes, and their features."""
+        """A sample for each label (N,), where the generator has these classes, and their features.
+        One of clusters draws its own instead."""
         generator.eval()
+        if generator.shares is not None:
+            labels = draw_labels(len(labels), generator, SEED)
         samples = sample(generator, latents(len(labels), generator, SEED), labels)
         return samples, self.features(samples.split(BATCH))
 
@@ -107,8 +114,8 @@ class Judge:
             return metrics | ring.covered(samples.cpu())
         if self.num_classes > 1:
             asked = None
-            if generator.num_classes:
-                asked = even_labels(2 * size, generator)
+            if generator.labelled:
+                asked = draw_labels(2 * size, generator, SEED)
                 _, features = self.of_generated(generator, asked)
             metrics |= self.classified(features, asked)
             others = self.classified(self.real)

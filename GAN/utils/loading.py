@@ -14,7 +14,7 @@ from common.errors import UserError, reading
 from common.evaluation import best_weights, find_trained
 from GAN.model import Generator
 from GAN.utils.build import build_model
-from GAN.utils.judge import even_labels, latents
+from GAN.utils.judge import draw_labels, latents
 
 
 class Kind:
@@ -78,5 +78,5 @@ def interpolations(
     cosine = torch.cosine_similarity(start, end, dim=2)[..., None].clamp(-0.9999, 0.9999)
     angle = cosine.acos()
     z = (((1 - t) * angle).sin() * start + (t * angle).sin() * end) / angle.sin()
-    numbers = even_labels(lines, generator) if label is None else torch.full((lines,), label)
+    numbers = draw_labels(lines, generator, seed) if label is None else torch.full((lines,), label)
     return z.flatten(0, 1), numbers.repeat_interleave(steps)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from GAN.dataset import ring, to_float
 from GAN.model import Generator
-from GAN.utils.judge import even_labels, latents, sample
+from GAN.utils.judge import draw_labels, latents, sample
 from GAN.utils.mosaic import mosaic
 
 COLUMNS, ROWS, POINTS, SEED = 10, 4, 2_000, 0
@@ -20,8 +20,8 @@ def sheet(
     generator.eval()
     points = len(generator.shape) == 1
     number = POINTS if points else columns * rows
-    labels = even_labels(number, generator)
-    if generator.num_classes and not points:
+    labels = draw_labels(number, generator, seed)
+    if generator.labelled and not points:
         labels = (torch.arange(number) % columns) % generator.num_classes
     samples = sample(generator, latents(number, generator, seed), labels)
     return scatter(samples) if points else mosaic(to_float(samples), columns)
