@@ -26,12 +26,13 @@ STEPS, LINES = 10, 6  # of interpolation.png
 
 def draw_samples(run_dir: Path, generator: Generator, config: Namespace, test: Split) -> None:
     """samples.png and, of images, interpolation.png; of points, ring.png."""
+    model = config.model + (f", {config.clusters} clusters" if config.clusters else "")
     if config.dataset == "ring":
         labels = draw_labels(len(test) // 4, generator, config.seed)
         points = sample(generator, latents(len(labels), generator, config.seed), labels)
-        draw_ring(run_dir / "ring.png", test.inputs[: len(labels)], points, config.model)
+        draw_ring(run_dir / "ring.png", test.inputs[: len(labels)], points, model)
         return
-    name = f"{dataset_name(vars(config))}, {config.model}"
+    name = f"{dataset_name(vars(config))}, {model}"
     columns = ", a class in each column" if generator.labelled else ""
     draw_titled(
         run_dir / "samples.png", sheet(generator, rows=10), f"{name}: generated images{columns}"

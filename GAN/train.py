@@ -17,13 +17,13 @@ from common.run import Run
 from common.schedules import SCHEDULES, make_schedule, moving_average
 from GAN.dataset import load_training, mnist, scaled
 from GAN.model import NORMS
-from GAN.utils.build import build_model
+from GAN.utils.build import build_model, check_flags
 from GAN.utils.clusters import with_clusters
 from GAN.utils.diary import Diary
 from GAN.utils.diffaugment import CHANGES, Augmentation
 from GAN.utils.film import keep_frame, make_film
 from GAN.utils.judge import make_judge
-from GAN.utils.loading import Kind
+from GAN.utils.kind import Kind
 from GAN.utils.losses import LOSSES
 from GAN.utils.sheets import sheet
 from GAN.utils.turns import discriminator_step, generator_step
@@ -94,8 +94,9 @@ def main(argv=None):
     named = args.resume or "dataset" in args.given
     dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset, MODELS)
+    check_flags(args)
     whole, validation = (split.to(device) for split in load_training(args))
-    train = with_clusters(whole.subset(args.subset), args)
+    train = with_clusters(whole.subset(args.subset), args.clusters)
     if args.norm == "batch":
         cli.check_batch_norm(min(args.batch_size, len(train)))
     num_batches = train.num_batches(args.batch_size)
@@ -106,7 +107,8 @@ def main(argv=None):
         )
 
     seed_everything(args.seed)
-    model = build_model(args, train).to(device=device, memory_format=torch.channels_last)
+    kind = Kind.of(train, args.clusters)
+    model = build_model(args, kind).to(device=device, memory_format=torch.channels_last)
     augment = Augmentation(args.augment, train.shape)
     judge = make_judge(args, whole, validation, real=validation)
     average = moving_average(model.generator, args.ema, warmup=True)
@@ -116,8 +118,7 @@ def main(argv=None):
     ]
     diary = Diary()
 
-    parts = dict(kind=Kind(train.shape, train.classes), diary=diary, average=average)
-    parts["discriminator_optimizer"] = optimizers[1]
+    parts = dict(kind=kind, diary=diary, average=average, discriminator_optimizer=optimizers[1])
     with Run(FOLDER, args, model, optimizers[0], train, **parts) as run:
         schedules = [
             make_schedule(args.schedule, optimizer, args.lr, total_steps, args.warmup, run.step)

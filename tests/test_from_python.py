@@ -11,6 +11,7 @@ import torch
 from common import checkpoint
 from common.data import ROOT
 from GAN.utils.build import build_model as build_players
+from GAN.utils.kind import Kind
 from tests.running import FOLDERS, script
 from ViT.utils.build import build_model as build_vit
 
@@ -79,6 +80,8 @@ def test_the_lines_have_the_sizes_of_the_run_that_they_name(folder, tmp_path, mo
     }[dataset]
     if folder.startswith("MLP"):
         data = Namespace(classes=data.classes, inputs=data.inputs.flatten(1))
+    if folder == "GAN":
+        data = Kind(data.shape, data.classes)
     build = {"GAN": build_players, "ViT": build_vit}.get(folder) or train.build_model
     trained = {name: w.shape for name, w in build(args, data).state_dict().items()}
     model = execute(folder, tmp_path, monkeypatch)["model"]

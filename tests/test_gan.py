@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from common import checkpoint, data, history
 from common.data import Split
+from common.errors import UserError
 from common.plots import draw_curves
 from common.schedules import moving_average
 from GAN import dataset
@@ -43,6 +44,7 @@ from GAN.utils.clusters import as_points, k_means, with_clusters
 from GAN.utils.diary import Diary
 from GAN.utils.diffaugment import Augmentation
 from GAN.utils.judge import Judge, draw_labels, latents, sample
+from GAN.utils.kind import Kind
 from GAN.utils.loading import interpolations, load_trained
 from GAN.utils.losses import LOSSES, gradient_penalty
 from GAN.utils.turns import discriminator_step, generator_step, spectator
@@ -364,20 +366,21 @@ def test_clusters_are_the_modes_whatever_the_labels_and_however_many_threads():
     """Of the ring, which k-means can tell apart; scikit-learn's index of agreement is 1."""
     train = ring.make("train").take(torch.arange(2_000))
     mixed = Split(train.inputs, train.labels[torch.randperm(2_000)], train.classes, {})
-    found = [with_clusters(split, Namespace(clusters=8, model="gan")) for split in (train, mixed)]
+    found = [with_clusters(split, 8) for split in (train, mixed)]
     assert adjusted_rand_score(train.labels, found[0].labels) > 0.999
     assert torch.equal(found[0].labels, found[1].labels) and found[0].classes == list("01234567")
     with threadpool_limits(2):
         assert torch.equal(k_means(as_points(train.inputs), 8), found[0].labels)
-    assert with_clusters(train, Namespace(clusters=0, model="gan")) is train
+    assert with_clusters(train, 0) is train
 
 
-def test_images_are_compared_at_half_their_size():
-    """Each point is a mean over 2 × 2 pixels, so neighbours in a stroke are near to each other."""
+def test_images_are_compared_at_14_by_14_pixels():
+    """Of a digit, each is a mean over 2 × 2, so neighbours in a stroke are near to each other."""
     images = torch.randint(0, 256, (3, 2, 28, 28), dtype=torch.uint8)
     expected = images.float().view(3, 2, 14, 2, 14, 2).mean((3, 5)).flatten(1)
     torch.testing.assert_close(as_points(images), expected)
     assert as_points(images[..., :9, :9]).shape == (3, 2 * 9 * 9)
+    assert as_points(images.repeat(1, 1, 2, 2)).shape == (3, 2 * 14 * 14)
 
 
 def test_clusters_are_drawn_as_often_as_they_occur():
@@ -385,7 +388,8 @@ def test_clusters_are_drawn_as_often_as_they_occur():
     split = Split(torch.randn(100, 2), labels, list("012"), {})
     flags = Namespace(model="gan", clusters=3, norm="none", penalty=0, slope=1.0)
     flags = Namespace(**vars(flags), latent_dim=4, hidden_sizes=[5])
-    generator = build_model(flags, split).generator
+    kind = Kind.of(split, 3)
+    generator = build_model(flags, kind).generator
     torch.testing.assert_close(generator.shares, torch.tensor([0.5, 0.3, 0.2]))
     drawn = draw_labels(10_000, generator, 7)
     counts = drawn.bincount(minlength=3)
@@ -393,9 +397,24 @@ def test_clusters_are_drawn_as_often_as_they_occur():
     assert torch.equal(drawn, draw_labels(10_000, generator, 7))
     assert not torch.equal(drawn, draw_labels(10_000, generator, 8))
     assert drawn[:100].bincount(minlength=3).min() > 5, "the first of them are a sample, too"
-    other = build_model(flags, Namespace(shape=(2,), classes=list("012"))).generator
-    other.load_state_dict(generator.state_dict())  # a checkpoint knows the shares
-    assert torch.equal(other.shares, generator.shares)
+    other = build_model(flags, Kind(**kind.state_dict())).generator  # as out of a checkpoint
+    assert torch.equal(other.shares, generator.shares) and not other.labelled
+
+
+def test_other_clusters_than_before_are_not_taken_for_the_same():
+    kind = Kind((2,), list("012"), [50, 30, 20])
+    kind.load_state_dict(kind.state_dict())
+    with pytest.raises(ValueError, match="other clusters"):
+        kind.load_state_dict(Kind((2,), list("012"), [30, 50, 20]).state_dict())
+    plain = Kind((2,), list("012"))
+    assert "sizes" not in plain.state_dict()  # as runs of before have it
+
+
+def test_fewer_different_examples_than_clusters_are_one_line():
+    few = Split(torch.randn(3, 2).repeat(5, 1), torch.zeros(15), ["0"], {})
+    with pytest.raises(UserError, match="--clusters 4: only 3 examples differ"):
+        with_clusters(few, 4)
+    assert with_clusters(few, 3).labels.bincount().tolist() == [5, 5, 5]
 
 
 # ---- whose step changes what ----

@@ -4,18 +4,21 @@ from argparse import Namespace
 
 import torch
 
-from common.data import Split
 from common.errors import UserError
 from GAN.model import GAN, ConvDiscriminator, ConvGenerator, DenseDiscriminator, DenseGenerator
+from GAN.utils.kind import Kind
 
 
-def build_model(args: Namespace, data) -> GAN:
-    """The players that the flags describe, for a split or `Kind` of data: its shape and classes.
-
-    Of clusters, a split tells their shares; without one, a checkpoint will.
-    """
+def check_flags(args: Namespace) -> None:
+    """Raises UserError for flags that do not go together, before anything is loaded."""
     if args.penalty and args.norm == "batch":
         raise UserError("--penalty is of each example alone: it needs --norm none or spectral")
+    if args.clusters and args.model == "cgan":
+        raise UserError("--clusters is of a GAN without classes; cgan has those of the labels")
+
+
+def build_model(args: Namespace, data: Kind) -> GAN:
+    """The players that the flags describe, for data of this kind."""
     K = len(data.classes) if args.model == "cgan" or args.clusters else 0
     if args.model == "dcgan" and len(data.shape) == 1:
         raise UserError("--model dcgan is of images: the ring has points")
@@ -32,7 +35,6 @@ def build_model(args: Namespace, data) -> GAN:
             )
         except ValueError as error:
             raise UserError(f"--image-size: {error}") from None
-    if args.clusters:
-        labels = data.labels.cpu() if isinstance(data, Split) else torch.arange(K)
-        model.generator.shares = torch.bincount(labels, minlength=K) / len(labels)
+    if data.sizes:
+        model.generator.shares = torch.tensor(data.sizes) / sum(data.sizes)
     return model

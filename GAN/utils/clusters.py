@@ -1,6 +1,6 @@
 """Classes where nobody named any: clusters of the training data, for the players to know."""
 
-from argparse import Namespace
+import warnings
 
 from threadpoolctl import threadpool_limits
 from torch import Tensor, from_numpy
@@ -13,7 +13,8 @@ SIDE = 14  # of the smaller images that are compared, where a shift by a pixel c
 
 
 def as_points(inputs: Tensor) -> Tensor:
-    """Images (N, C, H, W), made smaller, or points (N, D), as rows: (N, D') on the CPU."""
+    """Images (N, C, H, W), of at most 14 × 14 pixels, or points (N, D), as rows: (N, D'), on the
+    CPU."""
     small = inputs.cpu().float()
     if small.dim() == 4:
         small = F.adaptive_avg_pool2d(small, min(SIDE, small.shape[-1]))
@@ -21,28 +22,34 @@ def as_points(inputs: Tensor) -> Tensor:
 
 
 def k_means(points: Tensor, K: int) -> Tensor:
-    """The cluster, 0 to K - 1, of each row of (N, D): (N,). The same clusters every time.
+    """The cluster, 0 to K - 1, of each row of (N, D): (N,). With one version of scikit-learn, on
+    one kind of processor, the same clusters every time.
 
-    By scikit-learn: K-means++ starts (Arthur & Vassilvitskii, 2007), then Lloyd's steps.
+    K-means++ starts (Arthur & Vassilvitskii, 2007), then Lloyd's steps. Fewer than K clusters have
+    rows if fewer than K rows differ.
     """
     from sklearn.cluster import KMeans  # slow to import
+    from sklearn.exceptions import ConvergenceWarning
 
-    with threadpool_limits(1):  # several threads add up in any order
+    with threadpool_limits(1), warnings.catch_warnings():  # several threads add up in any order
+        warnings.simplefilter("ignore", ConvergenceWarning)
         found = KMeans(K, n_init=1, random_state=0).fit(points.numpy())
     return from_numpy(found.labels_).long()
 
 
-def with_clusters(train: Split, args: Namespace) -> Split:
-    """The split with its clusters as classes, where `args.clusters` asks for some (Liu et al.,
-    2020, arXiv:2006.10728). No label is read.
+def with_clusters(train: Split, K: int) -> Split:
+    """The split with K clusters as its classes (Liu et al., 2020, arXiv:2006.10728); as it is for
+    0. No label is read.
 
-    Raises UserError for a model that learns the named classes, and for more clusters than examples.
+    Raises UserError for more clusters than different examples.
     """
-    if not args.clusters:
+    if not K:
         return train
-    if args.model == "cgan":
-        raise UserError("--clusters is of a GAN without classes; cgan has those of the labels")
-    if args.clusters > len(train):
-        raise UserError(f"--clusters {args.clusters} is more than the {len(train)} examples")
-    labels = k_means(as_points(train.inputs), args.clusters).to(train.labels.device)
-    return Split(train.inputs, labels, [str(k) for k in range(args.clusters)], train.checksums)
+    if len(train) < K:
+        raise UserError(f"--clusters {K} is more than the {len(train)} examples")
+    print(f"finding {K} clusters", flush=True)
+    labels = k_means(as_points(train.inputs), K)
+    if len(labels.unique()) < K:
+        raise UserError(f"--clusters {K}: only {len(labels.unique())} examples differ")
+    classes = [str(k) for k in range(K)]
+    return Split(train.inputs, labels.to(train.labels.device), classes, train.checksums)

@@ -64,7 +64,7 @@ class Judge:
 
     def of_generated(self, generator: Generator, labels: Tensor) -> tuple[Tensor, Tensor]:
         """A sample for each label (N,), where the generator has these classes, and their features.
-        One of clusters draws its own instead."""
+        One of clusters makes as many samples, of clusters that it draws."""
         generator.eval()
         if generator.shares is not None:
             labels = draw_labels(len(labels), generator, SEED)
@@ -72,7 +72,8 @@ class Judge:
         return samples, self.features(samples.split(BATCH))
 
     def validate(self, generator: Generator) -> dict[str, float]:
-        """The Fréchet distance of as many samples, of the same classes, as there are real ones."""
+        """The Fréchet distance of as many samples as there are real ones; of a conditional
+        generator, of the same classes."""
         _, features = self.of_generated(generator, self.labels)
         if not features.isfinite().all():
             return {"frechet_distance": float("nan")}  # the run stops for it
@@ -85,7 +86,8 @@ class Judge:
         are means over ten such halvings.
 
         A conditional generator is asked for the classes of the real data, one by one; for what the
-        classifier says of it, for all classes equally often.
+        classifier says of it, for all classes equally often. One of clusters draws them at random,
+        as often as they occur in training.
         """
         size = len(self.real) // 2
         if size <= NEIGHBOURS:

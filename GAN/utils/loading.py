@@ -15,21 +15,7 @@ from common.evaluation import best_weights, find_trained
 from GAN.model import Generator
 from GAN.utils.build import build_model
 from GAN.utils.judge import draw_labels, latents
-
-
-class Kind:
-    """What a run's data is like: the `shape` of an example, the `classes`. A part of the run, so
-    that a generator can be built where the data is not at hand."""
-
-    def __init__(self, shape: tuple[int, ...], classes: list[str]):
-        self.shape, self.classes = tuple(shape), list(classes)
-
-    def state_dict(self) -> dict:
-        return {"shape": list(self.shape), "classes": self.classes}
-
-    def load_state_dict(self, state: dict) -> None:
-        if state != self.state_dict():
-            raise ValueError(f"it was trained on data of shape {state['shape']}, or other classes")
+from GAN.utils.kind import Kind
 
 
 def load_trained(folder: Path, args: Namespace, parser: cli.Parser, **wanted):
