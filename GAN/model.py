@@ -25,7 +25,7 @@ class Generator(nn.Module):
     def __init__(self, shape: tuple[int, ...], latent_dim: int, num_classes: int):
         super().__init__()
         self.shape, self.latent_dim, self.num_classes = shape, latent_dim, num_classes
-        self.register_buffer("shares", None)
+        self.register_buffer("shares", None, persistent=False)  # the kind of data tells them
 
     @property
     def labelled(self) -> bool:

@@ -386,8 +386,8 @@ def test_images_are_compared_at_14_by_14_pixels():
 def test_clusters_are_drawn_as_often_as_they_occur():
     labels = torch.tensor([0] * 50 + [1] * 30 + [2] * 20)
     split = Split(torch.randn(100, 2), labels, list("012"), {})
-    flags = Namespace(model="gan", clusters=3, norm="none", penalty=0, slope=1.0)
-    flags = Namespace(**vars(flags), latent_dim=4, hidden_sizes=[5])
+    flags = dict(model="gan", clusters=3, norm="none", slope=1.0, latent_dim=4, hidden_sizes=[5])
+    flags = Namespace(**flags)
     kind = Kind.of(split, 3)
     generator = build_model(flags, kind).generator
     torch.testing.assert_close(generator.shares, torch.tensor([0.5, 0.3, 0.2]))

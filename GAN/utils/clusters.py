@@ -49,7 +49,8 @@ def with_clusters(train: Split, K: int) -> Split:
         raise UserError(f"--clusters {K} is more than the {len(train)} examples")
     print(f"finding {K} clusters", flush=True)
     labels = k_means(as_points(train.inputs), K)
-    if len(labels.unique()) < K:
-        raise UserError(f"--clusters {K}: only {len(labels.unique())} examples differ")
+    found = len(labels.unique())
+    if found < K:
+        raise UserError(f"--clusters {K}: only {found} examples differ")
     classes = [str(k) for k in range(K)]
     return Split(train.inputs, labels.to(train.labels.device), classes, train.checksums)
