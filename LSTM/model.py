@@ -7,9 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from LSTM.dataset.log_ratios import LogRatios, keys_of, numbers_of
+
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 POOLINGS = ("last", "mean", "max", "attention", "concat")
 PAD, UNKNOWN = 0, 1  # the numbers of padding and of words that are not in the vocabulary
+RATIO_SCALE = 0.5  # most log ratios lie between -2 and 2
 
 
 def reverse(x: Tensor, lengths: Tensor) -> Tensor:
@@ -82,6 +85,34 @@ class Pooling(nn.Module):
         return (y * weights[:, :, None]).sum(1)
 
 
+class Evidence(nn.Module):
+    """What the n-grams that end at each word say of the classes: (N, T) -> (N, T, n F), for n-grams
+    of 1 to n words and F ratios each (see dataset/log_ratios.py).
+
+    With `folds` (N,), what was counted in other texts than these; without, in all.
+    """
+
+    def __init__(self, ratios: LogRatios):
+        super().__init__()
+        self.keys, self.tables = ratios  # no buffers: a moving average would average the keys
+        self.size = sum(table.shape[2] for table in self.tables)
+
+    def _apply(self, change, *args):
+        """What .to(device) does with every parameter."""
+        self.keys, self.tables = (
+            [change(tensor) for tensor in part] for part in (self.keys, self.tables)
+        )
+        return super()._apply(change, *args)
+
+    def forward(self, tokens: Tensor, folds: Tensor | None = None) -> Tensor:
+        words, numbers, found = tokens.long(), None, []
+        fold = -1 if folds is None else folds[:, None]
+        for keys, table in zip(self.keys, self.tables, strict=True):
+            numbers = numbers_of(keys_of(words, numbers), keys)  # (N, T)
+            found.append(table[fold, numbers])
+        return RATIO_SCALE * torch.cat(found, 2)
+
+
 class RecurrentClassifier(nn.Module):
     """tokens (N, T), lengths (N,) -> logits (N, K).
 
@@ -89,6 +120,8 @@ class RecurrentClassifier(nn.Module):
     embedding_dropout  share of the vocabulary that is left out of a batch, every time it occurs
                        (Gal & Ghahramani, 2015, section 4.2)
     dropout            of the embeddings' features, between layers, and before the last layer
+    ratios             of n-grams: the cells read them beside the words' vectors, and the last layer
+                       their sum over the words, divided by √length
     """
 
     def __init__(
@@ -96,20 +129,23 @@ class RecurrentClassifier(nn.Module):
         embed_dim: int = 128, hidden_size: int = 128, num_layers: int = 1,
         bidirectional: bool = True, pooling: str = "max", dropout: float = 0.5,
         word_dropout: float = 0.0, embedding_dropout: float = 0.0,
+        ratios: LogRatios | None = None,
     ):  # fmt: skip
         super().__init__()
         self.word_dropout, self.embedding_dropout = word_dropout, embedding_dropout
         self.embedding = nn.Embedding(vocabulary, embed_dim, padding_idx=PAD)
         nn.init.normal_(self.embedding.weight, std=0.03)  # what is learned soon outweighs it
         nn.init.zeros_(self.embedding.weight[PAD])
+        self.evidence = Evidence(ratios) if ratios is not None else None
+        more = self.evidence.size if self.evidence is not None else 0
         dim = hidden_size * (1 + bidirectional)
-        sizes = [embed_dim] + [dim] * (num_layers - 1)
+        sizes = [embed_dim + more] + [dim] * (num_layers - 1)
         self.layers = nn.ModuleList(
             RecurrentLayer(cell, size, hidden_size, bidirectional) for size in sizes
         )
         self.dropout = nn.Dropout(dropout)
         self.pooling = Pooling(pooling, dim, bidirectional)
-        self.output = nn.Linear(self.pooling.size, num_classes)
+        self.output = nn.Linear(self.pooling.size + more, num_classes)
         self.not_decayed = {"embedding.weight"}  # rare words would fade away between two gradients
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -125,14 +161,26 @@ class RecurrentClassifier(nn.Module):
             x = x * kept[tokens][:, :, None]
         return x
 
-    def forward(self, tokens: Tensor, lengths: Tensor, shift: Tensor | None = None) -> Tensor:
-        """`shift` (N, T, D) is added to the words' vectors: see utils/adversarial.py."""
+    def forward(
+        self, tokens: Tensor, lengths: Tensor, shift: Tensor | None = None,
+        folds: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """`shift` (N, T, D) is added to the words' vectors: see utils/adversarial.py. `folds` (N,)
+        are those of training texts: see `Evidence`."""
         T = tokens.shape[1]
         lengths = lengths.clamp(min=1)  # an empty text is read as one word of padding, all zeros
         mask = torch.arange(T, device=tokens.device) < lengths[:, None]  # (N, T)
         x = self.embed(tokens)
         if shift is not None:
             x = x + shift
-        for layer in self.layers:
+        x = self.dropout(x)
+        if self.evidence is not None:
+            evidence = self.evidence(tokens, folds)
+            x = torch.cat([x, evidence.to(x.dtype)], dim=2)
+        x = self.layers[0](x, lengths)
+        for layer in self.layers[1:]:
             x = layer(self.dropout(x), lengths)
-        return self.output(self.dropout(self.pooling(x, mask, lengths)))
+        pooled = self.dropout(self.pooling(x, mask, lengths))
+        if self.evidence is not None:
+            pooled = torch.cat([pooled, evidence.sum(1) / lengths[:, None].sqrt()], dim=1)
+        return self.output(pooled)

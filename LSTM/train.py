@@ -29,7 +29,7 @@ IMDB = dict(
     warmup=0, clip=1.0, patience=0, label_smoothing=0.0, ema=0.0, cell="lstm", embed_dim=64,
     hidden_size=64, num_layers=1, bidirectional=True, pooling="max", dropout=0.5,
     word_dropout=0.0, embedding_dropout=0.0, adversarial=0.0, vocabulary_size=30_000, min_freq=2,
-    max_length=200,
+    ngrams=0, max_length=200,
 )  # fmt: skip
 RECIPES = {  # the defaults of each dataset
     "imdb": IMDB,
@@ -56,6 +56,7 @@ def make_parser() -> cli.Parser:
     add("--adversarial", type=cli.fraction, help="adversarial move: share of vectors' length")
     add("--vocabulary-size", type=cli.number(int, 3), help="most frequent words that are known")
     add("--min-freq", type=cli.positive_int, help="a known word occurs so often in training")
+    add("--ngrams", type=cli.natural, help="read log ratios of n-grams of up to so many words")
     add("--max-length", type=cli.positive_int, help="words of a text that training sees: its ends")
     add("--optimizer", choices=OPTIMIZERS, help="nesterov: SGD with a momentum of 0.9")
     add("--weight-decay", type=cli.non_negative, help="λ, of all but embeddings and biases")
@@ -76,6 +77,7 @@ def build_model(args: Namespace, encoding: Encoding) -> RecurrentClassifier:
         hidden_size=args.hidden_size, num_layers=args.num_layers,
         bidirectional=args.bidirectional, pooling=args.pooling, dropout=args.dropout,
         word_dropout=args.word_dropout, embedding_dropout=args.embedding_dropout,
+        ratios=encoding.ratios,
     )  # fmt: skip
 
 
@@ -102,9 +104,9 @@ def train_on(device: torch.device, args: Namespace) -> None:
     optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
     scaler = grad_scaler(device, args.precision)
 
-    def loss_of(tokens, lengths, labels, shift=None):
+    def loss_of(tokens, lengths, folds, labels, shift=None):
         with autocast(device, args.precision):
-            return criterion(fast_model(tokens, lengths, shift), labels)
+            return criterion(fast_model(tokens, lengths, shift, *folds), labels)
 
     parts = dict(encoding=train.encoding, scaler=scaler, average=average)
     with Run(FOLDER, args, model, optimizer, train, **parts) as run:
@@ -117,15 +119,15 @@ def train_on(device: torch.device, args: Namespace) -> None:
                 break
             model.train()
             batches = train.batches(args.batch_size, args.seed, run.epoch, skip=run.batch)
-            for (tokens, lengths), labels in run.progress(batches, num_batches):
+            for (tokens, lengths, *folds), labels in run.progress(batches, num_batches):
                 lr = schedule.get_last_lr()[0]
                 optimizer.zero_grad()
                 if args.adversarial:
-                    shifted_loss = partial(loss_of, tokens, lengths, labels)
+                    shifted_loss = partial(loss_of, tokens, lengths, folds, labels)
                     vectors = model.embedding(tokens).detach()
                     loss = adversarial.backward(shifted_loss, vectors, args.adversarial, scaler)
                 else:
-                    loss = loss_of(tokens, lengths, labels)
+                    loss = loss_of(tokens, lengths, folds, labels)
                     scaler.scale(loss).backward()
                 if args.clip:
                     scaler.unscale_(optimizer)

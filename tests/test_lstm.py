@@ -466,7 +466,7 @@ def train(run_dir, *argv):
 
 EVERYTHING = ["--dropout", 0.3, "--word-dropout", 0.2, "--embedding-dropout", 0.2, "--ema", 0.5,
               "--warmup", 2, "--pooling", "attention", "--precision", "bfloat16",
-              "--adversarial", 0.1, "--subset", 60]  # fmt: skip
+              "--adversarial", 0.1, "--ngrams", 2, "--subset", 60]  # fmt: skip
 
 
 @pytest.mark.parametrize("how", [crash, interrupt])
@@ -537,9 +537,10 @@ def train_animals(place, run_dir, *more):
     script.main([*flags, "--run-dir", str(run_dir), *map(str, more)])
 
 
-def test_a_folder_of_csv_files_from_training_to_prediction(animals, tmp_path, capsys, quick):
+@pytest.mark.parametrize("more", [(), ("--ngrams", 3)])
+def test_a_folder_of_csv_files_from_training_to_prediction(more, animals, tmp_path, capsys, quick):
     run_dir = tmp_path / "run"
-    train_animals(animals, run_dir)
+    train_animals(animals, run_dir, *more)
     assert {row["dataset"] for row in history(run_dir)} == {"animals"}
     result = call(capsys, evaluation.main, "--run-dir", run_dir)
     assert (result.code, result.err) == (0, "")

@@ -14,6 +14,7 @@ import pytest
 
 from common import checkpoint, run
 from common.data import ROOT, Split
+from LSTM.dataset.texts import Texts
 from tests.running import (
     AUTOENCODERS,
     CNNS,
@@ -176,13 +177,14 @@ def test_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize("folder", [f for f in FOLDERS if f not in WRITERS + TRANSFORMERS])
 def test_every_epoch_has_an_order_of_its_own(folder, tmp_path, monkeypatch, no_pictures):
-    asked, batches = [], Split.batches
+    asked = []
+    for split in (Split, Texts):
 
-    def ask(self, batch_size, seed=0, epoch=0, skip=0):
-        asked.append((batch_size, seed, epoch, skip))
-        return batches(self, batch_size, seed, epoch, skip)
+        def ask(self, batch_size, seed=0, epoch=0, skip=0, batches=split.batches):
+            asked.append((batch_size, seed, epoch, skip))
+            return batches(self, batch_size, seed, epoch, skip)
 
-    monkeypatch.setattr(Split, "batches", ask)
+        monkeypatch.setattr(split, "batches", ask)
     train(folder, tmp_path / "run", "--epochs", 3, "--seed", 5)
     assert asked == [(int(small(folder)[5]), 5, epoch, 0) for epoch in range(3)]
 
@@ -204,8 +206,8 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "--drop-path 0.3; --layer-scale 0",
     "LSTM": "--cell gru; --embed-dim 9; --hidden-size 9; --num-layers 2; --no-bidirectional; "
     "--pooling mean; --dropout 0.3; --word-dropout 0.5; --embedding-dropout 0.3; --max-length 5; "
-    "--adversarial 0.3; --vocabulary-size 20; --min-freq 20; --optimizer nesterov; --ema 0.5; "
-    "--precision bfloat16",
+    "--adversarial 0.3; --ngrams 2; --vocabulary-size 20; --min-freq 20; --optimizer nesterov; "
+    "--ema 0.5; --precision bfloat16",
     "RNN": "--dropout 0.5; --optimizer sgd; --window 16; --cell gru; --cell rnn; --embed-dim 5; "
     "--hidden-size 9; --num-layers 2; --weight-dropout 0.5",
     "Transformer": "--optimizer adamw --weight-decay 0.3; --beta2 0.5; --embed-dim 6; "

@@ -7,6 +7,7 @@ from common.data import or_stand_in
 from common.errors import UserError
 
 from . import csv_files, imdb, templates
+from .log_ratios import count_log_ratios
 from .texts import Corpus, Encoding, Texts, split_off
 
 FOLDER = Path(__file__).resolve().parent.parent
@@ -36,12 +37,18 @@ def load_corpora(args: Namespace) -> tuple[Corpus, Corpus]:
 def load_training(args: Namespace) -> tuple[Texts, Texts]:
     """The training split, its long texts cut to --max-length, and the validation split, uncut.
 
-    The words are those of the training split, after --subset.
+    The words and the n-grams are those of the training split, after --subset.
     """
-    train, validation = load_corpora(args)
-    train = train.subset(args.subset)
-    encoding = Encoding.learn(train, args)
-    return Texts.encode(train, encoding, args.max_length), Texts.encode(validation, encoding)
+    corpus, validation = load_corpora(args)
+    corpus = corpus.subset(args.subset)
+    encoding = Encoding.learn(corpus, args)
+    train = Texts.encode(corpus, encoding, args.max_length)
+    if args.ngrams:
+        whole, train.folds = Texts.encode(corpus, encoding), corpus.folds()
+        encoding.ratios = count_log_ratios(
+            whole.inputs, whole.labels, train.folds, len(corpus.classes), args.ngrams
+        )
+    return train, Texts.encode(validation, encoding)
 
 
 def load_test_corpus(args: Namespace) -> Corpus:

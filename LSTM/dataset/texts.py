@@ -16,6 +16,7 @@ from common.data import Split, stratified_split
 from common.errors import UserError
 
 from .buckets import bucketed
+from .log_ratios import LogRatios, folds_of
 from .ragged import Ragged
 from .words import PAD, UNKNOWN, basic_english, build_vocabulary, make_vocabulary
 
@@ -86,6 +87,17 @@ class Corpus:
         of = [self.words.sequence(row).numpy().tobytes() for row in range(len(self))]
         return torch.tensor([numbers.setdefault(text, len(numbers)) for text in of])
 
+    def folds(self) -> Tensor:
+        """Which texts are counted together for `LogRatios`: (N,)."""
+        groups = self.groups()
+        return folds_of(self.labels, first_of(groups)[groups])
+
+
+def first_of(groups: Tensor) -> Tensor:
+    """The first text of each group: (N,) numbers of groups -> (groups,) rows."""
+    first = torch.full((int(groups.max()) + 1,), len(groups))
+    return first.scatter_reduce(0, groups, torch.arange(len(groups)), "amin")
+
 
 def split_off(corpus: Corpus, size: int) -> tuple[Corpus, Corpus]:
     """Hold out `size` different texts, each with all its copies, a fair share of every class.
@@ -94,10 +106,7 @@ def split_off(corpus: Corpus, size: int) -> tuple[Corpus, Corpus]:
     UserError for a class that would have no text to learn from.
     """
     groups = corpus.groups()
-    first = torch.full((int(groups.max()) + 1,), len(groups)).scatter_reduce(
-        0, groups, torch.arange(len(groups)), "amin"
-    )
-    _, held_groups = stratified_split(corpus.labels[first], size)
+    _, held_groups = stratified_split(corpus.labels[first_of(groups)], size)
     held = torch.isin(groups, held_groups)
     train, validation = (corpus.take(rows.nonzero().squeeze(1)) for rows in (~held, held))
     lost = set(corpus.labels.tolist()) - set(train.labels.tolist())
@@ -108,10 +117,13 @@ def split_off(corpus: Corpus, size: int) -> tuple[Corpus, Corpus]:
 
 
 class Encoding:
-    """What makes a text a network's input and its output a class; every checkpoint holds it."""
+    """What makes a text a network's input and its output a class; every checkpoint holds it.
 
-    def __init__(self, vocabulary, classes: list[str]):
-        self.vocabulary, self.classes = vocabulary, classes
+    `ratios` are there if the network reads --ngrams.
+    """
+
+    def __init__(self, vocabulary, classes: list[str], ratios: LogRatios | None = None):
+        self.vocabulary, self.classes, self.ratios = vocabulary, classes, ratios
 
     @classmethod
     def learn(cls, corpus: Corpus, args: Namespace) -> "Encoding":
@@ -120,7 +132,8 @@ class Encoding:
         return cls(build_vocabulary(corpus.counts(), args.min_freq, size), corpus.classes)
 
     def state_dict(self) -> dict:
-        return {"tokens": self.vocabulary.get_itos(), "classes": self.classes}
+        state = {"tokens": self.vocabulary.get_itos(), "classes": self.classes}
+        return state | ({"ratios": self.ratios._asdict()} if self.ratios else {})
 
     @classmethod
     def of(cls, state: dict) -> "Encoding":
@@ -128,23 +141,32 @@ class Encoding:
         tokens, classes = state["tokens"], state["classes"]
         if tokens[:2] != [PAD, UNKNOWN] or not all(isinstance(w, str) for w in [*tokens, *classes]):
             raise ValueError("its vocabulary is not one of words")
-        return cls(make_vocabulary(tokens), classes)
+        ratios = LogRatios(**state["ratios"]) if "ratios" in state else None
+        return cls(make_vocabulary(tokens), classes, ratios)
 
     def load_state_dict(self, state: dict) -> None:
         """A run goes on with the words it began with. Raises ValueError for others."""
-        if state != self.state_dict():
+        theirs, ours = dict(state), self.state_dict()
+        ratios = [[t for part in each.pop("ratios", {}).values() for t in part]
+                  for each in (theirs, ours)]  # fmt: skip
+        same = len(ratios[0]) == len(ratios[1]) and all(map(torch.equal, *ratios))
+        if theirs != ours or not same:
             raise ValueError("its words or classes are not those of the data that is here now")
 
 
 class Texts(Split):
     """A Split of texts: `inputs` are the numbers of their words, padded batch by batch.
 
-    A batch's inputs are (tokens (N, T) filled up with 0, lengths (N,)).
+    A batch's inputs are (tokens (N, T) filled up with 0, lengths (N,)); in training with --ngrams
+    also the texts' folds (N,), those of `LogRatios`.
     """
 
-    def __init__(self, corpus: Corpus, encoding: Encoding, inputs: Ragged, labels: Tensor):
+    def __init__(
+        self, corpus: Corpus, encoding: Encoding, inputs: Ragged, labels: Tensor,
+        folds: Tensor | None = None,
+    ):  # fmt: skip
         super().__init__(inputs, labels, corpus.classes, corpus.checksums)
-        self.corpus, self.encoding = corpus, encoding
+        self.corpus, self.encoding, self.folds = corpus, encoding, folds
 
     @classmethod
     def encode(cls, corpus: Corpus, encoding: Encoding, most: int | None = None) -> "Texts":
@@ -156,11 +178,13 @@ class Texts(Split):
 
     def to(self, device: torch.device) -> "Texts":
         inputs, labels = self.inputs.to(device), self.labels.to(device)
-        return Texts(self.corpus, self.encoding, inputs, labels)
+        folds = None if self.folds is None else self.folds.to(device)
+        return Texts(self.corpus, self.encoding, inputs, labels, folds)
 
     def take(self, rows: Tensor) -> "Texts":
         corpus = self.corpus.take(rows.cpu())
-        return Texts(corpus, self.encoding, self.inputs.take(rows), self.labels[rows])
+        folds = None if self.folds is None else self.folds[rows]
+        return Texts(corpus, self.encoding, self.inputs.take(rows), self.labels[rows], folds)
 
     def num_batches(self, batch_size: int) -> int:
         return -(-len(self) // batch_size)
@@ -177,6 +201,14 @@ class Texts(Split):
         for rows in batches[skip:]:
             rows = rows[: len(rows) - len(rows) % processes]
             yield rows[rank::processes].to(self.labels.device)
+
+    def batches(
+        self, batch_size: int, seed: int = 0, epoch: int = 0, skip: int = 0
+    ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """As Split.batches, with the folds."""
+        for rows in self.rows(batch_size, seed, epoch, skip):
+            folds = () if self.folds is None else (self.folds[rows],)
+            yield (*self.inputs[rows], *folds), self.labels[rows]
 
     def sorted_batches(self, batch_size: int = 256) -> Iterator[Tensor]:
         """Rows of every text once, the longest first: for evaluation with little padding."""

@@ -1,0 +1,103 @@
+"""How much likelier an n-gram is in texts of one class than in the others: what naive Bayes counts.
+
+N texts, K classes, P known n-grams of n words, F ratios of each: K, or of two classes one.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .ragged import Ragged, places
+
+FOLDS = 5  # parts of the training texts; each is counted without itself
+LEAST = 3  # texts in which a known n-gram is
+ALPHA = 1.0  # with what every count starts
+UNKNOWN = 1  # the number of words that are not in the vocabulary; padding is 0
+
+
+class LogRatios(NamedTuple):
+    """An n-gram's place among those of its length is its number; 0 stands for all unknown ones."""
+
+    keys: list[Tensor]  # of each length: (P,) int64, sorted, the first one 0
+    tables: list[Tensor]  # of each length: (FOLDS + 1, P, F)
+
+
+def folds_of(labels: Tensor, first: Tensor) -> Tensor:
+    """Which texts are counted together: (N,) -> (N,), 0 to FOLDS - 1.
+
+    Neighbours share a fold, and each fold has its share of every class. In IMDB, neighbours are
+    about the same film, whose names then say nothing of it. Copies share the fold of the `first`
+    (N,) among them.
+    """
+    folds = torch.zeros_like(labels)
+    for k in labels.unique():
+        rows = (labels == k).nonzero().squeeze(1)
+        folds[rows] = torch.arange(len(rows)) * FOLDS // len(rows)
+    return folds[first]
+
+
+def keys_of(words: Tensor, shorter: Tensor | None) -> Tensor:
+    """What n-grams are looked up by: (…, T) words -> (…, T), of the n-gram that ends at each.
+
+    2³² times the number of the n-gram that ends one word earlier and is one word shorter, plus the
+    word; `shorter` (…, T) are these numbers, or None for single words. 0 where a part is unknown:
+    what is known has known parts, since they are in at least as many texts.
+    """
+    known = words > UNKNOWN
+    if shorter is None:
+        return words * known
+    before = F.pad(shorter[..., :-1], (1, 0))
+    return (before * 2**32 + words) * (known & (before > 0))
+
+
+def numbers_of(key: Tensor, keys: Tensor) -> Tensor:
+    """The places of n-grams among the known ones; 0 for the others."""
+    place = torch.searchsorted(keys, key).clamp(max=len(keys) - 1)
+    return place * (keys[place] == key)
+
+
+def count_log_ratios(
+    inputs: Ragged, labels: Tensor, folds: Tensor, K: int, longest: int
+) -> LogRatios:
+    """The ratios of all n-grams of up to `longest` words that enough of these texts have."""
+    N = len(inputs)
+    row, place = places(inputs.lengths + 1)  # of each word, and of the padding after each text
+    words = torch.zeros_like(row)
+    words[place < inputs.lengths[row]] = inputs.flat().long()
+    found, shorter = LogRatios([], []), None
+    for _ in range(longest):
+        key = keys_of(words, shorter)
+        keys, number = key.unique(return_inverse=True)
+        once = (number * N + row).unique()  # in each text
+        number, text = once // N, once % N
+        place = (folds[text] * len(keys) + number) * K + labels[text]
+        counts = torch.bincount(place, minlength=FOLDS * len(keys) * K).view(FOLDS, len(keys), K)
+        kept = counts.sum((0, 2)) >= LEAST
+        kept[0], counts[:, 0] = True, 0
+        found.keys.append(keys[kept])
+        found.tables.append(log_ratios(counts[:, kept]))
+        shorter = numbers_of(key, keys[kept])
+    return found
+
+
+def log_ratios(counts: Tensor) -> Tensor:
+    """In how many texts of each fold and class every n-gram is, (FOLDS, P, K) -> what each fold is
+    told, and after them all other texts: (FOLDS + 1, P, F).
+
+    With c the texts of a class that have the n-gram, d those of the others, and Σ over all n-grams
+    of this length (Wang & Manning, 2012, section 2.1):
+
+        ρ = log (c + α) / Σ (c + α) - log (d + α) / Σ (d + α)
+
+    A fold is told what the others counted. Else every n-gram would give away the texts that it is
+    in, and only those of training. ρ is 0 where fewer than `LEAST` texts were counted.
+    """
+    total = counts.sum(0)
+    counts = torch.cat([total - counts, total[None]])
+    number = counts.sum(2, keepdim=True)
+    c, d = counts + ALPHA, number - counts + ALPHA
+    rho = (c / c.sum(1, keepdim=True)).log() - (d / d.sum(1, keepdim=True)).log()
+    rho = rho.masked_fill(number < LEAST, 0)
+    return rho[:, :, 1:] if counts.shape[2] == 2 else rho
