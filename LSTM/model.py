@@ -176,7 +176,7 @@ class RecurrentClassifier(nn.Module):
         x = self.dropout(x)
         if self.evidence is not None:
             evidence = self.evidence(tokens, folds)
-            x = torch.cat([x, evidence.to(x.dtype)], dim=2)
+            x = torch.cat([x, evidence], dim=2)
         x = self.layers[0](x, lengths)
         for layer in self.layers[1:]:
             x = layer(self.dropout(x), lengths)

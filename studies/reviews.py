@@ -78,7 +78,7 @@ def shuffled(texts: Texts, seed: int = 0) -> Texts:
     order = torch.randperm(len(words), generator=torch.Generator().manual_seed(seed))
     order = order[text[order].argsort(stable=True)]  # each text's words together again
     inputs = Ragged.of(words[order], lengths).to(texts.labels.device)
-    return Texts(texts.corpus, texts.encoding, inputs, texts.labels)
+    return Texts(texts.corpus, texts.encoding, inputs, texts.labels, texts.folds)
 
 
 def endless(train: Texts, size: int, seed: int) -> Iterator:

@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from common import checkpoint
 from LSTM import train as script
 from LSTM.dataset import load_training
-from LSTM.dataset.log_ratios import ALPHA, FOLDS, LEAST, count_log_ratios, folds_of
+from LSTM.dataset.log_ratios import ALPHA, FOLDS, LEAST, checked, count_log_ratios, folds_of
 from LSTM.dataset.ragged import Ragged
 from LSTM.dataset.texts import Corpus
 from LSTM.model import RATIO_SCALE, Evidence, RecurrentClassifier
@@ -143,6 +143,31 @@ def test_neighbours_and_copies_share_a_fold():
     assert folds[:50].tolist() == [n // 10 for n in range(50)]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda keys, tables: (3, 5),
+        lambda keys, tables: ([], []),
+        lambda keys, tables: (keys[:1], tables),
+        lambda keys, tables: (["a"] * LONGEST, tables),
+        lambda keys, tables: ([part.float() for part in keys], tables),
+        lambda keys, tables: ([part.flip(0) for part in keys], tables),
+        lambda keys, tables: ([part[:, None] for part in keys], tables),
+        lambda keys, tables: ([part[1:] for part in keys], [part[:, 1:] for part in tables]),
+        lambda keys, tables: (keys, [part[:, 1:] for part in tables]),
+        lambda keys, tables: (keys, [part[:0] for part in tables]),
+        lambda keys, tables: (keys, [part / 0 for part in tables]),
+    ],
+)
+def test_damaged_ratios_are_refused(damage):
+    inputs, labels, folds = texts()
+    found = count_log_ratios(inputs, labels, folds, 2, LONGEST)
+    assert checked(found._asdict(), 2) == found
+    keys, tables = damage(*found)
+    with pytest.raises((ValueError, TypeError)):
+        checked({"keys": keys, "tables": tables}, 2)
+
+
 # ---- the network ----
 
 
@@ -227,7 +252,7 @@ def test_a_run_goes_on_with_its_own_ratios_alone(tmp_path, quick, capsys, monkey
     argv = ["--resume", "--run-dir", str(tmp_path / "run"), "--epochs", "2"]
     with monkeypatch.context() as patch:
         patch.setattr("LSTM.dataset.log_ratios.ALPHA", 2.0)
-        assert_one_line(call(capsys, script.main, *argv), "words or classes")
+        assert_one_line(call(capsys, script.main, *argv), "n-grams or classes")
     assert call(capsys, script.main, *argv).code == 0
     assert len(history(tmp_path / "run")) == 2
 

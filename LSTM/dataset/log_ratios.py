@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from .ragged import Ragged, places
 
 FOLDS = 5  # parts of the training texts; each is counted without itself
-LEAST = 3  # texts in which a known n-gram is
-ALPHA = 1.0  # with what every count starts
+LEAST = 3  # a known n-gram is in at least so many texts
+ALPHA = 1.0  # what every count starts with
 UNKNOWN = 1  # the number of words that are not in the vocabulary; padding is 0
 
 
@@ -24,12 +24,28 @@ class LogRatios(NamedTuple):
     tables: list[Tensor]  # of each length: (FOLDS + 1, P, F)
 
 
+def checked(state: dict, K: int) -> LogRatios:
+    """As a checkpoint holds them. Raises ValueError for what are none."""
+    ratios = LogRatios(**state)
+    if not ratios.keys or len(ratios.keys) != len(ratios.tables):
+        raise ValueError("its n-grams have no ratios")
+    for keys, table in zip(*ratios, strict=True):
+        if not all(isinstance(part, Tensor) for part in (keys, table)):
+            raise ValueError("its ratios of n-grams are no numbers")
+        shape = FOLDS + 1, keys.numel(), K if K > 2 else 1
+        sorted_ones = keys.dtype == torch.int64 and keys.dim() == 1 and (keys.diff() > 0).all()
+        if not sorted_ones or keys[:1].tolist() != [0] or table.shape != shape:
+            raise ValueError("its n-grams are not sorted, or their ratios not one for each")
+        if table.dtype != torch.float32 or not table.isfinite().all():
+            raise ValueError("its ratios of n-grams are not finite")
+    return ratios
+
+
 def folds_of(labels: Tensor, first: Tensor) -> Tensor:
     """Which texts are counted together: (N,) -> (N,), 0 to FOLDS - 1.
 
-    Neighbours share a fold, and each fold has its share of every class. In IMDB, neighbours are
-    about the same film, whose names then say nothing of it. Copies share the fold of the `first`
-    (N,) among them.
+    Neighbours of one class share a fold, and each fold has its share of every class. In IMDB,
+    neighbours are often about one film. Copies share the fold of the `first` (N,) among them.
     """
     folds = torch.zeros_like(labels)
     for k in labels.unique():
@@ -84,15 +100,15 @@ def count_log_ratios(
 
 def log_ratios(counts: Tensor) -> Tensor:
     """In how many texts of each fold and class every n-gram is, (FOLDS, P, K) -> what each fold is
-    told, and after them all other texts: (FOLDS + 1, P, F).
+    told, and last, for texts outside of training, what all count together: (FOLDS + 1, P, F).
 
-    With c the texts of a class that have the n-gram, d those of the others, and Σ over all n-grams
-    of this length (Wang & Manning, 2012, section 2.1):
+    With c the texts of a class that have the n-gram, d those of the others, and Σ over the known
+    n-grams of this length and one for the unknown (Wang & Manning, 2012, section 2.1):
 
         ρ = log (c + α) / Σ (c + α) - log (d + α) / Σ (d + α)
 
-    A fold is told what the others counted. Else every n-gram would give away the texts that it is
-    in, and only those of training. ρ is 0 where fewer than `LEAST` texts were counted.
+    A fold is told what the others counted. Else the ratio would hold the label of the very text
+    that reads it, but only in training. ρ is 0 where fewer than `LEAST` texts were counted.
     """
     total = counts.sum(0)
     counts = torch.cat([total - counts, total[None]])

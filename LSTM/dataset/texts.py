@@ -16,7 +16,7 @@ from common.data import Split, stratified_split
 from common.errors import UserError
 
 from .buckets import bucketed
-from .log_ratios import LogRatios, folds_of
+from .log_ratios import LogRatios, checked, folds_of
 from .ragged import Ragged
 from .words import PAD, UNKNOWN, basic_english, build_vocabulary, make_vocabulary
 
@@ -141,7 +141,7 @@ class Encoding:
         tokens, classes = state["tokens"], state["classes"]
         if tokens[:2] != [PAD, UNKNOWN] or not all(isinstance(w, str) for w in [*tokens, *classes]):
             raise ValueError("its vocabulary is not one of words")
-        ratios = LogRatios(**state["ratios"]) if "ratios" in state else None
+        ratios = checked(state["ratios"], len(classes)) if "ratios" in state else None
         return cls(make_vocabulary(tokens), classes, ratios)
 
     def load_state_dict(self, state: dict) -> None:
@@ -151,7 +151,9 @@ class Encoding:
                   for each in (theirs, ours)]  # fmt: skip
         same = len(ratios[0]) == len(ratios[1]) and all(map(torch.equal, *ratios))
         if theirs != ours or not same:
-            raise ValueError("its words or classes are not those of the data that is here now")
+            raise ValueError(
+                "its words, n-grams or classes are not those of the data that is here now"
+            )
 
 
 class Texts(Split):
