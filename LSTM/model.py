@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from LSTM.dataset.log_ratios import LogRatios, keys_of, numbers_of
+from LSTM.dataset.log_ratios import UNKNOWN, LogRatios, keys_of, numbers_of
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 POOLINGS = ("last", "mean", "max", "attention", "concat")
-PAD, UNKNOWN = 0, 1  # the numbers of padding and of words that are not in the vocabulary
+PAD = 0
 RATIO_SCALE = 0.5  # most log ratios lie between -2 and 2
 
 
@@ -116,7 +116,8 @@ class Evidence(nn.Module):
 class RecurrentClassifier(nn.Module):
     """tokens (N, T), lengths (N,) -> logits (N, K).
 
-    word_dropout       share of the words that are replaced by <unk> (as in Bowman et al., 2015)
+    word_dropout       share of the words that are replaced by <unk> (as in Bowman et al., 2015),
+                       except for the ratios
     embedding_dropout  share of the vocabulary that is left out of a batch, every time it occurs
                        (Gal & Ghahramani, 2015, section 4.2)
     dropout            of the embeddings' features, between layers, and before the last layer

@@ -104,7 +104,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay)
     scaler = grad_scaler(device, args.precision)
 
-    def loss_of(tokens, lengths, folds, labels, shift=None):
+    def loss_of(tokens, lengths, folds, labels, shift=None):  # folds: with --ngrams [(N,)], or []
         with autocast(device, args.precision):
             return criterion(fast_model(tokens, lengths, shift, *folds), labels)
 

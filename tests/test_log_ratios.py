@@ -162,7 +162,8 @@ def test_neighbours_and_copies_share_a_fold():
 def test_damaged_ratios_are_refused(damage):
     inputs, labels, folds = texts()
     found = count_log_ratios(inputs, labels, folds, 2, LONGEST)
-    assert checked(found._asdict(), 2) == found
+    kept = checked(found.state_dict(), 2)
+    assert kept.is_like(found) and found.is_like(kept)
     keys, tables = damage(*found)
     with pytest.raises((ValueError, TypeError)):
         checked({"keys": keys, "tables": tables}, 2)
@@ -249,6 +250,7 @@ def test_a_run_goes_on_with_its_own_ratios_alone(tmp_path, quick, capsys, monkey
     path = tmp_path / "run" / "last.safetensors"
     kept = checkpoint.load(path, "encoding")["encoding"]["ratios"]
     assert [len(part) for part in kept.values()] == [2, 2]
+    assert all(len(table) == 1 for table in kept["tables"]), "those of the folds are counted anew"
     argv = ["--resume", "--run-dir", str(tmp_path / "run"), "--epochs", "2"]
     with monkeypatch.context() as patch:
         patch.setattr("LSTM.dataset.log_ratios.ALPHA", 2.0)

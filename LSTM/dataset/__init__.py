@@ -37,7 +37,8 @@ def load_corpora(args: Namespace) -> tuple[Corpus, Corpus]:
 def load_training(args: Namespace) -> tuple[Texts, Texts]:
     """The training split, its long texts cut to --max-length, and the validation split, uncut.
 
-    The words and the n-grams are those of the training split, after --subset.
+    The words are those of the training split, after --subset. So are the n-grams, which are counted
+    in whole texts.
     """
     corpus, validation = load_corpora(args)
     corpus = corpus.subset(args.subset)

@@ -21,7 +21,17 @@ class LogRatios(NamedTuple):
     """An n-gram's place among those of its length is its number; 0 stands for all unknown ones."""
 
     keys: list[Tensor]  # of each length: (P,) int64, sorted, the first one 0
-    tables: list[Tensor]  # of each length: (FOLDS + 1, P, F)
+    tables: list[Tensor]  # of each length: (FOLDS + 1, P, F); in a checkpoint (1, P, F)
+
+    def state_dict(self) -> dict:
+        """What texts outside of training need."""
+        return {"keys": self.keys, "tables": [table[-1:] for table in self.tables]}
+
+    def is_like(self, other: "LogRatios") -> bool:
+        """The same n-grams, and what all texts say of them but for another machine's rounding."""
+        one, two = (torch.cat([table[-1].flatten() for table in x.tables]) for x in (self, other))
+        same = len(self.keys) == len(other.keys) and all(map(torch.equal, self.keys, other.keys))
+        return same and torch.allclose(one, two, atol=1e-5)
 
 
 def checked(state: dict, K: int) -> LogRatios:
@@ -32,11 +42,11 @@ def checked(state: dict, K: int) -> LogRatios:
     for keys, table in zip(*ratios, strict=True):
         if not all(isinstance(part, Tensor) for part in (keys, table)):
             raise ValueError("its ratios of n-grams are no numbers")
-        shape = FOLDS + 1, keys.numel(), K if K > 2 else 1
+        shape = len(table), keys.numel(), K if K > 2 else 1
         sorted_ones = keys.dtype == torch.int64 and keys.dim() == 1 and (keys.diff() > 0).all()
         if not sorted_ones or keys[:1].tolist() != [0] or table.shape != shape:
             raise ValueError("its n-grams are not sorted, or their ratios not one for each")
-        if table.dtype != torch.float32 or not table.isfinite().all():
+        if not len(table) or table.dtype != torch.float32 or not table.isfinite().all():
             raise ValueError("its ratios of n-grams are not finite")
     return ratios
 
@@ -55,11 +65,11 @@ def folds_of(labels: Tensor, first: Tensor) -> Tensor:
 
 
 def keys_of(words: Tensor, shorter: Tensor | None) -> Tensor:
-    """What n-grams are looked up by: (…, T) words -> (…, T), of the n-gram that ends at each.
+    """The key of the n-gram that ends at each word: (…, T) -> (…, T).
 
-    2³² times the number of the n-gram that ends one word earlier and is one word shorter, plus the
-    word; `shorter` (…, T) are these numbers, or None for single words. 0 where a part is unknown:
-    what is known has known parts, since they are in at least as many texts.
+    That is the word, plus 2³² times the number of the n-gram before it, which is one word shorter.
+    `shorter` (…, T) has the numbers of these, each where it ends; it is None for single words. The
+    key is 0 where a part is unknown: a known n-gram has known parts, which are in as many texts.
     """
     known = words > UNKNOWN
     if shorter is None:
@@ -84,17 +94,18 @@ def count_log_ratios(
     words[place < inputs.lengths[row]] = inputs.flat().long()
     found, shorter = LogRatios([], []), None
     for _ in range(longest):
-        key = keys_of(words, shorter)
-        keys, number = key.unique(return_inverse=True)
+        keys, number = keys_of(words, shorter).unique(return_inverse=True)
         once = (number * N + row).unique()  # in each text
-        number, text = once // N, once % N
-        place = (folds[text] * len(keys) + number) * K + labels[text]
-        counts = torch.bincount(place, minlength=FOLDS * len(keys) * K).view(FOLDS, len(keys), K)
-        kept = counts.sum((0, 2)) >= LEAST
-        kept[0], counts[:, 0] = True, 0
+        kept = (once // N).bincount() >= LEAST
+        kept[0] = True
+        rank = (kept.cumsum(0) - 1) * kept  # its number among those kept; 0 for the others
+        shorter, number, text = rank[number], rank[once // N], once % N
+        P = int(kept.sum())
+        place = (folds[text] * P + number) * K + labels[text]
+        counts = torch.bincount(place, minlength=FOLDS * P * K).view(FOLDS, P, K)
+        counts[:, 0] = 0
         found.keys.append(keys[kept])
-        found.tables.append(log_ratios(counts[:, kept]))
-        shorter = numbers_of(key, keys[kept])
+        found.tables.append(log_ratios(counts))
     return found
 
 

@@ -88,7 +88,8 @@ class Corpus:
         return torch.tensor([numbers.setdefault(text, len(numbers)) for text in of])
 
     def folds(self) -> Tensor:
-        """Which texts are counted together for `LogRatios`: (N,)."""
+        """Which texts are counted together for `LogRatios`: (N,). After `subset`, neighbours are no
+        longer those of the file."""
         groups = self.groups()
         return folds_of(self.labels, first_of(groups)[groups])
 
@@ -133,7 +134,7 @@ class Encoding:
 
     def state_dict(self) -> dict:
         state = {"tokens": self.vocabulary.get_itos(), "classes": self.classes}
-        return state | ({"ratios": self.ratios._asdict()} if self.ratios else {})
+        return state | ({"ratios": self.ratios.state_dict()} if self.ratios else {})
 
     @classmethod
     def of(cls, state: dict) -> "Encoding":
@@ -146,11 +147,12 @@ class Encoding:
 
     def load_state_dict(self, state: dict) -> None:
         """A run goes on with the words it began with. Raises ValueError for others."""
-        theirs, ours = dict(state), self.state_dict()
-        ratios = [[t for part in each.pop("ratios", {}).values() for t in part]
-                  for each in (theirs, ours)]  # fmt: skip
-        same = len(ratios[0]) == len(ratios[1]) and all(map(torch.equal, *ratios))
-        if theirs != ours or not same:
+        other = Encoding.of(state)
+        same = (other.ratios is None) == (self.ratios is None)
+        if same and self.ratios is not None:
+            same = self.ratios.is_like(other.ratios)
+        words = self.vocabulary.get_itos(), self.classes
+        if not same or words != (other.vocabulary.get_itos(), other.classes):
             raise ValueError(
                 "its words, n-grams or classes are not those of the data that is here now"
             )
