@@ -89,7 +89,8 @@ class Evidence(nn.Module):
     """What the n-grams that end at each word say of the classes: (N, T) -> (N, T, n F), for n-grams
     of 1 to n words and F ratios each (see dataset/log_ratios.py).
 
-    With `folds` (N,), what was counted in other texts than these; without, in all.
+    With `folds` (N,), each text reads what was counted outside of its own fold. Without, it reads
+    what was counted in all texts.
     """
 
     def __init__(self, ratios: LogRatios):

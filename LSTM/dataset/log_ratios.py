@@ -28,14 +28,14 @@ class LogRatios(NamedTuple):
         return {"keys": self.keys, "tables": [table[-1:] for table in self.tables]}
 
     def is_like(self, other: "LogRatios") -> bool:
-        """The same n-grams, and what all texts say of them but for another machine's rounding."""
+        """Whether the n-grams are the same, and so are their ratios over all texts, to rounding."""
         one, two = (torch.cat([table[-1].flatten() for table in x.tables]) for x in (self, other))
         same = len(self.keys) == len(other.keys) and all(map(torch.equal, self.keys, other.keys))
         return same and torch.allclose(one, two, atol=1e-5)
 
 
 def checked(state: dict, K: int) -> LogRatios:
-    """As a checkpoint holds them. Raises ValueError for what are none."""
+    """The ratios of a checkpoint. Raises ValueError if they are malformed."""
     ratios = LogRatios(**state)
     if not ratios.keys or len(ratios.keys) != len(ratios.tables):
         raise ValueError("its n-grams have no ratios")
@@ -69,7 +69,7 @@ def keys_of(words: Tensor, shorter: Tensor | None) -> Tensor:
 
     That is the word, plus 2³² times the number of the n-gram before it, which is one word shorter.
     `shorter` (…, T) has the numbers of these, each where it ends; it is None for single words. The
-    key is 0 where a part is unknown: a known n-gram has known parts, which are in as many texts.
+    key is 0 where a part is unknown. The parts of a known n-gram are in at least as many texts.
     """
     known = words > UNKNOWN
     if shorter is None:
@@ -110,15 +110,15 @@ def count_log_ratios(
 
 
 def log_ratios(counts: Tensor) -> Tensor:
-    """In how many texts of each fold and class every n-gram is, (FOLDS, P, K) -> what each fold is
-    told, and last, for texts outside of training, what all count together: (FOLDS + 1, P, F).
+    """In how many texts of each fold and class every n-gram is, (FOLDS, P, K) -> the ratios that
+    each fold reads, and last, for texts outside of training, those of all folds: (FOLDS + 1, P, F).
 
     With c the texts of a class that have the n-gram, d those of the others, and Σ over the known
     n-grams of this length and one for the unknown (Wang & Manning, 2012, section 2.1):
 
         ρ = log (c + α) / Σ (c + α) - log (d + α) / Σ (d + α)
 
-    A fold is told what the others counted. Else the ratio would hold the label of the very text
+    A fold reads what the others counted. Otherwise the ratio would hold the label of the very text
     that reads it, but only in training. ρ is 0 where fewer than `LEAST` texts were counted.
     """
     total = counts.sum(0)

@@ -120,7 +120,7 @@ def split_off(corpus: Corpus, size: int) -> tuple[Corpus, Corpus]:
 class Encoding:
     """What makes a text a network's input and its output a class; every checkpoint holds it.
 
-    `ratios` are there if the network reads --ngrams.
+    `ratios` is None without --ngrams.
     """
 
     def __init__(self, vocabulary, classes: list[str], ratios: LogRatios | None = None):
