@@ -12,6 +12,7 @@ from common import checkpoint
 from common.data import ROOT
 from GAN.utils.build import build_model as build_players
 from GAN.utils.kind import Kind
+from LSTM.dataset.texts import Encoding
 from tests.running import FOLDERS, script
 from ViT.utils.build import build_model as build_vit
 
@@ -74,7 +75,7 @@ def test_the_lines_have_the_sizes_of_the_run_that_they_name(folder, tmp_path, mo
     train = script(folder)
     args = Namespace(**train.make_parser().defaults(dataset))
     data = {
-        "imdb": Namespace(vocabulary=range(args.__dict__.get("vocabulary_size", 0)), classes="+-"),
+        "imdb": Encoding(range(args.__dict__.get("vocabulary_size", 0)), ["negative", "positive"]),
         "tiny-shakespeare": range(65),
         **IMAGES,
     }[dataset]
