@@ -110,10 +110,10 @@ def cnn_manual() -> tuple[Seen, dict]:
         model.backward(criterion.backward())
 
     seen = run_by_hand(model, step, labels=labels)
-    conv = model.features.layers[4]  # a phase is the whole padded image: one tap reads a part of it
-    _, _, rows, _ = next(tap for tap in conv.taps() if tap[0] == (1, 1))
+    conv = model.features.layers[4]
+    _, phase, _, read = next(tap for tap in conv.taps() if tap[0] == (1, 1))
     assert conv.weight[:, :, 1, 1].shape == (64, 32)
-    seen["x_ij"] = 2 * ((14 * 14 * N, conv.phases.shape[-1]),)
+    seen["x_ij"] = 2 * (tuple(conv.x[phase][read].flatten(0, 1).shape),)
     return seen, {"N": N, "H": 14, "W": 14}
 
 

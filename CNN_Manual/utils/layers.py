@@ -161,15 +161,6 @@ def product_type(x: Tensor) -> torch.dtype:
     return (x.new_empty(0, 0) @ x.new_empty(0, 0)).dtype
 
 
-def framed(x: Tensor, dtype: torch.dtype, height: int, width: int, left: int = 0) -> Tensor:
-    """x (H, W, N, C) inside of zeros (height, width, N, C): a copy that writes each value once."""
-    H, W, N, C = x.shape
-    frame = x.new_empty(height, width, N, C, dtype=dtype)
-    frame[:H, left : left + W] = x
-    frame[:H, :left], frame[:H, left + W :], frame[H:] = 0, 0, 0
-    return frame
-
-
 class Conv2d(Layer):
     """y[n, o, h, w] = b[o] + Σ_c Σ_ij W[o, c, i, j] · x[n, c, h·s + i·d − p, w·s + j·d − p]
 
@@ -182,11 +173,11 @@ class Conv2d(Layer):
     by side ("im2col"), so that all taps are one product. It is the faster one, too, where x has
     few channels, as the network's own input: a product over one channel does too little per pass.
 
-    The second copies nothing. As images lie in memory, shifting all of them by (i, j) is starting
-    to read (i·width + j)·N rows further on. What is above or below the image is not read. The zeros
-    that begin a line of pixels are its left padding, and the right padding of the line above. A
-    stride s splits the image into s·s "phases", phase (a, b) holding its lines a, a + s, … and
-    columns b, b + s, …: within a phase the stride is 1.
+    The second copies nothing. In memory, a line of pixels is a matrix with one row per pixel and
+    image, and all lines are a stack of matrices. To shift them by j is to read from row j·N on.
+    What a tap would read outside of the image is left out, so there are no zeros to multiply. A
+    stride s splits the image into s·s "phases". Phase (a, b) holds the lines a, a + s, … and the columns b,
+    b + s, …. Within a phase the stride is 1.
     """
 
     parameter_names = ("weight", "bias")
@@ -254,56 +245,63 @@ class Conv2d(Layer):
             window += grad
         return grad_padded[p : p + H, p : p + W]
 
-    # ---- a product per tap, nothing copied ----
+    # ---- a product per tap and line of pixels, nothing copied ----
+
+    def phases(self, x: Tensor) -> dict[tuple[int, int], Tensor]:
+        """Each phase of x (H, W, N, C) by lines, (lines, columns·N, C): without a stride, x."""
+        s = self.stride
+        return {(a, b): x[a::s, b::s].flatten(1, 2) for a in range(s) for b in range(s)}
+
+    def spans(self, axis: int) -> list[tuple[int, slice, slice]]:
+        """For each place in the kernel, along one axis: the phase that it reads, the outputs for
+        which it meets the image, and what it reads for them."""
+        size, size_out, s, found = self.shape[axis], self.size[axis], self.stride, []
+        for i in range(self.weight.shape[-1]):
+            shift, phase = divmod(i * self.dilation - self.padding, s)
+            start, stop = max(0, -shift), min(size_out, -(-(size - phase) // s) - shift)
+            found.append((phase, slice(start, stop), slice(start + shift, stop + shift)))
+        return found
 
     def taps(self) -> Iterator[tuple]:
-        """For each tap that meets the image: (i, j), its phase, the rows of y that it adds to, and
-        the rows of the phase that it reads for them."""
-        k, s, d, p = self.weight.shape[-1], self.stride, self.dilation, self.padding
-        height, width, N = self.phases.shape[2:5]
-        num_inputs, num_outputs = height * width * N, self.size[0] * width * N
-        for i in range(k):
-            for j in range(k):
-                (down, a), (right, b) = divmod(i * d - p, s), divmod(j * d, s)
-                shift = (down * width + right) * N
-                start, stop = max(0, -shift), min(num_outputs, num_inputs - shift)
-                if start < stop:
-                    yield (i, j), (a, b), slice(start, stop), slice(start + shift, stop + shift)
+        """For each tap that meets the image: (i, j), its phase, where in y (H_out, W_out·N, O) it
+        adds, and where in the phase it reads."""
+        N = self.shape[2]
+        for i, (a, lines, lines_read) in enumerate(self.spans(0)):
+            for j, (b, *columns) in enumerate(self.spans(1)):
+                pixels, pixels_read = (slice(c.start * N, c.stop * N) for c in columns)
+                if lines.start < lines.stop and pixels.start < pixels.stop:
+                    yield (i, j), (a, b), (lines, pixels), (lines_read, pixels_read)
 
     def forward_shifted(self, x: Tensor) -> Tensor:  # (H, W, N, C) -> (H_out, W_out, N, O)
-        (H, W, N, C), (H_out, W_out), s, p = self.shape, self.size, self.stride, self.padding
-        # height and width of a phase: the image, its zeros on the left, and the output's width
-        height, width = -(-H // s), max(-(-(W + p) // s), W_out)
-        padded = framed(x, product_type(x), height * s, width * s, left=p)
-        phases = padded.view(height, s, width, s, N, C).permute(1, 3, 0, 2, 4, 5)
-        self.phases = phases.contiguous()  # (s, s, height, width, N, C); for s = 1, no copy
-
-        phases = self.phases.flatten(2, 4)
-        weight = self.weight.permute(2, 3, 1, 0).to(phases.dtype).contiguous()  # (k, k, C, O)
-        y = x.new_ones(H_out * width * N, 1) @ self.bias[None]  # a row of biases per pixel
+        N, O, (H_out, W_out) = x.shape[2], len(self.weight), self.size
+        self.x = self.phases(x.to(product_type(x)).contiguous())
+        weight = self.weight.permute(2, 3, 1, 0).to(self.x[0, 0].dtype).contiguous()  # (k, k, C, O)
+        y = self.bias.to(weight.dtype).expand(H_out, W_out * N, O).contiguous()
         for tap, phase, outputs, inputs in self.taps():
-            y[outputs].addmm_(phases[phase][inputs], weight[tap])  # (…, C) (C, O)
-        return y.view(H_out, width, N, -1)[:, :W_out]
+            pixels = self.x[phase][inputs]
+            y[outputs].baddbmm_(pixels, weight[tap].expand(len(pixels), -1, -1))  # (…, C) (C, O)
+        return y.view(H_out, W_out, N, O)
 
     def backward_shifted(self, g: Tensor) -> Tensor | None:  # (H_out, W_out, N, O) -> (H, W, N, C)
-        (H, W, N, C), s, p, O = self.shape, self.stride, self.padding, len(self.weight)
-        height, width = self.phases.shape[2:4]
-        phases = self.phases.flatten(2, 4)
-        g = framed(g, phases.dtype, self.size[0], width).view(-1, O)
-        self.grad_bias = g.sum(0)
+        g = g.to(self.x[0, 0].dtype).contiguous().flatten(1, 2)  # (H_out, W_out·N, O)
+        self.grad_bias = g.sum((0, 1))
 
         weight = self.weight.permute(2, 3, 0, 1).to(g.dtype).contiguous()  # (k, k, O, C)
-        grad_weight = weight.new_zeros(*weight.shape[:2], C, O)
-        grad_phases = torch.zeros_like(phases) if self.needs_grad_input else None
+        grad_weight = g.new_zeros(weight.mT.shape, dtype=self.weight.dtype)
+        grad_phases = {phase: torch.zeros_like(x) for phase, x in self.x.items()}
         for tap, phase, outputs, inputs in self.taps():
-            grad_weight[tap].addmm_(phases[phase][inputs].T, g[outputs])
-            if grad_phases is not None:
-                grad_phases[phase][inputs].addmm_(g[outputs], weight[tap])  # (…, O) (O, C)
+            pixels, grad = self.x[phase][inputs], g[outputs]
+            torch.sum(pixels.mT @ grad, 0, dtype=grad_weight.dtype, out=grad_weight[tap])
+            if self.needs_grad_input:
+                grad_phases[phase][inputs].baddbmm_(grad, weight[tap].expand(len(grad), -1, -1))
         self.grad_weight = grad_weight.permute(3, 2, 0, 1).contiguous()
-        if grad_phases is None:
-            return None
-        grad_padded = grad_phases.view(s, s, height, width, N, C).permute(2, 0, 3, 1, 4, 5)
-        return grad_padded.reshape(height * s, width * s, N, C)[:H, p : p + W]
+        if self.stride == 1:
+            return grad_phases[0, 0].view(self.shape)
+        grad_x, s = g.new_empty(self.shape), self.stride
+        for (a, b), grad in grad_phases.items():
+            part = grad_x[a::s, b::s]
+            part.copy_(grad.view_as(part))
+        return grad_x
 
 
 class BatchNorm2d(Layer):
