@@ -11,7 +11,7 @@ from LSTM.dataset.log_ratios import UNKNOWN, LogRatios, keys_of, numbers_of
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 POOLINGS = ("last", "mean", "max", "attention", "concat")
-PAD = 0
+PAD = 0  # the number of padding
 RATIO_SCALE = 0.5  # most log ratios lie between -2 and 2
 
 

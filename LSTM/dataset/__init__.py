@@ -43,12 +43,13 @@ def load_training(args: Namespace) -> tuple[Texts, Texts]:
     corpus, validation = load_corpora(args)
     corpus = corpus.subset(args.subset)
     encoding = Encoding.learn(corpus, args)
-    train = Texts.encode(corpus, encoding, args.max_length)
+    train = Texts.encode(corpus, encoding)
     if args.ngrams:
-        whole, train.folds = Texts.encode(corpus, encoding), corpus.folds()
+        train.folds = corpus.folds()
         encoding.ratios = count_log_ratios(
-            whole.inputs, whole.labels, train.folds, len(corpus.classes), args.ngrams
+            train.inputs, train.labels, train.folds, len(corpus.classes), args.ngrams
         )
+    train.inputs = train.inputs.ends_of(args.max_length)
     return train, Texts.encode(validation, encoding)
 
 

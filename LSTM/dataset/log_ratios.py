@@ -42,9 +42,9 @@ def checked(state: dict, K: int) -> LogRatios:
     for keys, table in zip(*ratios, strict=True):
         if not all(isinstance(part, Tensor) for part in (keys, table)):
             raise ValueError("its ratios of n-grams are no numbers")
-        shape = len(table), keys.numel(), K if K > 2 else 1
+        shape = keys.numel(), K if K > 2 else 1
         sorted_ones = keys.dtype == torch.int64 and keys.dim() == 1 and (keys.diff() > 0).all()
-        if not sorted_ones or keys[:1].tolist() != [0] or table.shape != shape:
+        if not sorted_ones or keys[:1].tolist() != [0] or table.shape[1:] != shape:
             raise ValueError("its n-grams are not sorted, or their ratios not one for each")
         if not len(table) or table.dtype != torch.float32 or not table.isfinite().all():
             raise ValueError("its ratios of n-grams are not finite")

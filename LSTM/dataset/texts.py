@@ -173,10 +173,10 @@ class Texts(Split):
         self.corpus, self.encoding, self.folds = corpus, encoding, folds
 
     @classmethod
-    def encode(cls, corpus: Corpus, encoding: Encoding, most: int | None = None) -> "Texts":
-        """Put into the numbers of the vocabulary; of longer texts, `most` words at the ends."""
+    def encode(cls, corpus: Corpus, encoding: Encoding) -> "Texts":
+        """Put into the numbers of the vocabulary."""
         table = torch.tensor(encoding.vocabulary.lookup_indices(corpus.tokens), dtype=torch.int32)
-        words = corpus.words.ends_of(most)
+        words = corpus.words
         inputs = Ragged(table[words.values.long()], words.starts, words.lengths)
         return cls(corpus, encoding, inputs, corpus.labels)
 
