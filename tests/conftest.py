@@ -84,6 +84,20 @@ def no_gpu_but_where_it_is_tested(request, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # of processes that a test starts
 
 
+@pytest.fixture
+def seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Few examples, and no curves: they take longer to draw than small runs to train."""
+    from tests import running  # imports what learns
+
+    running.few_shapes(monkeypatch)
+    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+
+
 @pytest.fixture(autouse=True)
 def libraries_may_write_into_the_environment():
     """As torch.compile does; what they left there is not of the test that begins."""

@@ -20,7 +20,6 @@ from tests.running import (
     TRANSFORMERS,
     assert_one_line,
     call,
-    few_shapes,
     history,
     make_digits,
     script,
@@ -67,10 +66,8 @@ def test_every_script_with_flags_is_in_the_table():
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    few_shapes(monkeypatch)
+def quick(quick, monkeypatch):
     short_strings(monkeypatch)
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
 
 
 @pytest.fixture

@@ -62,20 +62,14 @@ from tests.running import (
 from tests.running import history as rows_of
 from VAE.utils.film import STRIP, is_filmed
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 DIGIT = (1, 28, 28)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 @pytest.fixture
-def quick(monkeypatch):
-    """Few points, and no curves: they take longer to draw than these runs to train."""
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+def quick(quick, monkeypatch):
     monkeypatch.setattr("GAN.utils.plots.draw_players", lambda path, diary, title: None)
-    few_shapes(monkeypatch)
 
 
 # ---- distances, against scipy and scikit-learn ----

@@ -14,20 +14,11 @@ from LSTM.dataset.ragged import Ragged
 from LSTM.dataset.texts import Corpus
 from LSTM.model import RATIO_SCALE, Evidence, RecurrentClassifier
 from LSTM.train import make_parser
-from tests.running import assert_one_line, call, few_shapes, history, small
+from tests.running import assert_one_line, call, history, small
+
+pytestmark = pytest.mark.usefixtures("seeded")
 
 V, LONGEST = 6, 3  # words, padding and <unk> among them: every n-gram comes often
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-    few_shapes(monkeypatch)
 
 
 def texts(N: int = 90, K: int = 2, seed: int = 0):

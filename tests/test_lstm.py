@@ -34,7 +34,6 @@ from tests.running import (
     assert_one_line,
     call,
     crash,
-    few_shapes,
     finish,
     history,
     interrupt,
@@ -43,20 +42,10 @@ from tests.running import (
     start,
 )
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 CLOSE = dict(rtol=1e-10, atol=1e-10)
 LENGTHS = torch.tensor([7, 1, 4, 7, 2])
-
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Few sentences, and no curves: they take longer to draw than these runs to train."""
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-    few_shapes(monkeypatch)
 
 
 def make_model(**changes) -> RecurrentClassifier:

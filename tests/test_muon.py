@@ -20,7 +20,6 @@ from tests.running import (
     assert_one_line,
     call,
     crash,
-    few_shapes,
     history,
     script,
     small,
@@ -361,12 +360,6 @@ RUNS = {  # what a folder's small run needs besides, to have a hidden layer and 
     "ResNet": ["--ema", 0.5, "--precision", "bfloat16", "--lr", 0.01],
     "ViT": ["--ema", 0.5, "--precision", "bfloat16"],
 }  # fmt: skip
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    few_shapes(monkeypatch)
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
 
 
 @pytest.mark.parametrize("folder", ["CNN_Manual", "RNN_Manual", "Transformer_Manual"])

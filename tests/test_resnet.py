@@ -31,7 +31,6 @@ from tests.running import (
     assert_one_line,
     call,
     crash,
-    few_shapes,
     history,
     interrupt,
     make_digits,
@@ -39,22 +38,12 @@ from tests.running import (
 )
 from ViT.model import ViT
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 TINY = dict(widths=(4, 6), num_classes=5)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 SMALL = PRESETS["resnet9-small"]
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Few shapes, and no curves: they take longer to draw than these runs to train."""
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-    few_shapes(monkeypatch)
 
 
 @pytest.fixture

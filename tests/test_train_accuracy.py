@@ -17,7 +17,6 @@ from tests.running import (
     call,
     crash,
     differences,
-    few_shapes,
     history,
     kind,
     script,
@@ -35,12 +34,7 @@ REGULARISED = {  # in training mode, and with changed images, the accuracy would
     "ViT": [*IMAGES, "--dropout", 0.5, "--drop-path", 0.5, "--epochs", 3],
 }
 SIZE = 60  # examples to measure on
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    few_shapes(monkeypatch)
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from tests.running import (
     call,
     crash,
     differences,
-    few_shapes,
     history,
     interrupt,
     make_digits,
@@ -47,17 +46,7 @@ from VAE.utils.likelihoods import LIKELIHOODS, BernoulliLogProb, Gaussian
 from VAE.utils.networks import ConvDecoder, ConvEncoder
 from VAE.utils.pictures import encode_all, sample_codes
 
-
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Few shapes, and no curves: they take longer to draw than these runs to train."""
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-    few_shapes(monkeypatch)
+pytestmark = pytest.mark.usefixtures("seeded")
 
 
 def doubles(*shape: int) -> torch.Tensor:

@@ -22,7 +22,6 @@ from tests.running import (
     assert_one_line,
     call,
     crash,
-    few_shapes,
     history,
     interrupt,
     make_digits,
@@ -38,24 +37,14 @@ from ViT.utils.pretrained import load_pretrained
 from ViT.utils.rollout import attention_weights, relevance, rollout
 from ViT.utils.weights import fit_weights, from_torchvision, resize_positions
 
+pytestmark = pytest.mark.usefixtures("seeded")
+
 TINY = dict(image_size=8, patch_size=2, embed_dim=12, depth=2, num_heads=3, num_classes=5)
 SMALL = ["--dataset", "shapes", "--subset", "64", "--batch-size", "16"]
 CLOSE = dict(rtol=1e-10, atol=1e-10)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    torch.manual_seed(0)
-
-
 NANO = PRESETS["nano-conv"]
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Few shapes, and no curves: they take longer to draw than these runs to train."""
-    monkeypatch.setattr("common.plots.draw_curves", lambda path, history: None)
-    few_shapes(monkeypatch)
 
 
 def randomised(model, std=0.3):
