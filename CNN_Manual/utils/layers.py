@@ -176,8 +176,8 @@ class Conv2d(Layer):
     The second copies nothing. In memory, a line of pixels is a matrix with one row per pixel and
     image, and all lines are a stack of matrices. To shift them by j is to read from row j·N on.
     What a tap would read outside of the image is left out, so there are no zeros to multiply. A
-    stride s splits the image into s·s "phases". Phase (a, b) holds the lines a, a + s, … and the columns b,
-    b + s, …. Within a phase the stride is 1.
+    stride s splits the image into s·s "phases". Phase (a, b) holds the lines a, a + s, … and the
+    columns b, b + s, …. Within a phase the stride is 1.
     """
 
     parameter_names = ("weight", "bias")
