@@ -378,8 +378,8 @@ def code(name: str, model: str, size: int) -> float:
 
 TRANSFORMERS = ("transformer", "transformer-torch")
 WORDS = {
-    "a": 1, "half": 0.5, "third": 1 / 3, "two thirds": 2 / 3, "tenth": 0.1, "twice": 2, "two": 2,
-    "three": 3, "four": 4, "five": 5, "six": 6, "eight": 8,
+    "a": 1, "half": 0.5, "third": 1 / 3, "two thirds": 2 / 3, "four fifths": 0.8, "tenth": 0.1,
+    "twice": 2, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "eight": 8,
 }  # fmt: skip
 FIGURES: list[tuple[str, str, Callable[[], float], float]] = [
     ("", "Rotary positions {0.05} nats of text",
@@ -403,7 +403,7 @@ FIGURES: list[tuple[str, str, Callable[[], float], float]] = [
     ("", "is where the MLP is after about {six} |",
      lambda: passes_of_mlp_to(reached("images", 2, network="resnet")), 0.5),
     ("", "To an LSTM {1.1} points at most", lambda: max(order()), 0.05),
-    ("", "{Two thirds} into the products", share_of_convolutions, 0.02),
+    ("", "{Four fifths} into the products", share_of_convolutions, 0.02),
     ("studies", "pace changed by up to a {third} between", spread_of_paces, 0.02),
     ("studies", "After five it has {1.508} nats",
      lambda: reached("text", 2, network="gru"), 0.0005),
