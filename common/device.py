@@ -6,6 +6,7 @@ import random
 import subprocess
 import warnings
 from contextlib import nullcontext, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy
@@ -144,15 +145,14 @@ def synchronize(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
+@cache  # what this process writes must not make its own commit "dirty"
 def git_commit() -> str | None:
     """The commit of this clone, "-dirty" when files differ from it; None outside of git."""
     here = str(Path(__file__).parent)
     command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
+    with suppress(OSError, subprocess.TimeoutExpired):
         found = subprocess.run(command, capture_output=True, text=True, timeout=20)
         return found.stdout.strip() or None
-    except (OSError, subprocess.TimeoutExpired):
-        return None
 
 
 def environment(device: torch.device) -> dict:

@@ -19,11 +19,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 import torch  # noqa: E402
 
-from common import device  # noqa: E402
 from common.errors import UserError  # noqa: E402
-
-# found once: the clone stays as it is, and 1,300 runs ask git for its commit
-device.git_commit = functools.cache(device.git_commit)
 
 
 def pytest_collection_finish(session):

@@ -1,13 +1,15 @@
 """common/device.py: choosing a device, repeating and continuing draws, precision, compiling."""
 
 import random
+import re
+import subprocess
 
 import numpy
 import pytest
 import torch
 from torch import nn
 
-from common import checkpoint
+from common import checkpoint, device
 from common.device import (
     autocast,
     compiled,
@@ -287,3 +289,22 @@ def test_a_torch_that_cannot_compile_is_a_user_error(monkeypatch):
     monkeypatch.setattr(torch, "compile", fail)
     with user_error("--compile", "Dynamo", "leave it out"):
         compiled(torch.nn.Linear(2, 3), wanted=True)
+
+
+def test_a_commit_is_that_of_the_beginning(tmp_path, monkeypatch):
+    """A record that a process writes makes the clone dirty, but not what is measured after it."""
+    (tmp_path / "device.py").write_text("1\n")
+    who = ["-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "First"]):
+        subprocess.run(["git", "-C", tmp_path, *command], check=True)
+    monkeypatch.setattr(device, "__file__", str(tmp_path / "device.py"))
+    device.git_commit.cache_clear()
+    try:
+        first = device.git_commit()
+        assert re.fullmatch(r"[0-9a-f]{12}", first)
+        (tmp_path / "device.py").write_text("2\n")
+        assert device.git_commit() == first
+        device.git_commit.cache_clear()  # as another process would
+        assert device.git_commit() == f"{first}-dirty"
+    finally:
+        device.git_commit.cache_clear()
