@@ -99,6 +99,19 @@ def test_convolution_has_the_right_gradient(way, k, s, p, d, shape, O):
 
 
 @pytest.mark.parametrize("k, s, p, d, shape, O", SIZES)
+def test_convolution_writes_over_nothing_that_it_is_given(way, k, s, p, d, shape, O):
+    """One image of one output pixel has no more values than the bias."""
+    layer, x = Conv2d(shape[1], O, k, s, p, d), torch.randn(shape)
+    g = torch.randn_like(layer.forward(x))
+    given = x, g, layer.weight, layer.bias
+    before = [tensor.clone() for tensor in given]
+    y = layer.forward(x)
+    first = y.clone()
+    layer.backward(g)
+    assert all(map(torch.equal, given, before)) and torch.equal(y, first)
+
+
+@pytest.mark.parametrize("k, s, p, d, shape, O", SIZES)
 def test_convolution_is_the_plain_one_of_the_readme(way, k, s, p, d, shape, O):
     """Its ten lines and autograd, beside the layer's forward and backward."""
     convolve = readme_function("CNN_Manual", "convolve")

@@ -114,7 +114,7 @@ FIGURES: list[tuple[str, str, Callable[[], float], float]] = [
     ("LSTM", "accuracy is {2.1} points above that of `imdb`",
      lambda: 100 * (measured("LSTM", "imdb-ngrams", "accuracy")
                     - measured("LSTM", "imdb", "accuracy")), 0.05),
-    ("LSTM", "but only {0.3} points above the bag",
+    ("LSTM", "but only {0.3} points above the last",
      lambda: 100 * (measured("LSTM", "imdb-ngrams", "accuracy")
                     - measured("LSTM", "imdb-nb-svm-trigrams", "accuracy")), 0.05),
     ("LSTM", "records of NB-SVM differ by {0.5} points",

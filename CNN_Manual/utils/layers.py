@@ -167,17 +167,17 @@ class Conv2d(Layer):
     with stride s, padding p, dilation d (zeros outside of x). For one kernel offset ("tap") (i, j)
     this is a matrix product over the channels: y = b + Σ_ij x_ij W_ijᵀ, where x_ij is the input
     shifted by (i, j), one pixel of one image per row. With g = ∂L/∂y, each tap gives
-    ∂L/∂W_ij = g_ijᵀ x_ij (Σ over all pixels)    ∂L/∂x_ij += g W_ij    ∂L/∂b = Σ_nhw g
+    ∂L/∂W_ij = gᵀ x_ij (Σ over all pixels)    ∂L/∂x_ij += g W_ij    ∂L/∂b = Σ_nhw g
 
     Both halves of this class compute just that. The first is the plain one: it copies all x_ij side
     by side ("im2col"), so that all taps are one product. It is the faster one, too, where x has
     few channels, as the network's own input: a product over one channel does too little per pass.
 
-    The second copies nothing. In memory, a line of pixels is a matrix with one row per pixel and
-    image, and all lines are a stack of matrices. To shift them by j is to read from row j·N on.
-    What a tap would read outside of the image is left out, so there are no zeros to multiply. A
-    stride s splits the image into s·s "phases". Phase (a, b) holds the lines a, a + s, … and the
-    columns b, b + s, …. Within a phase the stride is 1.
+    The second makes no shifted copies. In memory, a line of pixels is a matrix with one row per
+    pixel and image, and all lines are a stack of matrices. To shift them by j is to read from row
+    j·N on. What a tap would read outside of the image is left out, so there are no zeros to
+    multiply. A stride s splits the image into s·s "phases". Phase (a, b) holds the lines a, a + s,
+    … and the columns b, b + s, …. Within a phase the stride is 1.
     """
 
     parameter_names = ("weight", "bias")
@@ -245,7 +245,7 @@ class Conv2d(Layer):
             window += grad
         return grad_padded[p : p + H, p : p + W]
 
-    # ---- a product per tap and line of pixels, nothing copied ----
+    # ---- a product per tap and line of pixels ----
 
     def phases(self, x: Tensor) -> dict[tuple[int, int], Tensor]:
         """Each phase of x (H, W, N, C) by lines, (lines, columns·N, C): without a stride, x."""
@@ -273,14 +273,14 @@ class Conv2d(Layer):
                     yield (i, j), (a, b), (lines, pixels), (lines_read, pixels_read)
 
     def forward_shifted(self, x: Tensor) -> Tensor:  # (H, W, N, C) -> (H_out, W_out, N, O)
-        N, O, (H_out, W_out) = x.shape[2], len(self.weight), self.size
+        N, (H_out, W_out) = x.shape[2], self.size
         self.x = self.phases(x.to(product_type(x)).contiguous())
         weight = self.weight.permute(2, 3, 1, 0).to(self.x[0, 0].dtype).contiguous()  # (k, k, C, O)
-        y = self.bias.to(weight.dtype).expand(H_out, W_out * N, O).contiguous()
+        y = self.bias.to(weight.dtype).repeat(H_out, W_out * N, 1)
         for tap, phase, outputs, inputs in self.taps():
             pixels = self.x[phase][inputs]
             y[outputs].baddbmm_(pixels, weight[tap].expand(len(pixels), -1, -1))  # (…, C) (C, O)
-        return y.view(H_out, W_out, N, O)
+        return y.view(H_out, W_out, N, -1)
 
     def backward_shifted(self, g: Tensor) -> Tensor | None:  # (H_out, W_out, N, O) -> (H, W, N, C)
         g = g.to(self.x[0, 0].dtype).contiguous().flatten(1, 2)  # (H_out, W_out·N, O)
