@@ -16,7 +16,7 @@ PICTURE = re.compile(r"!\[[^]]*\]\([^)]*\)")
 TARGET = re.compile(r"(?<=\])\([^)]*\)")  # of a link, whose words are read
 HEADING = re.compile(r"^(#+) (.+)$", re.MULTILINE)
 NUMBER = re.compile(
-    r"\b(?:two|three|four) (?:thirds|quarters|fifths|tenths)\b"
+    r"\b(?:two|three) (?:thirds|quarters|fifths|tenths)\b"
     r"|(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?<!,)"
     r"|\b(?:hal[fv]\w*|twice|doubl\w+|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
     r"|thirds?|quarters?|fifths?|sixths?|eighths?|tenths?|hundred\w*|thousand\w*|dozens?"
