@@ -41,8 +41,6 @@ from ViT.model import ViT
 pytestmark = pytest.mark.usefixtures("seeded")
 
 TINY = dict(widths=(4, 6), num_classes=5)
-
-
 SMALL = PRESETS["resnet9-small"]
 
 

@@ -42,8 +42,6 @@ pytestmark = pytest.mark.usefixtures("seeded")
 TINY = dict(image_size=8, patch_size=2, embed_dim=12, depth=2, num_heads=3, num_classes=5)
 SMALL = ["--dataset", "shapes", "--subset", "64", "--batch-size", "16"]
 CLOSE = dict(rtol=1e-10, atol=1e-10)
-
-
 NANO = PRESETS["nano-conv"]
 
 

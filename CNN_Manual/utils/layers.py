@@ -265,9 +265,9 @@ class Conv2d(Layer):
     def taps(self) -> Iterator[tuple]:
         """For each tap that meets the image: (i, j), its phase, where in y (H_out, W_out·N, O) it
         adds, and where in the phase it reads."""
-        N = self.shape[2]
+        N, across = self.shape[2], self.spans(1)
         for i, (a, lines, lines_read) in enumerate(self.spans(0)):
-            for j, (b, *columns) in enumerate(self.spans(1)):
+            for j, (b, *columns) in enumerate(across):
                 pixels, pixels_read = (slice(c.start * N, c.stop * N) for c in columns)
                 if lines.start < lines.stop and pixels.start < pixels.stop:
                     yield (i, j), (a, b), (lines, pixels), (lines_read, pixels_read)
@@ -295,6 +295,8 @@ class Conv2d(Layer):
             if self.needs_grad_input:
                 grad_phases[phase][inputs].baddbmm_(grad, weight[tap].expand(len(grad), -1, -1))
         self.grad_weight = grad_weight.permute(3, 2, 0, 1).contiguous()
+        if not self.needs_grad_input:
+            return None
         if self.stride == 1:
             return grad_phases[0, 0].view(self.shape)
         grad_x, s = g.new_empty(self.shape), self.stride
