@@ -93,11 +93,12 @@ def measure(model: MLP, inputs: Tensor, labels: Tensor, activation: str) -> dict
 
 
 def root_mean_square(values: Tensor) -> float:
-    return values.double().square().mean().sqrt().item()  # 1e-30 squared is nothing in float32
+    values = values.cpu().double()  # 1e-30 squared is nothing in float32; MPS has no more
+    return values.square().mean().sqrt().item()
 
 
 def learn(model: MLP, train: Split, args: Namespace, seed: int) -> None:
-    """Plain stochastic gradients, which take every gradient as large as it is."""
+    """SGD with momentum, which takes every gradient as large as it is."""
     optimizer = torch.optim.SGD(model.parameters(), args.lr, momentum=MOMENTUM)
     model.train()
     epochs = range(1 + args.steps // train.num_batches(BATCH))

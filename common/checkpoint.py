@@ -132,16 +132,18 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name and rename it, so that no reader sees half of it.
-
-    The name is nobody else's and cannot be guessed. Unlike mkstemp's, the file has usual rights.
-    """
+    """Write a file under a temporary name and rename it, so that no reader sees half of it. The
+    name is nobody else's and cannot be guessed. Unlike mkstemp's, the file has usual rights."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY}")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        for seconds in (0.2, 2) if os.name == "nt" else ():  # a reader there keeps others out
+            with suppress(PermissionError):
+                return os.replace(temporary, path)
+            time.sleep(seconds)
         os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):

@@ -4,6 +4,7 @@ import math
 import os
 import shlex
 import signal
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def command(script: Path, run_dir: Path, *flags: str) -> str:
     path = str(script)
     with suppress(ValueError):  # Windows: on another drive
         path = min(os.path.relpath(script), path, key=len)
-    return shlex.join(["python", path, *flags, "--run-dir", str(run_dir)])
+    join = subprocess.list2cmdline if os.name == "nt" else shlex.join  # what the shell takes apart
+    return join(["python", path, *flags, "--run-dir", str(run_dir)])
 
 
 def announce(run, parameters: int, train, validation) -> None:

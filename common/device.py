@@ -21,16 +21,16 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 def select_device(name: str = "auto") -> torch.device:
     """The device called `name`; "auto" takes CUDA, then MPS, then the CPU.
 
-    Raises UserError for a device that this machine lacks, or for which the installed torch was
-    built without kernels (a GPU newer than the wheel). "auto" steps over such a device.
+    Raises UserError for a device that this machine lacks, for which the installed torch was built
+    without kernels (a GPU newer than the wheel), or on which it computes wrongly (MPS before torch
+    2.4: pytorch/pytorch#118115). "auto" steps over such a device.
     """
     if name == "auto":
         usable = (d for d in ("cuda", "mps", "cpu") if problem(d, warn=True) is None)
         return torch.device(next(usable))
     if name not in DEVICES:
         raise UserError(f"unknown device {name!r}: choose from {', '.join(DEVICES)}")
-    reason = problem(name)
-    if reason is not None:
+    if (reason := problem(name)) is not None:
         raise UserError(f"--device {name}: {reason}; try --device auto")
     return torch.device(name)
 
@@ -43,7 +43,10 @@ def problem(name: str, warn: bool = False) -> str | None:
     if not present:
         return f"there is no {name.upper()} device that torch {torch.__version__} can use"
     try:  # a wheel without kernels for this GPU is found out only by running one
-        torch.ones(2, device=name).sum().item()
+        ones = torch.ones(2, 2, 2, device=name)
+        view = torch.zeros_like(ones[0]).T  # its values do not lie in the usual order
+        if view.addcmul_(*ones).sum().item() != 4:
+            raise RuntimeError("what is added to a view is lost")
     except (RuntimeError, AssertionError) as error:  # AssertionError: a wheel without CUDA
         reason = f"torch {torch.__version__} fails on it ({str(error).splitlines()[0]})"
         if warn:
@@ -60,10 +63,8 @@ def seed_everything(seed: int) -> None:
 
 
 def autocast(device: torch.device, precision: str = "float32"):
-    """A context in which matrix products and convolutions compute in `precision`.
-
-    A network that was trained in float16 is evaluated in float32 on a CPU: see `grad_scaler`.
-    """
+    """A context in which matrix products and convolutions compute in `precision`. A network that
+    was trained in float16 is evaluated in float32 on a CPU: see `grad_scaler`."""
     if precision == "float32" or (precision == "float16" and device.type == "cpu"):
         return nullcontext()
     try:
@@ -73,10 +74,8 @@ def autocast(device: torch.device, precision: str = "float32"):
 
 
 def grad_scaler(device: torch.device, precision: str = "float32") -> torch.amp.GradScaler:
-    """Keeps small gradients from vanishing in float16; does nothing in other precisions.
-
-    Raises UserError for float16 on a CPU, which is many times slower there, or absent.
-    """
+    """Keeps small gradients from vanishing in float16; does nothing in other precisions. Raises
+    UserError for float16 on a CPU, which is many times slower there, or absent."""
     if precision == "float16" and device.type == "cpu":
         raise UserError("--precision float16 is for GPUs; a CPU has float32 and bfloat16")
     return torch.amp.GradScaler(device.type, enabled=precision == "float16")
@@ -112,10 +111,8 @@ def set_random_state(state: dict) -> None:
 
 
 def compiled(model: torch.nn.Module, wanted: bool):
-    """`torch.compile(model)` when wanted, sharing its parameters; else the model itself.
-
-    Raises UserError where this torch cannot compile: on this Python, or without a C++ compiler.
-    """
+    """`torch.compile(model)` when wanted, sharing its parameters; else the model itself. Raises
+    UserError where this torch cannot compile: on this Python, or without a C++ compiler."""
     try:
         if wanted:  # torch.compile is lazy: try it with something small
             torch.compile(torch.sin)(torch.ones(2, device=next(model.parameters()).device))

@@ -47,10 +47,8 @@ def drawable(name: str) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG file, whole or not at all; all its text is taken literally.
-
-    Raises UserError when the file cannot be written.
-    """
+    """Write the figure as a PNG file, whole or not at all; all its text is taken literally. Raises
+    UserError when the file cannot be written."""
     if Path(path).suffix.lower() != ".png":
         raise UserError(f"{path}: pictures are PNG files, name one that ends in .png")
     content = io.BytesIO()

@@ -85,7 +85,7 @@ def recipe_of(name: str, args: Namespace) -> Namespace:
     dataset = dataset_of(name, args)
     if name in IMAGES:
         recipes, small = import_module(f"{name}_Manual.train").RECIPES, IMAGES[name]
-        recipe = recipes["mnist-sample"]  # of MNIST, too: the CNN's own is for a single epoch
+        recipe = recipes["mnist-sample"]  # of MNIST, too: the CNN's own is for two epochs
     elif name in LAYERS:
         recipe, small = TEXT_RECIPES[dataset], text.QUICK
     else:

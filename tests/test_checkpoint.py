@@ -4,6 +4,7 @@ import math
 import os
 import random
 import re
+from types import SimpleNamespace
 
 import pytest
 import safetensors.torch
@@ -448,6 +449,30 @@ def test_a_file_with_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
     with user_error("cannot write"):
         checkpoint.write_atomically(tmp_path / "file", b"after")
     assert not target.exists()
+
+
+@pytest.mark.parametrize("failures", [0, 2, 3])
+def test_on_windows_a_file_that_is_being_read_is_waited_for(tmp_path, monkeypatch, failures):
+    """There, a file that another process has open cannot be replaced."""
+    path, attempts, waits = tmp_path / "file", [], []
+
+    def replace(source, target):
+        attempts.append(target)
+        if len(attempts) <= failures:
+            raise PermissionError(13, "Access is denied")
+        os.replace(source, target)
+
+    path.write_bytes(b"before")
+    windows = SimpleNamespace(name="nt", replace=replace, fsync=os.fsync)
+    monkeypatch.setattr(checkpoint, "os", windows)
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(sleep=waits.append))
+    if failures == 3:
+        with user_error("cannot write", "Access is denied"):
+            checkpoint.write_atomically(path, b"after")
+    else:
+        checkpoint.write_atomically(path, b"after")
+    assert path.read_bytes() == (b"before" if failures == 3 else b"after")
+    assert os.listdir(tmp_path) == ["file"] and waits == [0.2, 2][:failures]
 
 
 def test_leftovers_are_removed_when_nobody_has_written_for_long(tmp_path):

@@ -110,6 +110,23 @@ def test_a_named_cuda_device_that_computes_nothing_is_a_user_error(request, way)
         select_device("cuda")
 
 
+def test_a_device_that_loses_what_is_added_to_a_view_is_stepped_over(only_cpu, monkeypatch):
+    """As MPS before torch 2.4 (pytorch/pytorch#118115). The CPU stands for it here."""
+    ones, add = torch.ones, torch.Tensor.addcmul_
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", lambda *size, device: ones(*size))
+    assert select_device("auto") == select_device("mps") == torch.device("mps")
+
+    def losing(self, *factors):
+        return add(self, *factors) if self.is_contiguous() else self
+
+    monkeypatch.setattr(torch.Tensor, "addcmul_", losing)
+    with user_error("--device mps", "what is added to a view is lost", "--device auto"):
+        select_device("mps")
+    with pytest.warns(UserWarning, match="MPS is there, but .* a view is lost"):
+        assert select_device("auto") == torch.device("cpu")
+
+
 def draws():
     """A few of every generator's numbers; single Gaussians leave half of a pair in its cache."""
     return [

@@ -414,6 +414,15 @@ def test_fewer_different_examples_than_clusters_are_one_line():
 # ---- whose step changes what ----
 
 
+def test_the_classifier_leaves_the_generators_of_the_run_alone(monkeypatch):
+    """Those of GPUs, too, which torch.manual_seed would seed."""
+    digits, seeds = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8), []
+    before = torch.get_rng_state()
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
+    classifier.train_classifier(Split(digits, torch.arange(20) % 2, ["even", "odd"], {}))
+    assert torch.equal(torch.get_rng_state(), before) and seeds == []
+
+
 def players(norm: str, K: int = 0) -> GAN:
     shape = (1, 16, 16)
     return GAN(ConvGenerator(shape, 5, 4, K), ConvDiscriminator(shape, 4, norm, K)).train()

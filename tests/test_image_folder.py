@@ -1,6 +1,7 @@
 """dataset/image_folder.py and streamed.py: layouts, sizes, damage, and images from disk."""
 
 import hashlib
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -10,6 +11,7 @@ import struct
 import unicodedata
 import warnings
 import zlib
+from argparse import Namespace
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +22,8 @@ from torchvision.transforms.functional import center_crop, pil_to_tensor, resize
 
 from common.data import stratified_split
 from common.errors import UserError
+from GAN.utils.clusters import with_clusters
+from ResNet import depth
 from ResNet.dataset import image_folder, pictures, streamed
 from tests.conftest import user_error
 
@@ -676,11 +680,50 @@ def test_crops_do_not_depend_on_the_number_of_workers(root, monkeypatch):
 
 
 def test_streaming_leaves_the_generators_of_the_run_alone(root, monkeypatch, workers):
+    """Those of GPUs, too, which torch.manual_seed would seed."""
     monkeypatch.setattr(image_folder, "IN_MEMORY_BYTES", 0)
-    train = load(root)[0]
+    train, seeds = load(root)[0], []
     before = torch.get_rng_state()
+    monkeypatch.setattr(torch, "manual_seed", seeds.append)
     list(train.in_order(4)), list(train.batches(4)), train.images(torch.arange(3))
-    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(torch.get_rng_state(), before) and seeds == []
+
+
+def test_no_images_are_none(root, monkeypatch):
+    """Of a network without a mistake, say."""
+    nobody = torch.empty(0, dtype=torch.int64)
+    for theirs, ours in zip(*both(root, monkeypatch), strict=True):
+        expected, found = theirs.images(nobody), ours.images(nobody)
+        assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+
+
+@pytest.mark.parametrize("folder", ["GAN", "VAE"])
+def test_what_is_drawn_and_judged_whole_is_learned_whole(root, monkeypatch, folder):
+    """Where images are generated, those that are streamed are not cropped for training."""
+    dataset, splits = importlib.import_module(f"{folder}.dataset"), []
+    args = Namespace(dataset="folder", data_dir=str(root), image_size=8, refit=False)
+    for limit in (dataset.image_folder.IN_MEMORY_BYTES, 0):
+        monkeypatch.setattr(dataset.image_folder, "IN_MEMORY_BYTES", limit)
+        splits.append(dataset.load_training(args)[0])
+    assert [type(split).__name__ for split in splits] == ["Split", "Streamed"]
+    assert_same_batches(splits[1].batches(4, seed=1), splits[0].batches(4, seed=1))
+
+
+def test_streamed_images_are_clustered_as_those_in_memory(root, monkeypatch):
+    dataset = importlib.import_module("GAN.dataset")
+    args, found = Namespace(dataset="folder", data_dir=str(root), image_size=8), []
+    for limit in (dataset.image_folder.IN_MEMORY_BYTES, 0):
+        monkeypatch.setattr(dataset.image_folder, "IN_MEMORY_BYTES", limit)
+        found.append(with_clusters(dataset.load_training(args)[0], 2))
+    in_memory, from_disk = found
+    assert torch.equal(from_disk.labels, in_memory.labels) and from_disk.classes == ["0", "1"]
+    assert_same_batches(from_disk.batches(4), in_memory.batches(4))
+
+
+def test_streamed_images_are_shrunk_as_those_in_memory(root, monkeypatch):
+    (theirs, *_), (ours, *_) = both(root, monkeypatch, 16)
+    expected, found = (depth.shrunk(split, 8) for split in (theirs, ours))
+    assert torch.equal(found.inputs, expected.inputs) and len(found.inputs) == len(ours)
 
 
 @pytest.mark.smoke

@@ -389,6 +389,19 @@ def test_for_evaluation_every_text_is_seen_once(N):
     assert rows.sort().values.tolist() == list(range(N))
 
 
+def test_a_batch_for_evaluation_has_few_rows_where_texts_are_long(monkeypatch):
+    """A text is as long as it is there, and all are padded to the longest."""
+    split = make_texts(40)
+    lengths = split.inputs.lengths
+    most = 2 * int(lengths.max())
+    monkeypatch.setattr("LSTM.dataset.texts.MOST_TOKENS", most)
+    batches = list(split.sorted_batches())
+    assert torch.cat(batches).sort().values.tolist() == list(range(40)) and len(batches) > 2
+    assert all(len(rows) * max(1, int(lengths[rows].max())) <= most for rows in batches)
+    monkeypatch.setattr("LSTM.dataset.texts.MOST_TOKENS", 1)
+    assert {len(rows) for rows in split.sorted_batches() if lengths[rows].max()} == {1}
+
+
 def test_an_encoding_comes_back_from_a_checkpoint_and_refuses_another():
     encoding = make_texts().encoding
     state = encoding.state_dict()

@@ -79,12 +79,6 @@ def ratios() -> list[float]:
     return [row["ratio"][1] for row in rows.matching(read("studies", "twins"), what="step")]
 
 
-def trained_step(twin: str) -> float:
-    """Milliseconds of a step of the LSTM in the short trainings."""
-    value = lambda row: 1000 * row["seconds"][-1] / row["steps"][-1]  # noqa: E731
-    return found("studies", "twins", value, what="training", pair="LSTM", twin=twin)
-
-
 def spread_of_paces() -> float:
     """By how much more steps a seed made in the same time than another, at most."""
     counts: dict[tuple, list] = {}
@@ -173,14 +167,6 @@ def core_lines() -> list[float]:
     pairs = [verdict.lines_of_twins(name).values() for name in verdict.CORE]
     manual, native = zip(*([sum(n.core.values()) for n in pair] for pair in pairs), strict=True)
     return [a / b for a, b in zip(manual, native, strict=True)]
-
-
-def mlp_by_hand_takes_longer() -> float:
-    """Forward and backward, in ms."""
-    value = lambda row: sum(  # noqa: E731
-        row["parts"]["manual"][way] - row["parts"]["torch"][way] for way in ("forward", "backward")
-    )
-    return found("studies", "twins", value, what="step", pair="MLP")
 
 
 MODERN = ("Transformer_Manual", "Transformer_Torch")
@@ -467,34 +453,29 @@ FIGURES: list[tuple[str, str, Callable[[], float], float]] = [
      lambda: mean(passes("text", 2, name) for name in TRANSFORMERS), 0.05),
     ("studies", "gets less: {86.4} % after", lambda: reached("images", 2, network="vit"), 0.05),
     ("studies", "% after {1.4} passes", lambda: passes("images", 2, "vit"), 0.05),
-    ("studies", "A step by hand takes {0.74} to", lambda: min(ratios()), 0.005),
-    ("studies", "takes 0.74 to {1.31} of", lambda: max(ratios()), 0.005),
+    ("studies", "A step by hand takes {0.87} to", lambda: min(ratios()), 0.005),
+    ("studies", "takes 0.87 to {1.33} of", lambda: max(ratios()), 0.005),
     ("studies", "differs by more than {two} standard errors",
      lambda: math.ceil(max(standard_errors())), 0),
     ("studies", "After {60} seconds, the faster",
      seconds_after_which_the_faster_twin_is_ahead, 0),
     ("studies", "by hand there are {two} to three times", lambda: min(core_lines()), 0.25),
     ("studies", "there are two to {three} times as", lambda: max(core_lines()), 0.5),
-    ("studies", "takes {1} ms longer by hand. AdamW", mlp_by_hand_takes_longer, 0.1),
-    ("studies", "As a layer it is a {tenth} slower", lambda: found(
+    ("studies", "The LSTM by hand is a {third} slower", lambda: found(
         "studies", "twins", lambda row: row["ratio"][1], what="step", pair="LSTM") - 1, 0.02),
-    ("studies", "wins that back: {8.4} ms", lambda: optimiser("manual"), 0.05),
-    ("studies", "ms instead of {10.8}.", lambda: optimiser("torch"), 0.05),
+    ("studies", "wins its lead in AdamW, {4.1} ms", lambda: optimiser("manual"), 0.05),
+    ("studies", "ms instead of {4.8}, and between", lambda: optimiser("torch"), 0.05),
     *(("studies", text, lambda twin=twin, pair=pair, names=names: layers(pair, twin, *names), 0.6)
       for text, twin, pair, *names in (
-          ("in its convolutions, {64} ms", "manual", "CNN", "Conv2d"),
-          ("64 ms instead of {43}", "torch", "CNN", "Conv2d"),
-          ("its pooling, {17} instead", "manual", "CNN", "MaxPool2d"),
-          ("17 instead of {13}.", "torch", "CNN", "MaxPool2d"),
-          ("slower by hand, {73} ms", "manual", "LanguageModel", "GELU", "LayerNorm"),
-          ("73 ms instead of {28}", "torch", "LanguageModel", "GELU", "LayerNorm"))),
-    ("studies", "LayerNorm costs {38} ms more", lambda: layers("Transformer", "manual", "LayerNorm")
+          ("in its convolutions, {75} ms", "manual", "CNN", "Conv2d"),
+          ("75 ms instead of {55}", "torch", "CNN", "Conv2d"),
+          ("slower by hand, {53} ms", "manual", "LanguageModel", "GELU", "LayerNorm"),
+          ("53 ms instead of {22}", "torch", "LanguageModel", "GELU", "LayerNorm"))),
+    ("studies", "LayerNorm costs {16} ms", lambda: layers("Transformer", "manual", "LayerNorm")
      - layers("Transformer", "torch", "LayerNorm"), 0.5),
-    ("studies", "the loss costs {62} ms less",
-     lambda: layers("Transformer", "torch", "CrossEntropy")
-     - layers("Transformer", "manual", "CrossEntropy"), 0.5),
-    ("studies", "a step by hand takes {65} ms", lambda: trained_step("manual"), 0.6),
-    ("studies", "65 ms and PyTorch's {47}.", lambda: trained_step("torch"), 0.6),
+    ("studies", "stands between the layers costs {16} ms less",
+     lambda: layers("Transformer", "torch", "the rest")
+     - layers("Transformer", "manual", "the rest"), 0.5),
     ("MLP_Manual", "AdamW, with a rate of {0.003}", lambda: mean(
         best_rates(read("MLP_Manual", "optimizers"), name)["adamw"] for name in DATASETS), 0.0005),
     ("MLP_Manual", "a rate {three} times too high or", lambda: beside_best("adamw", 1)[0][0], 0.2),
@@ -602,7 +583,7 @@ NONE: list[tuple[str, str]] = [
     ("MLP_Manual", "This is one small network and {three} epochs."),
     ("MLP_Torch", "a normal distribution with mean {0} and deviation"),
     ("MLP_Torch", "whose slope is below {0.001} for all of {1,000} images."),
-    ("MLP_Torch", "after a few {hundred} steps of SGD."),
+    ("MLP_Torch", "after a few {hundred} steps of SGD with momentum."),
     ("MLP_Torch", "a ratio near {1} means that the signal gets through."),
     ("MLP_Torch", "With {1e-10} nothing of it reaches the other end. With {1e+10} one step"),
     ("MLP_Torch", "no gradient comes back through weights of {0}."),

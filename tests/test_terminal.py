@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -445,6 +446,20 @@ def test_an_epochs_line_fits(metrics, capsys):
     line = capsys.readouterr().out
     assert len(line.rstrip("\n")) <= 100 and line.startswith("epoch 100/200*")
     assert "e-09" not in line
+
+
+@pytest.mark.parametrize(
+    "name, line",
+    [
+        ("posix", "python 'a b/test.py' --run-dir 'c d'"),
+        ("nt", 'python "a b/test.py" --run-dir "c d"'),
+    ],
+)
+def test_a_command_is_quoted_as_the_shell_takes_it_apart(name, line, monkeypatch):
+    monkeypatch.setattr(
+        console, "os", SimpleNamespace(name=name, path=SimpleNamespace(relpath=str))
+    )
+    assert console.command(Path("a b/test.py"), Path("c d")) == line
 
 
 @pytest.mark.parametrize("epochs, text", [(1, "1 epoch,"), (2, "2 epochs,")])

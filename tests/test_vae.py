@@ -811,7 +811,6 @@ def test_any_folder_of_images_is_learned_in_colour(
 @pytest.mark.pictures
 def test_images_from_the_disk_are_learned_as_those_in_memory(quick, tmp_path, capsys, monkeypatch):
     place = make_folder(tmp_path / "photos", {"cat": 12, "dog": 12})
-    monkeypatch.setattr("VAE.dataset.image_folder.random_crop", image_folder.fit)
     for name in ("memory", "disk"):
         photographed(capsys, train.main, place, tmp_path / name)
         result = call(capsys, evaluation.main, "--run-dir", tmp_path / name, "--samples", 5)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def random_flip(images: Tensor) -> Tensor:
-    """Mirror every other image, at random, left to right: (N, C, H, W) -> (N, C, H, W)."""
+    """Mirror each image, left to right, with probability ½: (N, C, H, W) -> (N, C, H, W)."""
     chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(chosen, images.flip(3), images)
 

@@ -19,7 +19,8 @@ def load_training(args: Namespace) -> tuple[Split, Split]:
     if args.dataset == "ring":
         return ring.make("train"), ring.make("validation")
     if args.dataset == "folder":
-        return image_folder.load_training(args.data_dir, args.image_size)
+        fit = image_folder.fit  # not cropped: a generator is to draw whole pictures
+        return image_folder.load_training(args.data_dir, args.image_size, transform=fit)
     return mnist.load_training(args.dataset, FOLDER, args.data_dir)
 
 

@@ -74,7 +74,7 @@ def train_classifier(train: Split) -> Classifier:
     epochs = max(1, min(MOST_EPOCHS, IMAGES_SEEN // len(train)))
     device, total = train.labels.device, epochs * train.num_batches(BATCH_SIZE)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.default_generator.manual_seed(SEED)  # the CPU's alone: a GPU's is the run's
         model = Classifier(train.shape, max(4, len(train.classes)))
     model.to(device=device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)

@@ -1,7 +1,9 @@
 """Classes where nobody named any: clusters of the training data, for the players to know."""
 
 import warnings
+from copy import copy
 
+import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor, from_numpy
 from torch.nn import functional as F
@@ -48,9 +50,11 @@ def with_clusters(train: Split, K: int) -> Split:
     if len(train) < K:
         raise UserError(f"--clusters {K} is more than the {len(train)} examples")
     print(f"finding {K} clusters", flush=True)
-    labels = k_means(as_points(train.inputs), K)
+    points = torch.cat([as_points(inputs) for inputs, _ in train.in_order()])
+    labels = k_means(points, K)
     found = len(labels.unique())
     if found < K:
         raise UserError(f"--clusters {K}: only {found} examples differ")
-    classes = [str(k) for k in range(K)]
-    return Split(train.inputs, labels.to(train.labels.device), classes, train.checksums)
+    clustered = copy(train)
+    clustered.labels, clustered.classes = labels.to(train.labels.device), [str(k) for k in range(K)]
+    return clustered

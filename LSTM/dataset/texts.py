@@ -20,6 +20,8 @@ from .log_ratios import LogRatios, checked, folds_of
 from .ragged import Ragged
 from .words import PAD, UNKNOWN, basic_english, build_vocabulary, make_vocabulary
 
+MOST_TOKENS = 1_000_000  # of a batch that is evaluated: a text there has all its words
+
 
 def number_words(texts: Iterable[str]) -> tuple[Tensor, Tensor, list[str]]:
     """Every word of all texts as a number, by first appearance; the words of each text; the words.
@@ -215,9 +217,15 @@ class Texts(Split):
             yield (*self.inputs[rows], *folds), self.labels[rows]
 
     def sorted_batches(self, batch_size: int = 256) -> Iterator[Tensor]:
-        """Rows of every text once, the longest first: for evaluation with little padding."""
-        order = self.inputs.lengths.argsort(descending=True, stable=True)
-        return iter(order.split(batch_size)[distributed.rank() :: distributed.world_size()])
+        """Rows of every text once, the longest first: for evaluation with little padding. A batch
+        has fewer rows where the longest text would make it larger than `MOST_TOKENS`."""
+        lengths, order = self.inputs.lengths.sort(descending=True, stable=True)
+        batches, row = [], 0
+        while row < len(order):
+            fitting = max(1, MOST_TOKENS // max(1, int(lengths[row])))
+            batches.append(order[row : row + min(batch_size, fitting)])
+            row += len(batches[-1])
+        return iter(batches[distributed.rank() :: distributed.world_size()])
 
 
 def check_choice(corpus: Corpus, where: Path) -> None:

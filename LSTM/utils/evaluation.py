@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from common.device import autocast
-from LSTM.dataset.texts import Texts
+from LSTM.dataset.texts import MOST_TOKENS, Texts
 from LSTM.model import PAD, UNKNOWN
 
 MOST_PARTS = 200  # of a text that are left out in turn: of longer ones, several words at a time
@@ -52,6 +52,7 @@ def word_weights(model: nn.Module, tokens: Tensor, label: int) -> Tensor:
     left_out = part == torch.arange(len(versions) - 1, device=tokens.device)[:, None]
     versions[1:] = versions[1:].masked_fill(left_out & (tokens != PAD), UNKNOWN)
     lengths = torch.full((len(versions),), T, device=tokens.device)
-    logits = [model(*both) for both in zip(versions.split(50), lengths.split(50), strict=True)]
+    rows = max(1, min(50, MOST_TOKENS // T))
+    logits = [model(*both) for both in zip(versions.split(rows), lengths.split(rows), strict=True)]
     odds = log_odds(torch.cat(logits).float(), label)
     return (odds[0] - odds[1:])[part].cpu()

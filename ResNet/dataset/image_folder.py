@@ -130,13 +130,13 @@ def check_size_flag(args: Namespace) -> None:
 
 
 def load_training(
-    data_dir: str | None, size: int | None, refit: bool = False
+    data_dir: str | None, size: int | None, refit: bool = False, transform: Callable = random_crop
 ) -> tuple[Split, Split | None]:
     """The training and validation splits: uint8 images (N, 3, size, size), labels (N,).
 
-    With no `size`, `natural_size` decides. What is streamed for training is cropped at random.
-    With `refit` the training split is both together, and there is none to validate on. (What no
-    longer fits in memory is then streamed, and so cropped.)
+    With no `size`, `natural_size` decides. What is streamed for training is read by `transform`:
+    cropped at random, or by `fit` as it is elsewhere. With `refit` the training split is both
+    together, and there is none to validate on. (What no longer fits in memory is then streamed.)
     """
     splits = find_splits(data_dir)
     train = splits["train"]
@@ -145,10 +145,10 @@ def load_training(
         names = [name for name in ("train", "validation") if name in splits]
         paths = [path for name in names for path in splits[name].paths]
         both = Files(paths, torch.cat([splits[name].labels for name in names]), train.classes)
-        return load(both, " and ".join(names), size, random_crop), None
+        return load(both, " and ".join(names), size, transform), None
     if "validation" in splits:
         validation = load(splits["validation"], "val", size)
-        return load(train, "train", size, random_crop), validation
+        return load(train, "train", size, transform), validation
     if len(train.paths) < 2 * len(train.classes):
         rare = train.classes[int(train.labels.bincount().argmin())]
         raise UserError(
@@ -158,7 +158,7 @@ def load_training(
     held = max(len(train.classes), round(VALIDATION_SHARE * len(train.paths)))
     rows, held_out = stratified_split(train.labels, held)
     return (
-        load(train.take(rows), "train", size, random_crop),
+        load(train.take(rows), "train", size, transform),
         load(train.take(held_out), "train, held out", size),
     )
 

@@ -19,7 +19,8 @@ def load_training(args: Namespace) -> tuple[Split, Split | None]:
     """
     image_folder.check_size_flag(args)
     if args.dataset == "folder":
-        return image_folder.load_training(args.data_dir, side(args), args.refit)
+        fit = image_folder.fit  # not cropped: whole pictures are what is learned and tested
+        return image_folder.load_training(args.data_dir, side(args), args.refit, transform=fit)
     if args.dataset == "shapes":
         train, validation = coloured_shapes.make("train"), coloured_shapes.make("validation")
     else:

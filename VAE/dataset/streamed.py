@@ -68,7 +68,8 @@ class Images(Dataset):
             return self.read(self.paths[row], self.size)
         mixed = numpy.random.SeedSequence([*self.seed, row]).generate_state(1)[0]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(mixed))  # of a seed, torch's generator takes 32 bits alone
+            # the CPU's alone: a GPU's belongs to the run. Of a seed, it takes 32 bits
+            torch.default_generator.manual_seed(int(mixed))
             return self.read(self.paths[row], self.size)
 
 
@@ -99,8 +100,9 @@ class Streamed(Split):
         )
 
     def images(self, rows: Tensor) -> Tensor:
-        images = torch.stack([self.fit(self.paths[row], self.size) for row in rows.tolist()])
-        return images.to(self.labels.device)
+        none = torch.empty(0, 3, self.size, self.size, dtype=torch.uint8)
+        images = [self.fit(self.paths[row], self.size)[None] for row in rows.tolist()]
+        return torch.cat([none, *images]).to(self.labels.device)
 
     def batches(
         self, batch_size: int, seed: int = 0, epoch: int = 0, skip: int = 0

@@ -6,7 +6,7 @@ from docs.drawing import BACK, FORWARD, Diagram
 
 
 def overview(d: Diagram, y: float, head: str, linear: str, loss: str, ends: str = "") -> None:
-    """The network for MNIST in one row; `ends` is written below each shape."""
+    """The network for mnist-sample in one row; `ends` is written below each shape."""
     d.box("images", 14, y, 56, 64, "images", kind="tensor", size=11.5)
     for n, x in enumerate((134, 264, 394), start=1):
         d.box(f"block{n}", x, y, 66, 64, f"block {n}", kind="learned")
