@@ -18,7 +18,7 @@ from common.device import select_device
 from common.evaluation import find_trained, load_best
 
 FOLDER = Path(__file__).resolve().parent
-TAKES = "about fifteen seconds on 2 cores; half a minute without network and data"
+TAKES = "about half a minute on 2 cores; half a minute without network and data"
 
 
 @torch.no_grad()

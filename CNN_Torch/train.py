@@ -1,4 +1,4 @@
-"""Train the PyTorch CNN: `python CNN_Torch/train.py` learns MNIST in fifteen seconds."""
+"""Train the PyTorch CNN: `python CNN_Torch/train.py` learns MNIST in half a minute."""
 
 from argparse import BooleanOptionalAction
 from pathlib import Path
