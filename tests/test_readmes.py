@@ -268,6 +268,14 @@ def test_spelling():
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("folder", [*FOLDERS, "studies"])
+def test_the_table_of_files_names_all_of_them(folder):
+    text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Files\n")[2].partition("\n## ")[0]
+    own = {path.name for path in modules() if path.relative_to(ROOT).parts[0] == folder}
+    assert len(own) > 9 and own - set(re.findall(r"\w+\.py", section)) - {"__init__.py"} == set()
+
+
 def test_an_environment_in_the_repository_is_none_of_its_code(tmp_path, monkeypatch):
     """README puts it there: .venv."""
     own = [tmp_path / name for name in ("tool.py", "folder/__init__.py", "folder/utils/layers.py")]
