@@ -67,8 +67,8 @@ def shrunk(data: Split, pixels: int) -> Split:
     H, W = data.shape[1:]
     if not 4 <= pixels <= min(H, W):
         raise UserError(f"--pixels {pixels}: expected 4 to {min(H, W)}, for images of {H} x {W}")
-    parts = [part.float() for part, _ in data.in_order(1_000)]
-    small = [F.interpolate(part, (pixels, pixels), mode="area") for part in parts]
+    size, parts = (pixels, pixels), (part for part, _ in data.in_order(1_000))
+    small = [F.interpolate(part.float(), size, mode="area") for part in parts]
     images = torch.cat([part.round().to(torch.uint8) for part in small])
     return Split(images, data.labels, data.classes, data.checksums)
 

@@ -20,6 +20,8 @@ from common.device import (
     set_random_state,
 )
 from common.errors import UserError
+from MLP_Torch import signals
+from ResNet.model import PRESETS
 from tests.conftest import user_error
 from tests.running import assert_one_line, call, script, small
 
@@ -125,6 +127,32 @@ def test_a_device_that_loses_what_is_added_to_a_view_is_stepped_over(only_cpu, m
         select_device("mps")
     with pytest.warns(UserWarning, match="MPS is there, but .* a view is lost"):
         assert select_device("auto") == torch.device("cpu")
+
+
+class OnMPS(torch.Tensor):
+    """What a computation on MPS meets: it has no float64 (pytorch/pytorch#122602)."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.cpu:
+            return args[0].as_subclass(torch.Tensor)
+        found = super().__torch_function__(function, types, args, kwargs)
+        if isinstance(found, cls) and found.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return found
+
+
+def test_float64_is_asked_of_the_cpu_alone():
+    images, model = torch.randn(20, 3, 6, 6), PRESETS["resnet9-small"]()
+    with pytest.raises(TypeError, match="float64"):
+        images.as_subclass(OnMPS).unfold(2, 2, 1).double()
+    model.whiten(images)
+    expected = model.conv1.weight.clone()
+    model.conv1.weight.zero_()
+    model.whiten(images.as_subclass(OnMPS))
+    assert torch.equal(model.conv1.weight, expected)
+    expected = signals.root_mean_square(images)
+    assert signals.root_mean_square(images.as_subclass(OnMPS)) == expected
 
 
 def draws():

@@ -298,7 +298,9 @@ def test_a_negation_counts_for_its_own_judgement(text, answer, learned, capsys):
 # ---- because of which words ----
 
 
-def test_weights_are_what_leaving_a_word_out_changes():
+@pytest.mark.parametrize("most", [1, 13, 1_000_000], ids="{} words at once".format)
+def test_weights_are_what_leaving_a_word_out_changes(most, monkeypatch):
+    monkeypatch.setattr("LSTM.utils.evaluation.MOST_TOKENS", most)
     model = make_model()
     tokens, _ = make_batch(torch.tensor([6]))
     weights = word_weights(model, tokens[0], 2)
