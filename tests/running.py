@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from textwrap import dedent
 from typing import NamedTuple
 
 import torch
@@ -39,7 +40,7 @@ def readme_function(folder: str, name: str) -> Callable:
     blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
     (code,) = (block for block in blocks if f"def {name}(" in block)
     names = {"torch": torch}
-    exec(compile(code, f"{folder}/README.md", "exec"), names)
+    exec(compile(dedent(code), f"{folder}/README.md", "exec"), names)
     return names[name]
 
 

@@ -127,6 +127,20 @@ def test_convolution_is_the_plain_one_of_the_readme(way, k, s, p, d, shape, O):
         assert_close(own, expected.grad, 1e-12, "gradient")
 
 
+@pytest.mark.parametrize("shape, O", [((3, 5, 8, 6), 4), ((1, 1, 2, 2), 1), ((2, 16, 14, 14), 8)])
+def test_winograds_convolution_of_the_readme_is_that_of_torch(shape, O):
+    """And so are the gradients that autograd finds through its lines."""
+    x, weight = random_images(*shape), torch.randn(O, shape[1], 3, 3, dtype=torch.float64)
+    x.requires_grad_(), weight.requires_grad_()
+    y = readme_function("CNN_Manual", "winograd")(x, weight)
+    expected = F.conv2d(x, weight, padding=1)
+    grad_output = torch.randn_like(expected)
+    assert_close(y, expected, 1e-12, "forward")
+    found, wanted = (torch.autograd.grad(out, (x, weight), grad_output) for out in (y, expected))
+    for own, torchs in zip(found, wanted, strict=True):
+        assert_close(own, torchs, 1e-12, "gradient")
+
+
 @pytest.mark.parametrize("d", [1, 2, 3])
 @pytest.mark.parametrize("s", [1, 2, 3])
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
