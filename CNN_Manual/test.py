@@ -26,7 +26,7 @@ def main(argv=None):
     run_dir, config = find_trained(FOLDER, args, make_parser())
     test = load_test(config.dataset, config.data_dir).to(args.device)
     model = build_model(config, test).to(device=args.device)
-    load_best(model, run_dir, test.classes)
+    load_best(model, run_dir, classes=test.classes, checksums=test.checksums)
 
     logits = predict(model, test, config.flip_test, config.shift_test)
     metrics = metrics_of(logits, test.labels)

@@ -36,7 +36,7 @@ def main(argv=None):
         encoding = Encoding.of(checkpoint.load(path, "encoding")["encoding"])
     test = load_test(config, encoding).to(device)
     model = build_model(config, encoding).to(device)
-    load_best(model, run_dir)
+    load_best(model, run_dir, checksums=test.checksums)
 
     logits, labels = predict_all(model, test, config.precision)
     metrics = metrics_of(logits, labels)

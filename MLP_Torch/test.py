@@ -28,7 +28,7 @@ def main(argv=None):
     run_dir, config = find_trained(FOLDER, args, make_parser())
     test = load_test(config.dataset, config.data_dir).to(args.device)
     model = build_model(config, test).to(device=args.device)
-    load_best(model, run_dir, test.classes)
+    load_best(model, run_dir, classes=test.classes, checksums=test.checksums)
 
     metrics = evaluate(model, test)
     print(f"{run_dir}: test split of {config.dataset}, {len(test):,} examples")

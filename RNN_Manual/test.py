@@ -30,7 +30,7 @@ def main(argv=None):
     vocabulary = checkpoint.load(path, "vocabulary")["vocabulary"]
     checkpoint.restore(Vocabulary(test.classes), vocabulary, path, "text")
     model = build_model(config, test.classes).to(device=args.device)
-    load_best(model, run_dir)
+    load_best(model, run_dir, checksums=test.checksums)
 
     # one stream: the state is carried through the whole split, and every character scored once
     metrics = evaluate(model, test, streams=1, window=1024)

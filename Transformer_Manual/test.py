@@ -83,7 +83,7 @@ def main(argv=None):
         steps = state["step"] // state["epoch"] * config.epochs
     test = load_test(config, tokenizer).to(args.device)
     model = build_model(config, test.tokenizer).to(device=args.device)
-    load_best(model, run_dir)
+    load_best(model, run_dir, checksums=test.checksums)
 
     if config.task == "translate":
         metrics, signatures, looks = translator_results(model, test, args, config, run_dir)

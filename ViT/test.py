@@ -35,7 +35,7 @@ def main(argv=None):
     name = dataset_name(vars(config))
     test = load_test(config).to(device)
     model = build_model(config, test).to(device=device, memory_format=torch.channels_last)
-    load_best(model, run_dir, test.classes)
+    load_best(model, run_dir, classes=test.classes, checksums=test.checksums)
 
     logits, labels = predict_all(model, test, config)
     metrics = metrics_of(logits, labels)

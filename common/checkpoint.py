@@ -165,14 +165,15 @@ def remove_leftovers(folder: Path, seconds: float = 0) -> None:
                     path.unlink()
 
 
-def check_same(path: Path, known: dict, here: dict) -> None:
-    """Raises UserError where what the checkpoint at `path` knows of its data is not so `here`."""
-    check_classes(path, known["classes"], here["classes"])
-    again = "put back what it learned from, or start without --resume"
-    if known["examples"] != here["examples"]:
+def check_same(path: Path, state: dict, here: dict, instead: str) -> None:
+    """Raises UserError where a fact of the data `here` is not so in what the checkpoint learned."""
+    known = {**here, **state.get("data", {})}  # older runs do not say
+    check_classes(path, known.get("classes"), here.get("classes"))
+    again = f"put back what it learned from, or {instead}"
+    if known.get("examples") != here.get("examples", known.get("examples")):
         counts = f"{known['examples']:,} examples, and there are {here['examples']:,} now"
         raise UserError(f"{path} is of a run on {counts}: {again}")
-    for name in known["checksums"].keys() & here["checksums"].keys():
+    for name in sorted(known["checksums"].keys() & here["checksums"].keys()):
         if known["checksums"][name] != here["checksums"][name]:
             raise UserError(f"{path} is of a run on other content of {name}: {again}")
 

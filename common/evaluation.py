@@ -4,7 +4,6 @@ from argparse import Namespace
 from pathlib import Path
 
 from common import checkpoint, folders
-from common.checkpoint import check_classes
 from common.errors import UserError, reading
 
 
@@ -25,16 +24,16 @@ def find_trained(folder: Path, args: Namespace, parser, takes: str = "", **wante
     return run_dir, config
 
 
-def load_best(model, run_dir: Path, classes: list[str] | None = None) -> None:
+def load_best(model, run_dir: Path, **here) -> None:
     """Put the best checkpoint of the run into `model`, in evaluation mode.
 
-    Raises UserError where the run has learned other `classes` than those of the data at hand.
+    Raises UserError where the run has learned other `classes` than those of the data `here`, or
+    other content of a file, by their `checksums`. A test split may be cut from what was learned.
     """
     path = run_dir / "best.safetensors"
     state = checkpoint.load(path)
     with reading(path):
-        if "data" in state:  # older runs do not say
-            check_classes(path, state["data"]["classes"], classes)
+        checkpoint.check_same(path, state, {"checksums": {}, **here}, "train again")
         checkpoint.restore(model, best_weights(state), path, "network")
     model.eval()
 

@@ -165,8 +165,7 @@ class Run:
         path = self.path / "last.safetensors"
         state = checkpoint.load(path, "model", "optimizer", *self.parts)
         with reading(path):
-            if "data" in state:  # older runs do not say
-                checkpoint.check_same(path, state["data"], self.data)
+            checkpoint.check_same(path, state, self.data, "start without --resume")
             late = 20 * (self.flags.get("precision") == "float16")  # which leaves out the first few
             stepped = state["step"] >= late + self.flags.get("critic_steps", 1)
             for name, own in dict(model=self.model, optimizer=self.optimizer, **self.parts).items():

@@ -800,6 +800,17 @@ def test_run_on_another_text_is_refused(tmp_path, own_text, capsys):
     assert_one_line(resumed, "a run on other content of input.txt")
 
 
+def test_a_changed_text_is_not_evaluated(tmp_path, own_text, capsys):
+    """Its last tenth may be what the run has learned."""
+    flags = own_text("abcdefgh\n" * 200 + "hgfedcba\n" * 20)
+    run = ["--run-dir", tmp_path / "run"]
+    argv = [*flags, *run, "--epochs", 1, "--batch-size", 2, "--window", 8, "--hidden-size", 4]
+    assert call(capsys, train.main, *argv).code == 0
+    own_text("hgfedcba\n" * 20 + "abcdefgh\n" * 200)
+    refused = call(capsys, evaluation.main, *run)
+    assert_one_line(refused, "a run on other content of input.txt", "or train again")
+
+
 # ---- writing ----
 
 

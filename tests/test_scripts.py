@@ -1,6 +1,7 @@
 """train.py and test.py as users run them: from anywhere, with bad flags, without data, recorded."""
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 from torchvision import datasets
 
 from common import checkpoint, cli, data
@@ -481,6 +483,23 @@ def test_unfinished_run_is_not_recorded(trained, recorder, tmp_path):
     (run_dir / "config.json").write_text(json.dumps({**config, "epochs": 3}))
     assert_one_line(recorder("MLP_Manual", run_dir), "epoch 2 of 3", "--resume")
     assert list((tmp_path / "MLP_Manual" / "results").iterdir()) == []
+
+
+@pytest.mark.parametrize("folder", ["ResNet", "VAE"])
+def test_other_data_than_the_run_learned_is_not_recorded(folder, tmp_path, recorder):
+    """As the record would hold their checksum. The test split by itself may be looked at."""
+    photos = tmp_path / "photos"
+    for split, name, shade in itertools.product(("train", "test"), "ab", range(0, 250, 25)):
+        path = photos / split / name / f"{shade}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (shade, ord(name), 0)).save(path)
+    flags = [*small(folder), "--dataset", "folder", "--data-dir", photos, "--run-dir"]
+    script(folder).main([*map(str, [*flags, tmp_path / "run", "--epochs", 1, "--subset", 16])])
+    Image.new("RGB", (32, 32), "white").save(photos / "train" / "a" / "0.png")
+    refused = recorder(folder, tmp_path / "run")
+    assert_one_line(refused, "a run on other content of train", "or train again")
+    assert "test split of photos, 20 examples" in refused.out
+    assert not list((tmp_path / folder / "results").glob("*.json"))
 
 
 # ---- two clones, and another working directory ----

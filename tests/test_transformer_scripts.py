@@ -490,6 +490,26 @@ def test_texts_with_a_byte_order_mark_are_learned_alike(folder, task, tmp_path):
     assert all(each == found[0] for each in found)
 
 
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+@pytest.mark.parametrize("task", ["lm", "translate"])
+def test_changed_files_are_not_evaluated(folder, task, tmp_path, capsys):
+    """One more line, and others are held out: what is tested then has been learned."""
+    names = ["input.txt"] if task == "lm" else ["de.txt", "en.txt"]
+    for name in names:
+        (tmp_path / name).write_text("".join(f"{name[0]}{n} word\n" for n in range(60)))
+    flags = ["--dataset", "text", "--data-dir", tmp_path, "--max-length", 16]
+    if task == "translate":
+        flags = [*FILES, "--src", tmp_path / "de.txt", "--tgt", tmp_path / "en.txt"]
+    flags += ["--embed-dim", 8, "--num-heads", 2, "--num-layers", 1, "--epochs", 1]
+    place = ["--run-dir", tmp_path / "run"]
+    assert call(capsys, script(folder).main, *flags, *place).code == 0
+    for name in names:
+        with open(tmp_path / name, "a") as file:
+            file.write(f"{name[0]}99 word\n")
+    refused = call(capsys, script(folder, "test").main, *place)
+    assert_one_line(refused, "a run on other content of ", names[0], "or train again")
+
+
 def test_the_twin_by_hand_translates_alike(translator, tmp_path, capsys, monkeypatch):
     """With the same weights, in a run of its own."""
     by_hand, place = tmp_path / "run", translator.parent

@@ -22,5 +22,5 @@ def load_trained(folder: Path, args: Namespace, **wanted) -> tuple[Path, Namespa
     config.device = device
     data = no_images(config)
     model = build_model(config, data).to(device=device)
-    load_best(model, run_dir, data.classes)
+    load_best(model, run_dir, classes=data.classes)
     return run_dir, config, model

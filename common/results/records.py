@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from common import checkpoint
+from common.data import facts
 from common.errors import UserError
 from common.folders import NOTES, OWN_DATA, PLACES, dataset_name
 from common.history import best_row, validation_metrics
@@ -74,8 +75,7 @@ def write(
         before = previous["environment"] if others else record["environment"]
         if before != record["environment"]:  # the others' seconds are another machine's
             row["environment"], record["environment"] = record["environment"], before
-        record["runs"] += others
-        record["runs"].sort(key=lambda run: run["seed"])
+        record["runs"] = sorted([row, *others], key=lambda run: run["seed"])
     checkpoint.write_json(path, record)
     return path, record["runs"][0] is row
 
@@ -85,11 +85,11 @@ def write_record(
     test: dict[str, float], signatures: dict[str, str] | None = None,
 ) -> None:  # fmt: skip
     """With --record: the run's row, by `write`; for the lowest seed its pictures and samples."""
-    name, state = args.config or dataset_name(vars(config)), run_dir / "last.safetensors"
-    path, is_first = write(
-        folder, name, vars(config), checkpoint.load(state), model=model,
-        parameters=parameter_count(model), splits=splits, test=test, signatures=signatures,
-    )  # fmt: skip
+    name, place = args.config or dataset_name(vars(config)), run_dir / "last.safetensors"
+    state, learned = checkpoint.load(place), facts(splits["train"])
+    checkpoint.check_same(place, state, learned | {"classes": None}, "train again")
+    given = dict(model=model, parameters=parameter_count(model), splits=splits, test=test)
+    path, is_first = write(folder, name, vars(config), state, **given, signatures=signatures)
     if is_first:
         for shown in [*run_dir.glob("*.png"), *run_dir.glob("*.gif"), *run_dir.glob("samples.txt")]:
             shutil.copyfile(shown, folder / "results" / f"{name}_{shown.name}")
