@@ -14,7 +14,7 @@ from common.errors import reading
 from common.evaluation import find_trained, load_best
 from common.metrics import bits_per_character, perplexity
 from common.results.records import write_record
-from Transformer_Manual.dataset import load_test, load_training, restore_tokenizer
+from Transformer_Manual.dataset import load_test, load_training, pair_files, restore_tokenizer
 from Transformer_Manual.train import build_model
 from Transformer_Manual.train import make_parser as train_parser
 from Transformer_Manual.utils import bleu
@@ -33,6 +33,7 @@ def make_parser() -> cli.Parser:
     add = parser.add_argument
     add("--beam", type=cli.positive_int, default=5, help="translations that compete; 1: greedy")
     add("--length-penalty", type=cli.non_negative, default=1.0, help="α, in favour of longer ones")
+    pair_files.add_flags(parser)
     return parser
 
 
@@ -76,6 +77,7 @@ def main(argv=None):
     args = make_parser().parse_args(argv)
     args.device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser())
+    pair_files.take_moved(config, args)
     path = run_dir / "best.safetensors"
     with reading(path):
         state = checkpoint.load(path, "tokenizer")

@@ -130,7 +130,7 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
     """Parse the flags: those given, then the dataset's recipe, or the resumed run's config.json.
 
     `args.given` holds the names of the flags on the command line. On --resume, `args.run_dir` is
-    the run to continue; only --epochs, --device and --data-dir may differ from its config.
+    the run to continue; only --epochs, --device and where files lie may differ from its config.
     """
     blank = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
     given = {k: v for k, v in vars(parser.parse_args(argv, blank)).items() if v is not UNSET}

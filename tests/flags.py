@@ -10,7 +10,7 @@ import importlib
 import re
 from pathlib import Path
 
-from tests.running import CNNS, FOLDERS, MLPS, kind
+from tests.running import CNNS, FOLDERS, MLPS, TRANSFORMERS, kind
 from tests.test_run import EFFECTIVE
 
 TESTS = Path(__file__).resolve().parent
@@ -211,6 +211,7 @@ BASELINE = "test_lstm.py::test_a_baseline_is_recorded_beside_the_network"
 ECHO = "test_rnn_manual.py::test_echo_study_draws_its_picture"
 PREDICTED = "test_lstm.py::test_a_folder_of_csv_files_from_training_to_prediction"
 PARTS = "::test_parts_of_a_step_are_recorded_and_shown"
+MOVED = "test_transformer_scripts.py::test_files_that_were_moved_are_named_again"
 TRANSLATOR = {
     "text": "test_transformer_scripts.py::test_a_sentence_is_translated",
     "--run-dir": "test_transformer_scripts.py::test_a_sentence_is_translated",
@@ -251,8 +252,14 @@ OF_SCRIPT = {
         "test_a_first_run_is_an_epoch_as_often_as_the_recipe_has_and_the_start",
     ),
     "VAE/test.py": {"--samples": "test_flags.py::test_likelihoods_are_of_so_many_samples"},
-    "Transformer_Manual/test.py": {"--beam": TRANSLATED, "--length-penalty": PENALTY},
-    "Transformer_Torch/test.py": {"--beam": TRANSLATED, "--length-penalty": PENALTY},
+    **{
+        f"{folder}/test.py": {
+            "--beam": TRANSLATED, "--length-penalty": PENALTY,
+            **dict.fromkeys(("--src", "--tgt"), MOVED),
+            **dict.fromkeys(("--test-src", "--test-tgt"), MOVED),
+        }
+        for folder in TRANSFORMERS
+    },
     "Transformer_Torch/translate.py": TRANSLATOR,
     "Transformer_Manual/translate.py": TRANSLATOR,
     "Transformer_Torch/generate.py": WRITTEN,

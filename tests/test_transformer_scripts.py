@@ -510,6 +510,47 @@ def test_changed_files_are_not_evaluated(folder, task, tmp_path, capsys):
     assert_one_line(refused, "a run on other content of ", names[0], "or train again")
 
 
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+def test_files_that_were_moved_are_named_again(folder, tmp_path, capsys):
+    """To go on, and to test. What is in them is checked."""
+    for name in ("de.txt", "en.txt"):
+        (tmp_path / name).write_text("".join(f"{name[0]}{n} word\n" for n in range(60)))
+    module, tested, run_dir = script(folder), script(folder, "test"), tmp_path / "run"
+    before = ["--src", tmp_path / "de.txt", "--tgt", tmp_path / "en.txt"]
+    flags = [*FILES, *before, "--embed-dim", 8, "--num-heads", 2]
+    assert call(capsys, module.main, *flags, "--run-dir", run_dir).code == 0
+    expected = call(capsys, tested.main, "--run-dir", run_dir, "--beam", 1)
+    assert expected.code == 0
+
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("de.txt", "en.txt"):
+        (tmp_path / name).rename(moved / name)
+    assert_one_line(call(capsys, tested.main, "--run-dir", run_dir), "needs --src")
+    now = ["--src", moved / "de.txt", "--tgt", moved / "en.txt", "--run-dir", run_dir]
+    found = call(capsys, tested.main, *now, "--beam", 1)
+    assert found.code == 0
+    (loss,) = {line for out in (expected, found) for line in out.out.split("\n") if "loss" in line}
+    assert "nats" in loss
+    resumed = call(capsys, module.main, "--resume", *now, "--epochs", 2)
+    assert resumed.code == 0, resumed.err
+    assert call(capsys, tested.main, "--run-dir", run_dir, "--beam", 1).code == 0
+    own = ["--test-src", moved / "de.txt", "--test-tgt", moved / "en.txt"]
+    assert "60 sentences" in call(capsys, tested.main, *now, *own, "--beam", 1).out
+
+    (moved / "de.txt").write_text("".join(f"other {n}\n" for n in range(60)))
+    refused = call(capsys, module.main, "--resume", *now, "--epochs", 3)
+    assert_one_line(refused, "of a run on", "or start without --resume")
+
+
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+def test_files_are_of_no_other_dataset(folder, tmp_path, capsys):
+    flags = [*small(folder), "--epochs", 1, "--run-dir", tmp_path / "run"]
+    assert call(capsys, script(folder).main, *flags).code == 0
+    result = call(capsys, script(folder, "test").main, *flags[-2:], "--src", tmp_path / "de.txt")
+    assert_one_line(result, "learned reverse, not --dataset files", tmp_path / "de.txt")
+
+
 def test_the_twin_by_hand_translates_alike(translator, tmp_path, capsys, monkeypatch):
     """With the same weights, in a run of its own."""
     by_hand, place = tmp_path / "run", translator.parent

@@ -1,7 +1,6 @@
 """Pairs of sentences, for --task translate: finding them, and the tokenizer that is learned from
 the training split and kept beside the data."""
 
-import os
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,16 +31,13 @@ def add_flags(parser: cli.Parser) -> None:
     add("--vocabulary-size", type=size, help="different tokens, at most")
     add("--subword-dropout", type=cli.fraction, help="share of merges that training leaves out")
     add("--max-length", type=cli.positive_int, help="tokens of a window, or of the longest pair")
-    add("--src", type=os.path.abspath, help="--dataset files: a text, a sentence a line")
-    add("--tgt", type=os.path.abspath, help="--dataset files: what it means, line by line")
-    add("--test-src", type=os.path.abspath, help="--dataset files: to test on, likewise")
-    add("--test-tgt", type=os.path.abspath, help="--dataset files: what that means")
+    pair_files.add_flags(parser)
 
 
 def check_flags(args: Namespace) -> None:
     """Raises UserError for a flag that was given, but that this task or dataset does not look at:
     a record would claim it."""
-    unused = [] if args.dataset == "files" else ["src", "tgt", "test_src", "test_tgt"]
+    unused = [] if args.dataset == "files" else list(pair_files.FLAGS)
     if args.task == "lm":
         unused += ["tokenizer", "vocabulary_size", "subword_dropout"]
     else:

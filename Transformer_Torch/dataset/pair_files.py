@@ -4,10 +4,12 @@
 --test-src, --test-tgt     to test on; without them another part is held out for that
 """
 
+import os
 import random
 from argparse import Namespace
 from pathlib import Path
 
+from common import cli
 from common.errors import UserError
 from common.files import is_file, sha256
 
@@ -15,6 +17,26 @@ from .encodings import decode
 from .pairs import Sentences
 
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.05, 1_000  # of the different source sentences, for each part
+FLAGS = {
+    "src": "a text, a sentence a line", "tgt": "what it means, line by line",
+    "test_src": "to test on, likewise", "test_tgt": "what that means",
+}  # fmt: skip
+
+
+def add_flags(parser: cli.Parser) -> None:
+    """Where the files lie; of train.py and, as they may have been moved since, of test.py."""
+    for name, what in FLAGS.items():
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=os.path.abspath, help=f"--dataset files: {what}")
+
+
+def take_moved(config: Namespace, args: Namespace) -> None:
+    """Put the places that test.py was given into the flags of the run that it tests."""
+    for name in FLAGS:
+        if path := getattr(args, name):
+            if config.dataset != "files":
+                raise UserError(f"the run learned {config.dataset}, not --dataset files: no {path}")
+            setattr(config, name, path)
 
 
 def read(path: Path) -> tuple[list[str], str]:
