@@ -66,6 +66,8 @@ def main(argv=None):
     if args.record:
         train, validation = load_training(config)
         splits = {"train": train.subset(config.subset), "validation": validation, "test": test}
+        if "image_size" not in config.given:  # a record holds the flags as they were typed
+            config.image_size = None
         write_record(FOLDER, args, run_dir, config, model, splits, metrics)
 
 

@@ -98,7 +98,7 @@ def main(argv=None):
     dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset, MODELS)
     train, validation = load_training(args)
-    if args.dataset == "folder":
+    if args.dataset == "folder" and not args.resume:
         args.image_size = train.shape[1]  # whatever is put into the folder later
         args.given = sorted({*args.given, "image_size"})
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)

@@ -80,6 +80,8 @@ def train_on(device: torch.device, args: Namespace) -> None:
     dataset = or_shapes(args.dataset, named, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
     train, validation = load_training(args)
+    if args.dataset == "folder" and not args.resume:
+        args.image_size = train.shape[1]  # whatever is put into the folder later
     train, validation = train.subset(args.subset).to(device), validation and validation.to(device)
     seen = train.subset(args.train_accuracy, "--train-accuracy")
     check_batch(lambda: build.build_model(args, train), args, train)

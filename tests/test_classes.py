@@ -1,5 +1,6 @@
 """A run and its data: other classes, or other examples than those it learned, are one line."""
 
+import json
 import shutil
 
 import pytest
@@ -7,9 +8,10 @@ import pytest
 from common import checkpoint
 from common.checkpoint import check_classes
 from common.errors import UserError, printable
+from common.folders import read_config
 from tests.conftest import user_error
 from tests.running import FOLDERS, assert_one_line, call, few_shapes, script, short_strings
-from tests.test_image_folder import make_split
+from tests.test_image_folder import make_split, noise
 
 KNOW_CLASSES = ["CNN_Manual", "CNN_Torch", "MLP_Manual", "MLP_Torch", "ResNet", "VAE", "ViT"]
 CHANGES = {
@@ -28,6 +30,22 @@ CGAN = [
 VAE = [
     "--dataset", "folder", "--batch-size", 8, "--epochs", 1, "--channels", 4, "--latent-dim", 4,
 ]  # fmt: skip
+SIZED = {  # by the first image of train/, if nobody says how large
+    "ResNet": RESNET[: RESNET.index("--image-size")],
+    "VAE": VAE,
+    "ViT": [
+        "--dataset",
+        "folder",
+        "--patch-size",
+        4,
+        "--crop",
+        2,
+        "--batch-size",
+        8,
+        "--epochs",
+        1,
+    ],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +143,80 @@ def test_a_run_on_images_knows_its_classes(folder, flags, tmp_path, capsys):
             evaluate(capsys, folder, run, "--data-dir", other),
         ):
             assert_one_line(result, "2: cat, dog", f"{len(counts)}: {', '.join(sorted(counts))}")
+
+
+@pytest.mark.parametrize("folder", SIZED)
+def test_a_run_keeps_the_size_of_its_images(folder, tmp_path, capsys, monkeypatch):
+    """Whatever is put into the folder later; its record's command still repeats it."""
+    monkeypatch.setattr(script(folder, "test"), "FOLDER", tmp_path / folder)
+    (tmp_path / folder).mkdir()
+    home, run = sized_run(folder, tmp_path, capsys)
+    assert read_config(run)["image_size"] == 16
+    before = evaluate(capsys, folder, run, "--record")
+    assert (before.code, before.err) == (0, "")
+    record = json.loads((tmp_path / folder / "results" / "home.json").read_text())
+    size = record["hyperparameters"]["image_size"]
+    assert (f"--image-size {size} " in record["command"]) == (size is not None)
+    noise(0, 40, 40).save(home / "train" / "cat" / "-first.png")
+    after = evaluate(capsys, folder, run)
+    assert (after.code, after.err) == (0, "")
+    assert after.out == before.out.partition("recorded")[0]
+    (home / "train" / "cat" / "-first.png").unlink()
+    assert resume(capsys, folder, run, "--epochs", 2).code == 0
+    assert evaluate(capsys, folder, run).code == 0
+
+
+@pytest.mark.parametrize("folder", ["ResNet", "ViT"])
+def test_a_record_of_images_is_of_the_flags_as_they_were_typed(
+    folder, tmp_path, capsys, monkeypatch
+):
+    """So one that older runs began takes further seeds."""
+    monkeypatch.setattr(script(folder, "test"), "FOLDER", tmp_path / folder)
+    (tmp_path / folder).mkdir()
+    for seed in (0, 1):
+        _, run = sized_run(folder, tmp_path, capsys, "--seed", seed)
+        if seed == 0:
+            without_size(run)
+        result = evaluate(capsys, folder, run, "--record")
+        assert (result.code, result.err) == (0, "")
+    record = json.loads((tmp_path / folder / "results" / "home.json").read_text())
+    assert [row["seed"] for row in record["runs"]] == [0, 1]
+    assert record["hyperparameters"]["image_size"] is None
+    assert "--image-size" not in record["command"]
+
+
+@pytest.mark.parametrize("folder", SIZED)
+def test_older_runs_that_do_not_tell_the_size_go_on(folder, tmp_path, capsys):
+    """And both of their checkpoints still fit what config.json says."""
+    _, run = sized_run(folder, tmp_path, capsys)
+    without_size(run)
+    result = resume(capsys, folder, run, "--epochs", 1)
+    assert result.code == 0, result.err
+    for again in (evaluate(capsys, folder, run), resume(capsys, folder, run, "--epochs", 2)):
+        assert again.code == 0, again.err
+
+
+def sized_run(folder, place, capsys, *more):
+    """A folder of images of 16 pixels, and a new run on it."""
+    home = place / "home"
+    if not home.exists():
+        for number, (split, count) in enumerate({"train": 12, "test": 4}.items()):
+            make_split(home / split, {"cat": count, "dog": count}, 1000 * number, (16, 16))
+    run = place / "-".join(["run", *map(str, more)])
+    argv = [*SIZED[folder], *more, "--data-dir", home, "--run-dir", run]
+    assert call(capsys, script(folder).main, *argv).code == 0
+    return home, run
+
+
+def without_size(run):
+    """Make of a run what it was before runs kept the size."""
+    config = read_config(run)
+    config["given"] = [flag for flag in config["given"] if flag != "image_size"]
+    checkpoint.write_json(run / "config.json", {**config, "image_size": None})
+    for name in ("last.safetensors", "best.safetensors"):
+        state = checkpoint.load(run / name)
+        state["flags"]["image_size"] = None
+        checkpoint.save(run / name, state)
 
 
 def test_images_that_vanished_or_changed_are_one_line(tmp_path, capsys):

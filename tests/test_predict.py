@@ -16,6 +16,7 @@ from common import checkpoint
 from MLP_Manual.dataset import drawing, mnist
 from tests.conftest import user_error
 from tests.running import CNNS, MLPS, assert_one_line, call, script
+from tests.test_classes import without_size
 
 DIGITS = [*MLPS, *CNNS]
 PHOTOS = ["ResNet", "ViT"]
@@ -344,7 +345,7 @@ def test_images_are_answered_as_the_test_split_is(folder, coloured, tmp_path, ca
 def test_photos_are_read_in_the_size_of_the_folder_that_was_learned(
     folder, coloured, tmp_path, capsys, monkeypatch
 ):
-    """Also when that folder has moved; digits are prepared as in the other folders."""
+    """Also when that folder has moved; older runs, which do not tell the size, ask where it is."""
     for split, number in (("train", 6), ("test", 2)):
         for name in ("day", "night"):
             (tmp_path / "photos" / split / name).mkdir(parents=True)
@@ -364,10 +365,13 @@ def test_photos_are_read_in_the_size_of_the_folder_that_was_learned(
 
     monkeypatch.setattr(module, "predict_all", note)
     argv = ["--run-dir", tmp_path / "run", tmp_path / "moved" / "test" / "day" / "0.png"]
-    assert_one_line(call(capsys, module.main, *argv), tmp_path / "photos")
-    result = call(capsys, module.main, *argv, "--data-dir", tmp_path / "moved")
+    result = call(capsys, module.main, *argv)
     assert result.code == 0 and {name for name, _ in table(result.out)["0.png"]} == {"day", "night"}
-    assert asked == [(3, 40, 40)]
+    without_size(tmp_path / "run")
+    assert_one_line(call(capsys, module.main, *argv), tmp_path / "photos")
+    again = call(capsys, module.main, *argv, "--data-dir", tmp_path / "moved")
+    assert (again.code, again.out) == (0, result.out)
+    assert asked == [(3, 40, 40)] * 2
 
 
 # ---- what may go wrong ----
