@@ -54,6 +54,15 @@ def matching(classes: list[str], name: str | None, flag: str) -> list[int]:
     return found
 
 
+def images_of(data: Split, classes: list[int], flag: str, name: str) -> Tensor:
+    """The rows (n,) of all images of these classes. Raises UserError where there is none."""
+    rows = torch.isin(data.labels.cpu(), torch.tensor(classes)).nonzero().squeeze(1)
+    if not len(rows):
+        names = ", ".join(data.classes[label] for label in classes)
+        raise UserError(f"{flag} {name}: the validation split has no image of {names}")
+    return rows.to(data.labels.device)
+
+
 def mixtures(first: Tensor, last: Tensor, steps: int = COLUMNS) -> Tensor:
     """(n, F), (n, F) -> (n·steps, F): in each row from the first to the last, in equal steps"""
     t = torch.linspace(0, 1, steps, device=first.device)[None, :, None]
@@ -95,13 +104,14 @@ def walk(model: Autoencoder, data: Split, args: Namespace, generator) -> Tensor:
             f"--from {args.source} is {len(source)} classes and --to {args.target} {len(target)}: "
             "a conditional model needs as many"
         )
+    there, goal = images_of(data, source, "--from", args.source), None
+    if not model.num_classes:
+        goal = images_of(data, target, "--to", args.target)
     mu, _ = encode_all(model, data)
-    means = [mu[torch.isin(data.labels.cpu(), torch.tensor(c))].mean(0) for c in (source, target)]
-    there = torch.isin(data.labels.cpu(), torch.tensor(source)).nonzero().squeeze(1)
-    rows = there[torch.randperm(len(there), generator=generator)[: args.count]]
-    rows = rows.to(data.labels.device)
+    some = torch.randperm(len(there), generator=generator)[: args.count]
+    rows = there[some.to(there.device)]
     before, labels = mu[rows], data.labels[rows]
-    after = before if model.num_classes else before + means[1] - means[0]
+    after = before if goal is None else before + mu[goal].mean(0) - mu[there].mean(0)
     become = torch.tensor([target[source.index(n) % len(target)] for n in labels.tolist()])
     become = become.to(labels.device)
     one_hot = [F.one_hot(n, len(data.classes)).float() for n in (labels, become)]

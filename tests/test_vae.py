@@ -972,6 +972,28 @@ def test_walk_of_a_code_goes_from_one_class_mean_to_the_other(quick, trained, ca
             assert min((picture - other).abs().max() for other in expected) < 1e-5
 
 
+@pytest.mark.parametrize("model", ["ae", "vae", "cvae"])
+@pytest.mark.parametrize("flag", ["--from", "--to"])
+@pytest.mark.parametrize("lacking, named", [("red cross", [3]), ("cross", [3, 7, 11, 15])])
+def test_walk_needs_images_of_the_classes_whose_means_it_takes(
+    lacking, named, flag, model, quick, trained, tmp_path, capsys, monkeypatch
+):
+    """A conditional model takes no means: there, nothing has to be of the class that --to names."""
+    whole = coloured_shapes.make("validation")
+    rest = whole.take((~torch.isin(whole.labels, torch.tensor(named))).nonzero().squeeze(1))
+    monkeypatch.setattr(generate, "load_validation", lambda config: rest)
+    there = "red disc" if lacking == "red cross" else "disc"
+    ends = [flag, lacking, {"--from": "--to", "--to": "--from"}[flag], there]
+    argv = ["walk", *ends, "--run-dir", trained(model), "--output", tmp_path / "x"]
+    result = call(capsys, generate.main, *argv)
+    if (model, flag) == ("cvae", "--to"):
+        assert (result.code, result.err) == (0, "")
+        return
+    classes = ", ".join(coloured_shapes.CLASSES[label] for label in named)
+    assert_one_line(result, f"{flag} {lacking}", f"validation split has no image of {classes}")
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     "model, flags, parts",
     [
