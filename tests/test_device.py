@@ -24,6 +24,10 @@ from MLP_Torch import signals
 from ResNet.model import PRESETS
 from tests.conftest import user_error
 from tests.running import assert_one_line, call, script, small
+from VAE.model import VAE, Autoencoder
+from VAE.utils import plots as vae_plots
+from ViT.model import ViT
+from ViT.utils.rollout import relevance
 
 has_cuda = torch.cuda.is_available()
 without_cuda = pytest.mark.skipif(has_cuda, reason="this machine has a CUDA device that works")
@@ -153,6 +157,49 @@ def test_float64_is_asked_of_the_cpu_alone():
     assert torch.equal(model.conv1.weight, expected)
     expected = signals.root_mean_square(images)
     assert signals.root_mean_square(images.as_subclass(OnMPS)) == expected
+
+
+class LackingOperators(OnMPS):
+    """MPS has neither of these (`relevance` and `draw_latent_grid` use them)."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        blurs = function is nn.functional.interpolate and (kwargs or {}).get("antialias")
+        if blurs or function is torch.special.ndtri:
+            raise NotImplementedError(f"{function.__name__} is not implemented for the MPS device")
+        return super().__torch_function__(function, types, args, kwargs)
+
+
+def test_antialiasing_is_asked_of_the_cpu_alone(seeded):
+    images, model = torch.randn(2, 3, 8, 8), ViT(8, patch_size=4, embed_dim=12, depth=2)
+    there = images.as_subclass(LackingOperators)
+    with pytest.raises(NotImplementedError, match="MPS"):
+        nn.functional.interpolate(there, size=(16, 16), mode="bicubic", antialias=True)
+    found = relevance(model.eval(), there)
+    assert found.shape == (2, 8, 8) and torch.equal(found, relevance(model, images))
+
+
+@pytest.mark.parametrize("kind", [VAE, Autoencoder])
+def test_quantiles_of_the_prior_are_asked_of_the_cpu_alone(kind, seeded, tmp_path, monkeypatch):
+    """Whatever is made on the codes' device stands for a tensor of MPS here."""
+    model, mu, drawn = kind((1, 4, 4), 2).eval(), torch.randn(9, 2), []
+    with pytest.raises(NotImplementedError, match="MPS"):
+        torch.special.ndtri(mu.as_subclass(LackingOperators))
+    monkeypatch.setattr(model, "pictures", lambda z, labels: drawn.append(z) or z)
+    monkeypatch.setattr(vae_plots, "draw_sheet", lambda *what, **how: None)
+    vae_plots.draw_latent_grid(tmp_path / "grid.png", model, mu, "codes")
+    linspace = torch.linspace
+
+    def on_its_device(*ends, device=None):
+        made = linspace(*ends)
+        return made if device is None else made.as_subclass(LackingOperators)
+
+    monkeypatch.setattr(torch, "linspace", on_its_device)
+    there = mu.as_subclass(LackingOperators)
+    vae_plots.draw_latent_grid(tmp_path / "grid.png", model, there, "codes")
+    assert drawn[0].shape == (400, 2) and torch.equal(*drawn)
+    if kind is VAE:  # a tenth of a standard normal's values is below its first decile
+        assert (drawn[0][:, 0] < -1.2816).float().mean().item() == pytest.approx(0.1)
 
 
 def draws():

@@ -45,6 +45,7 @@ from VAE.utils.importance import estimate, estimate_split
 from VAE.utils.likelihoods import LIKELIHOODS, BernoulliLogProb, Gaussian
 from VAE.utils.networks import ConvDecoder, ConvEncoder
 from VAE.utils.pictures import encode_all, sample_codes
+from VAE.utils.plots import plane
 
 pytestmark = pytest.mark.usefixtures("seeded")
 
@@ -630,6 +631,31 @@ def test_codes_of_the_plain_autoencoder_are_drawn_like_those_it_has_seen():
     assert one.shape == (100, 1)
 
 
+@pytest.mark.parametrize("J", [1, 3])
+@pytest.mark.parametrize("seen", [1, 7])
+def test_where_all_codes_are_alike_that_one_is_drawn(seen, J):
+    """Also of a single image, which has no covariance."""
+    code = 3 * torch.randn(1, J)
+    drawn = sample_codes(Autoencoder((1, 2, 2), J), 20, None, code.repeat(seen, 1))
+    assert drawn.shape == (20, J)
+    torch.testing.assert_close(drawn, code.expand(20, J), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("N, J", [(1, 1), (1, 2), (1, 5), (2, 5), (6, 5)])
+def test_codes_lie_in_a_plane(N, J):
+    """In their own where there are so few; else in that of their two principal components."""
+    mu = torch.randn(N, J)
+    points, what = plane(mu)
+    assert points.shape == (N, 2) and points.isfinite().all()
+    assert what == ("latent number" if J <= 2 else "principal component")
+    if J <= 2:
+        assert torch.equal(points, F.pad(mu, (0, 2 - J)))
+    else:
+        _, S, _ = torch.linalg.svd(mu - mu.mean(0))
+        largest = F.pad(S, (0, 2))[:2].square()
+        torch.testing.assert_close(points.square().sum(0), largest, rtol=1e-4, atol=1e-5)
+
+
 # ---- runs ----
 
 
@@ -845,6 +871,23 @@ def test_a_run_keeps_the_size_of_its_images(quick, tmp_path, capsys):
     Image.new("RGB", (40, 40)).save(place / "train" / "cat" / "00.png")  # now the first one
     result = call(capsys, evaluation.main, "--run-dir", path, "--samples", 5)
     assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.pictures
+@pytest.mark.parametrize("model", ["ae", "vae", "cvae"])
+def test_one_image_to_test_on_and_one_held_out_are_enough(model, quick, tmp_path, capsys):
+    place, path = tmp_path / "photos", tmp_path / "run"
+    for split, count in {"train": 12, "val": 1, "test": 1}.items():
+        make_split(place / split, {"cat": count})
+    photographed(capsys, train.main, place, path, "--model", model)
+    result = call(capsys, evaluation.main, "--run-dir", path, "--samples", 5)
+    assert (result.code, result.err) == (0, "") and "1 example" in result.out
+    for kind in (["samples"], ["interpolation"], ["walk", "--from", "cat", "--to", "cat"]):
+        result = call(capsys, generate.main, *kind, "--run-dir", path, "--count", 2)
+        assert (result.code, result.err) == (0, ""), kind
+        (picture,) = (path / "generated").glob(f"{kind[0]}*.png")
+        with Image.open(picture) as drawn:
+            assert np.asarray(drawn).std() > 0
 
 
 @pytest.mark.pictures

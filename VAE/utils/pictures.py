@@ -38,8 +38,9 @@ def sample_codes(model: Autoencoder, count: int, generator, seen: Tensor | None 
     if isinstance(model, VAE):
         return noise
     seen = seen.cpu().double()
-    spread = seen.T.cov().view(model.latent_dim, model.latent_dim)
-    spread += 1e-6 * spread.diagonal().mean() * torch.eye(len(spread))
+    spread = seen.T.cov(correction=int(len(seen) > 1)).view(model.latent_dim, model.latent_dim)
+    ridge = 1e-6 * spread.diagonal().mean() + 1e-12  # codes may be all alike, or one alone
+    spread += ridge * torch.eye(len(spread))
     fitted = MultivariateNormal(seen.mean(0), spread)
     return (fitted.loc + noise.cpu().double() @ fitted.scale_tril.T).to(noise)
 

@@ -14,11 +14,13 @@ MOST_POINTS = 5_000
 
 
 def plane(mu: Tensor) -> tuple[Tensor, str]:
-    """Codes (N, J) as points (N, 2): themselves, or their two first principal components."""
-    if mu.shape[1] <= 2:
-        return torch.nn.functional.pad(mu, (0, 2 - mu.shape[1])), "latent number"
-    _, _, directions = torch.linalg.svd(mu - mu.mean(0), full_matrices=False)
-    return (mu - mu.mean(0)) @ directions[:2].T, "principal component"
+    """Codes (N, J) as points (N, 2): themselves, or their two first principal components. What is
+    not there, as of one number or of one image, is 0."""
+    points, what = mu, "latent number"
+    if mu.shape[1] > 2:
+        _, _, directions = torch.linalg.svd(mu - mu.mean(0), full_matrices=False)
+        points, what = (mu - mu.mean(0)) @ directions[:2].T, "principal component"
+    return torch.nn.functional.pad(points, (0, 2 - points.shape[1])), what
 
 
 def draw_scatter(path: Path, mu: Tensor, labels: Tensor, classes: list[str], title: str) -> None:
@@ -42,12 +44,12 @@ def draw_latent_grid(
 ) -> None:
     """What a latent plane looks like: steps of equal probability under the prior, as in figure 4 of
     Kingma & Welling (2013). The plain autoencoder has no prior: over its own codes (N, 2)."""
-    shares = torch.linspace(0.5 / side, 1 - 0.5 / side, side, device=mu.device)
-    steps = [torch.quantile(mu[:, n].float(), shares) for n in (0, 1)]
+    shares = torch.linspace(0.5 / side, 1 - 0.5 / side, side)  # on the CPU: MPS has no ndtri
+    steps = [torch.quantile(mu[:, n].cpu().float(), shares) for n in (0, 1)]
     if isinstance(model, VAE):
         steps = [torch.special.ndtri(shares)] * 2
     y, x = torch.meshgrid(steps[1].flip(0), steps[0], indexing="ij")
-    z = torch.stack([x, y], dim=2).view(-1, 2)
+    z = torch.stack([x, y], dim=2).view(-1, 2).to(mu.device)
     labels = torch.zeros(len(z), dtype=torch.int64, device=z.device)
     what = f"{title}: what each place of the latent plane looks like"
     draw_sheet(path, model.pictures(z, labels), what, side, scale=1)

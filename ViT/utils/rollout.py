@@ -36,7 +36,7 @@ def relevance(model: nn.Module, images: Tensor) -> Tensor:
     """
     rows = rollout(attention_weights(model, images))  # (N, T, T)
     row = rows[:, 0, 1:] if model.pooling == "token" else rows.mean(1)
-    grid = row.view(-1, 1, model.side, model.side)
+    grid = row.view(-1, 1, model.side, model.side).cpu()  # MPS has no antialiased bicubic
     places = F.interpolate(grid, size=images.shape[2:], mode="bicubic", antialias=True)[:, 0]
     low, high = places.amin(dim=(1, 2), keepdim=True), places.amax(dim=(1, 2), keepdim=True)
     return (places - low) / (high - low).clamp(min=1e-12)
