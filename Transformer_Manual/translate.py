@@ -32,7 +32,8 @@ def make_parser() -> cli.Parser:
     add("--input", metavar="FILE", help="translate the lines of this file")
     add("--run-dir", help="the run whose network translates (default: the latest)")
     add("--beam", type=cli.positive_int, default=5, help="translations that compete; 1: greedy")
-    add("--length-penalty", type=cli.non_negative, default=1.0, help="α, in favour of longer ones")
+    penalty = cli.number(float, 0, 10)  # beyond it, scores vanish in float32
+    add("--length-penalty", type=penalty, default=1.0, help="α, in favour of longer ones")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser
 
@@ -47,6 +48,8 @@ def warn_of_unknown(line: str, tokens: list[int]) -> None:
 
 def main(argv=None):
     args = make_parser().parse_args(argv)
+    if args.text and args.input is not None:
+        raise UserError("translate a sentence or the lines of --input, not both: leave one out")
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES, task=["translate"])
     path = run_dir / "best.safetensors"
@@ -61,7 +64,7 @@ def main(argv=None):
     with ExitStack() as stack:
         if args.text:
             blocks = [[readable(os.fsencode(" ".join(args.text))).strip()]]
-        elif args.input:
+        elif args.input is not None:
             try:
                 blocks = lines_of(stack.enter_context(open(args.input, "rb")))
             except OSError as error:

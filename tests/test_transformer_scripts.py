@@ -39,6 +39,7 @@ from Transformer_Torch.model import PAD, Transformer
 from Transformer_Torch.utils import evaluation as measures
 from Transformer_Torch.utils.evaluation import shortened
 from Transformer_Torch.utils.optim import learning_rates
+from Transformer_Torch.utils.search import penalty
 
 TINY = ["--embed-dim", 8, "--num-heads", 2, "--num-layers", 1, "--feedforward-dim", 8]
 WORDS = {"ein": "one", "zwei": "two", "rote": "red", "hunde": "dogs", "schlafen": "sleep"}
@@ -615,6 +616,30 @@ def test_what_may_go_wrong_with_a_translation_is_one_line(translator, writer, tm
         (["--run-dir", writer, "ein"], "train.py --task translate"),
     ):
         assert_one_line(call(capsys, translate.main, *argv), part)
+
+
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+@pytest.mark.parametrize("words", ["ein hund", ""])
+def test_a_sentence_and_a_file_are_not_both_translated(folder, words, tmp_path, capsys):
+    (tmp_path / "de.txt").write_text("zwei hunde\n")
+    argv = ["--run-dir", tmp_path, "--input", tmp_path / "de.txt", words]
+    assert_one_line(call(capsys, script(folder, "translate").main, *argv), "--input", "not both")
+
+
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+@pytest.mark.parametrize("alpha", ["10", "1e6", "inf", "nan"])
+def test_no_length_penalty_is_so_large_that_it_overflows(folder, alpha, tmp_path, capsys):
+    argv = ["--run-dir", tmp_path, "--length-penalty", alpha, "ein hund"]
+    result = call(capsys, script(folder, "translate").main, *argv)
+    assert_one_line(result, "--length-penalty", "at least 0 and below 10", alpha)
+
+
+def test_the_largest_length_penalty_still_tells_scores_apart(translator, capsys):
+    sentence = " ".join(["ein zwei"] * 20)
+    found = ask(capsys, translator, "--beam", 3, "--length-penalty", 9.99, sentence)
+    assert len(found) == 1
+    longest = penalty(torch.tensor(10_000), 9.99)
+    assert longest.isfinite() and -0.001 / longest < -0.0001 / longest < 0
 
 
 def test_thousand_sentences_do_not_take_long():
