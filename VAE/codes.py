@@ -20,7 +20,7 @@ from torch import Tensor
 from common import cli
 from common.data import Split
 from common.device import machine, seed_everything, select_device
-from common.errors import printable
+from common.errors import UserError, printable
 from common.metrics import RunningMean
 from common.plots import new_figure, save
 from common.results import rows, tables
@@ -184,6 +184,8 @@ def main(argv=None):
     data = Namespace(**vars(args), refit=False, image_size=None)
     train, validation = (s.to(device) for s in load_training(data))
     train = train.subset(args.subset)
+    if len(train) < 2:
+        raise UserError("--subset 1 is too few: batch normalisation needs two images")
     known = train.subset(min(KNOWN, len(train)))
     likely = validation.subset(min(LIKELIHOOD_IMAGES, len(validation)))
 

@@ -251,6 +251,25 @@ def test_neighbours_are_those_of_scikit_learn():
     assert found["neighbours"] == near[first].tolist()
 
 
+@pytest.mark.pictures
+def test_fewer_images_than_neighbours_are_studied_all_the_same(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(codes, "LATENT_DIMS", [2])
+    assert (
+        nearest(torch.randn(5, 2), torch.randn(3, 2), 8).sort().values.tolist() == [[0, 1, 2]] * 5
+    )
+    argv = ["--dataset", "mnist", "--data-dir", make_digits(tmp_path / "digits"), "--epochs", 1]
+    argv += ["--samples", 2, "--seeds", 1, "--output", tmp_path / "codes.json"]
+    result = call(capsys, codes.main, *argv, "--subset", 3)
+    assert (result.code, result.err) == (0, "")
+    rows = json.loads((tmp_path / "codes.json").read_text())["rows"]
+    kept = [row["neighbours"] for row in rows if "neighbours" in row]
+    assert kept and all(sorted(near) == [0, 1, 2] for found in kept for near in found)
+    assert (tmp_path / "codes_neighbours.png").stat().st_size > 5_000
+    (tmp_path / "codes.json").unlink()
+    assert_one_line(call(capsys, codes.main, *argv, "--subset", 1), "--subset 1 is too few")
+    assert not (tmp_path / "codes.json").exists()
+
+
 # ---- the rows of a study ----
 
 MODULES = {"depth": (depth, "fit"), "signals": (signals, "learn"), "codes": (codes, "fit")}

@@ -14,7 +14,8 @@ SHOWN, COUNT = 6, 8  # images in the picture, and neighbours of each
 
 def nearest(codes: Tensor, known: Tensor, count: int) -> Tensor:
     """The rows of the nearest of `known` (M, J), by Euclid, to each of `codes` (N, J): (N, count),
-    nearest first."""
+    nearest first. Where M is less than `count`, all of them."""
+    count = min(count, len(known))
     parts = [torch.cdist(part, known) for part in codes.split(1_000)]
     return torch.cat([part.topk(count, largest=False).indices for part in parts])
 
@@ -39,7 +40,7 @@ def draw_neighbours(path: Path, found: dict[str, list], data: Split, known: Spli
     for axis, (title, near) in zip(axes.flat, found.items(), strict=True):
         images = [torch.cat([data.inputs[row][None], known.inputs[others]])
                   for row, others in zip(shown_rows(data), near, strict=True)]  # fmt: skip
-        sheet = mosaic(torch.cat(images).float() / 255, COUNT + 1)
+        sheet = mosaic(torch.cat(images).float() / 255, len(images[0]))
         axis.imshow(sheet.cpu().numpy(), cmap="gray", vmin=0, vmax=1)
         axis.axis("off")
         axis.set_title(title)
