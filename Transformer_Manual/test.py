@@ -32,7 +32,8 @@ def make_parser() -> cli.Parser:
     parser = cli.test_parser(__doc__)
     add = parser.add_argument
     add("--beam", type=cli.positive_int, default=5, help="translations that compete; 1: greedy")
-    add("--length-penalty", type=cli.non_negative, default=1.0, help="α, in favour of longer ones")
+    penalty = cli.number(float, 0, 10)  # beyond it, scores vanish in float32
+    add("--length-penalty", type=penalty, default=1.0, help="α, in favour of longer ones")
     pair_files.add_flags(parser)
     return parser
 

@@ -81,7 +81,7 @@ def build_model(args: Namespace, tokenizer) -> Transformer | LanguageModel:
         args.dropout, args.activation, args.norm_first, args.positions, args.max_length,
     )  # fmt: skip
     if args.task == "translate":
-        return Transformer(*sizes)
+        return Transformer(*sizes, args.extra_length)
     return LanguageModel(*sizes, args.norm, args.kv_heads, args.bias, args.qk_norm)
 
 

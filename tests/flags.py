@@ -113,6 +113,7 @@ TRAINING = {  # of every train.py
     "test_the_figure_is_that_of_the_checkpoint_in_evaluation_mode",
 }
 PARTS = "test_modern_transformer.py::test_every_part_has_an_effect_and_modern_is_all_of_them"
+ROOM = "test_transformer_scripts.py::test_more_room_for_translations_is_given"
 OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is not all of it
     "CNN": {
         "--flip-test": "test_cnn_torch.py::test_the_flags_reach_both_validation_and_test",
@@ -142,6 +143,7 @@ OF_KIND = {  # of a folder's train.py, where "a flag changes what is learned" is
     },
     "Transformer": {
         "--task": "test_transformer_scripts.py::test_task_and_dataset_stand_for_each_other",
+        "--extra-length": ROOM,
         "--subword-dropout": "test_transformer_scripts.py::"
         "test_stopped_and_resumed_the_subwords_are_cut_alike",
         "--src": "test_translation_data.py::test_own_files_are_split_once_and_for_all",

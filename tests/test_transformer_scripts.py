@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import time
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -542,6 +543,49 @@ def test_files_that_were_moved_are_named_again(folder, tmp_path, capsys):
     (moved / "de.txt").write_text("".join(f"other {n}\n" for n in range(60)))
     refused = call(capsys, module.main, "--resume", *now, "--epochs", 3)
     assert_one_line(refused, "of a run on", "or start without --resume")
+
+
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+def test_translations_can_be_as_long_as_those_learned(folder, tmp_path, capsys, monkeypatch):
+    """Here a character stands for thirty. The run keeps the room that its training pairs need."""
+    lines = "abcdefghijklmnop"
+    (tmp_path / "de.txt").write_text("\n".join(lines))
+    (tmp_path / "en.txt").write_text("\n".join(letter * 30 for letter in lines))
+    flags = [*FILES, "--tokenizer", "character", "--max-length", 64, "--src", tmp_path / "de.txt",
+             "--tgt", tmp_path / "en.txt", "--run-dir", tmp_path / "run"]  # fmt: skip
+    assert call(capsys, script(folder).main, *flags).code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["extra_length"] == 31 - 2 * 2 and "extra_length" in config["given"]
+
+    state = checkpoint.load(tmp_path / "run" / "best.safetensors")
+    tokenizer = script(folder, "dataset").restore_tokenizer(Namespace(**config), state["tokenizer"])
+    search, END = script(folder, "utils.search"), script(folder, "dataset.tokenizers").END
+    allowed = search.allowed_logits
+
+    def endless(logits):
+        allowed(logits)[..., END] = -1e9
+        return logits
+
+    monkeypatch.setattr(search, "allowed_logits", endless)
+    source = torch.tensor([[5, END]])
+    for more, expected in (({}, 31), ({"extra_length": 40}, 44), ({"max_length": 20}, 20)):
+        model = script(folder).build_model(Namespace(**{**config, **more}), tokenizer)
+        model.eval()
+        assert len(search.greedy_search(model, source)[0]) == expected
+        assert len(search.beam_search(model, source, 2)[0]) == expected
+
+
+@pytest.mark.parametrize("folder", TRANSFORMERS)
+def test_more_room_for_translations_is_given(folder, tmp_path):
+    flags = [*small("Transformer"), "--extra-length", "33"]
+    module, dataset = script(folder), script(folder, "dataset")
+    args = cli.parse_training(module.make_parser(), module.RECIPES, tmp_path, flags)
+    train, _ = dataset.load_training(args)
+    assert train.extra_length < args.extra_length == 33
+    assert module.build_model(args, train.tokenizer).extra_length == 33
+    args = cli.parse_training(module.make_parser(), module.RECIPES, tmp_path, flags[:-2])
+    dataset.load_training(args)
+    assert args.extra_length == 10 and "extra_length" not in args.given
 
 
 @pytest.mark.parametrize("folder", TRANSFORMERS)

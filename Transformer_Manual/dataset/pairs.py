@@ -101,6 +101,11 @@ class Pairs:
             torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:size]
         )
 
+    @property
+    def extra_length(self) -> int:
+        """By how many tokens a target, with END, is longer than twice its source, at most."""
+        return int((self.target.lengths - 1 - 2 * self.source.lengths).max())
+
     def up_to(self, most: int) -> "Pairs":
         """Without the pairs of which a side has more than `most` tokens, which is said aloud."""
         kept = (self.lengths <= most).nonzero().squeeze(1)

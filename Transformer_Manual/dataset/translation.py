@@ -21,6 +21,7 @@ from .tokenizers import Characters, Tokenizer, Words
 
 FOLDER = Path(__file__).resolve().parent.parent
 size = cli.number(int, 5)  # of a vocabulary, with its special tokens
+EXTRA = 10  # tokens that a translation may have beyond twice its source's, at least
 TOKENIZERS = {kind.kind: kind for kind in (Subwords, Words, Characters)}
 
 
@@ -31,6 +32,8 @@ def add_flags(parser: cli.Parser) -> None:
     add("--vocabulary-size", type=size, help="different tokens, at most")
     add("--subword-dropout", type=cli.fraction, help="share of merges that training leaves out")
     add("--max-length", type=cli.positive_int, help="tokens of a window, or of the longest pair")
+    room = "tokens of a translation beyond twice its source's; more where a training pair has more"
+    add("--extra-length", type=cli.natural, default=EXTRA, help=room)
     pair_files.add_flags(parser)
 
 
@@ -39,7 +42,7 @@ def check_flags(args: Namespace) -> None:
     a record would claim it."""
     unused = [] if args.dataset == "files" else list(pair_files.FLAGS)
     if args.task == "lm":
-        unused += ["tokenizer", "vocabulary_size", "subword_dropout"]
+        unused += ["tokenizer", "vocabulary_size", "subword_dropout", "extra_length"]
     else:
         unused.append("sample_length")
     for name in unused:
@@ -70,7 +73,8 @@ def load(args: Namespace, split: str) -> Sentences:
 
 def load_training(args: Namespace) -> tuple[Pairs, Pairs]:
     """The training and validation splits, each without the pairs that --max-length is too short
-    for. Raises UserError where there are no subwords to drop."""
+    for. `args.extra_length` becomes what the training pairs need, so that translations can be as
+    long as theirs. Raises UserError where there are no subwords to drop."""
     if args.subword_dropout and args.tokenizer != Subwords.kind:
         raise UserError(f"--subword-dropout needs --tokenizer subword, not {args.tokenizer}")
     if args.refit:
@@ -79,7 +83,10 @@ def load_training(args: Namespace) -> tuple[Pairs, Pairs]:
     tokenizer = learn(args, train)
     train, validation = (Pairs.encode(split, tokenizer) for split in (train, validation))
     train.dropout = args.subword_dropout
-    return train.up_to(args.max_length), validation.up_to(args.max_length)
+    train, validation = (split.up_to(args.max_length) for split in (train, validation))
+    if train.extra_length > args.extra_length:
+        args.extra_length, args.given = train.extra_length, sorted({*args.given, "extra_length"})
+    return train, validation
 
 
 def load_test(args: Namespace, tokenizer: Tokenizer) -> Pairs:

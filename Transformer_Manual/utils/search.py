@@ -14,12 +14,13 @@ from Transformer_Manual.model import PAD, Transformer
 from Transformer_Manual.utils.cache import CachedDecoder
 
 
-def length_limits(source: Tensor, max_length: int) -> Tensor:
+def length_limits(source: Tensor, max_length: int, extra_length: int = 10) -> Tensor:
     """How many tokens a translation may have, END included: (N, S) -> (N,).
 
-    It depends on the sentence alone, not on the padding that its batch gives it.
+    These are twice the sentence's, and `extra_length` more. It depends on the sentence alone, not
+    on the padding that its batch gives it.
     """
-    return (2 * (source != PAD).sum(1) + 10).clamp(max=max_length)
+    return (2 * (source != PAD).sum(1) + extra_length).clamp(max=max_length)
 
 
 def allowed_logits(logits: Tensor) -> Tensor:
@@ -37,7 +38,7 @@ def greedy_search(
 
     The model is in evaluation mode. `max_length` is at most, and by default, the model's.
     """
-    limits = length_limits(source, max_length or model.max_length)
+    limits = length_limits(source, max_length or model.max_length, model.extra_length)
     decoder, rows = CachedDecoder(model, source), torch.arange(len(source), device=source.device)
     found = source.new_full((len(source), int(limits.max())), END)
     last = source.new_full((len(source), 1), BEGIN)
@@ -78,7 +79,7 @@ def beam_search(
     that still grows can become better than the best.
     """
     B, N = beam_size, len(source)
-    limits = length_limits(source, max_length or model.max_length)
+    limits = length_limits(source, max_length or model.max_length, model.extra_length)
     decoder, rows = CachedDecoder(model, source), torch.arange(N, device=source.device)
     found = source.new_full((N, int(limits.max())), END)
     best = model.embedding.weight.new_full((N,), -math.inf)  # the score of `found`
