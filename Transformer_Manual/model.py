@@ -72,6 +72,8 @@ class Transformer(Tokens):
     Without arguments, the README's larger network for Multi30k.
     """
 
+    extra_length = 10  # tokens of a translation beyond twice its source's: build_model's
+
     def __init__(
         self,
         vocab_size: int = 8000,
@@ -84,12 +86,10 @@ class Transformer(Tokens):
         norm_first: bool = True,
         positions: str = "sinusoidal",
         max_length: int = 256,
-        extra_length: int = 10,
     ):
         if positions == "rotary":
             raise ValueError("rotary positions are for the LanguageModel")
         super().__init__(vocab_size, embed_dim, num_heads, dropout, positions, max_length)
-        self.extra_length = extra_length  # tokens of a translation beyond twice its source's
         self.target_dropout = Dropout(dropout)
         self.transformer = EncoderDecoder(
             embed_dim, num_heads, num_layers, feedforward_dim, dropout, activation, norm_first

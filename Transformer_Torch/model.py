@@ -99,6 +99,8 @@ class Transformer(Tokens):
     Multi30k.
     """
 
+    extra_length = 10  # tokens of a translation beyond twice its source's: build_model's
+
     def __init__(
         self,
         vocab_size: int = 8000,
@@ -111,14 +113,12 @@ class Transformer(Tokens):
         norm_first: bool = True,
         positions: str = "sinusoidal",
         max_length: int = 256,
-        extra_length: int = 10,
     ):
         if positions == "rotary" or activation == "swiglu":
             raise ValueError("rotary positions and swiglu are for the LanguageModel")
         super().__init__(
             vocab_size, embed_dim, num_heads, dropout, activation, positions, max_length
         )
-        self.extra_length = extra_length  # tokens of a translation beyond twice its source's
         sizes = (embed_dim, num_heads, feedforward_dim, dropout, activation)
         layer = nn.TransformerEncoderLayer(*sizes, batch_first=True, norm_first=norm_first)
         self.transformer = nn.Transformer(

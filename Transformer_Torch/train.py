@@ -86,7 +86,9 @@ def build_model(args: Namespace, tokenizer) -> nn.Module:
         args.dropout, args.activation, args.norm_first, args.positions, args.max_length,
     )  # fmt: skip
     if args.task == "translate":
-        return Transformer(*sizes, args.extra_length)
+        model = Transformer(*sizes)
+        model.extra_length = args.extra_length
+        return model
     return LanguageModel(*sizes, args.norm, args.kv_heads, args.bias, args.qk_norm)
 
 

@@ -98,7 +98,7 @@ def flags(**changes) -> Namespace:
     args = dict(
         task="translate", dataset="multi30k", data_dir=None, tokenizer="subword", max_length=64,
         vocabulary_size=120, subword_dropout=0.0, src=None, tgt=None, test_src=None, test_tgt=None,
-        subset=None, resume=False, refit=False, given=[],
+        subset=None, resume=False, refit=False, given=[], extra_length=10,
     )  # fmt: skip
     return Namespace(**args | changes)
 
