@@ -512,6 +512,8 @@ def test_encodings_of_csv_files(encoding, tmp_path):
         ("text,label\na,x\nb\n", ["row 3", "1 columns"]),
         ('text,label\na,x\n"b,y\n', ["row 3"]),
         ('text,label\na,x\n"b" c,y\n', ["row 3"]),
+        ('text,label\n"a" b,x\n', ["row 2"]),
+        ('"text"s,label\na,x\n', ["row 1"]),
         (b"text,label\na,x\nb,y\n" + b"caf\xe9,y\n", ["line 4", "UTF-8"]),
         (b"\xff\xfe" + "text,label\na,x\n".encode("utf-16-le") + b"\x00", ["line 3", "UTF-8"]),
         ("text,label\na,x\nb,x\nc,x\n", ["one class only", "'x'"]),

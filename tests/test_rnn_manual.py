@@ -12,7 +12,7 @@ from common import checkpoint, data, files
 from common.results import compare, compare_steps
 from RNN_Manual import compare_layers, echo, generate, train
 from RNN_Manual import test as evaluation
-from RNN_Manual.dataset import characters, load_test, load_training, strings, texts
+from RNN_Manual.dataset import characters, encodings, load_test, load_training, strings, texts
 from RNN_Manual.dataset.characters import Vocabulary
 from RNN_Manual.dataset.text import Text
 from RNN_Manual.model import CELLS, LanguageModel
@@ -547,6 +547,22 @@ def test_a_text_with_a_byte_order_mark_is_learned_alike(encoding, tmp_path):
         splits = [*load_training("text", str(tmp_path)), load_test("text", str(tmp_path))]
         found.append([(split.classes, split.labels.tolist()) for split in splits])
     assert found[0] == found[1] and found[0][0][0] == sorted(set(text))
+
+
+BROKEN = {1: b"\xff", 2: b"\xd8\xd8", 4: b"\xff\xff\xff\xff"}  # no character, by bytes of a unit
+
+
+UNITS = dict(zip(["utf-8", *MARKED], [1, 1, 2, 2, 4], strict=True))
+
+
+@pytest.mark.parametrize("encoding, unit", UNITS.items())
+def test_the_line_that_is_in_no_encoding_is_named(encoding, unit, tmp_path):
+    """Also where it begins with what is wrong, and whether the file begins with a mark or not."""
+    for before in ("", "ä", "a" * 7):
+        lines = marked(f"\n\nwörter\n{before}", encoding)
+        content = lines + BROKEN[unit] + "\n".encode(encoding)[-unit:]
+        with user_error(tmp_path / "input.txt", "line 4", "UTF-8"):
+            encodings.decode(tmp_path / "input.txt", content)
 
 
 @pytest.mark.parametrize(

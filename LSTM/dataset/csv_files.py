@@ -26,9 +26,10 @@ def read(path: Path) -> tuple[list[str], list[str], list[int], str]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     rows = csv.reader(io.StringIO(decode(path, content), newline=""), strict=True)
-    texts, labels, numbers, number = [], [], [], 1
+    texts, labels, numbers, number = [], [], [], 0
     try:
         head = [name.strip().lower() for name in next(rows, [])]
+        number = 1
         for name in COLUMNS:
             if head.count(name) != 1:
                 has = ", ".join(head) or "none"
