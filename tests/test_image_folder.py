@@ -697,6 +697,33 @@ def test_no_images_are_none(root, monkeypatch):
         assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
 
 
+def try_to_name(path, name: bytes):
+    """Give a file another name, which only some systems take where it is no text."""
+    other = path.with_name(os.fsdecode(name))
+    try:
+        path.rename(other)
+    except (OSError, UnicodeError):
+        pytest.skip("names are text here")
+    return other
+
+
+@pytest.mark.parametrize("folder", ["GAN", "ResNet", "VAE", "ViT"])
+def test_names_in_latin_1_are_streamed(root, monkeypatch, folder):
+    """And what stands for names in UTF-8 in the runs that know it stays as it is."""
+    module = importlib.import_module(f"{folder}.dataset.image_folder")
+    monkeypatch.setattr(module, "IN_MEMORY_BYTES", 0)
+    key, image = "train, names and sizes", root / "train" / "dog" / "00.png"
+    image = try_to_name(image, "Fr\u00e9d\u00e9ric.png".encode())
+    files = module.find_files(root, "train")
+    listed = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files.paths]
+    known = hashlib.sha256("\n".join(listed).encode()).hexdigest()
+    assert module.load(files, "train", 8).checksums == {key: known}
+
+    try_to_name(image, "Fr\u00e9d\u00e9ric.png".encode("latin-1"))
+    split = module.load(module.find_files(root, "train"), "train", 8)
+    assert len(split) == len(files.paths) and split.checksums[key] != known
+
+
 @pytest.mark.parametrize("folder", ["GAN", "VAE"])
 def test_what_is_drawn_and_judged_whole_is_learned_whole(root, monkeypatch, folder):
     """Where images are generated, those that are streamed are not cropped for training."""

@@ -104,7 +104,8 @@ def load(files: Files, name: str, size: int, transform: Callable = fit) -> Split
     """In memory when small enough; else streamed, with `transform` for training."""
     if len(files.paths) * 3 * size**2 > IN_MEMORY_BYTES:
         sizes = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in files.paths]
-        checksums = {f"{name}, names and sizes": sha256("\n".join(sizes).encode())}
+        listed = "\n".join(sizes).encode(errors="surrogateescape")  # names that are no text, too
+        checksums = {f"{name}, names and sizes": sha256(listed)}
         return Streamed(files.paths, files.labels, files.classes, checksums, size, fit, transform)
 
     def read(path: Path) -> tuple[Tensor, bytes]:
