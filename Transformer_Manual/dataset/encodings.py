@@ -27,8 +27,8 @@ def decode(path: Path, content: bytes) -> str:
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
-        before = error.object[: error.start]  # of a text in UTF-8, the decoder takes the mark away
-        line = before.decode(encoding, "replace").count("\n") + 1
+        # not of `content`, from which UTF-8's decoder takes the mark away before it counts
+        line = error.object[: error.start].decode(encoding, "replace").count("\n") + 1
         raise UserError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from None
 
 
