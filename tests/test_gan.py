@@ -970,6 +970,7 @@ def test_a_record_names_the_classifier_and_the_floor(whole, digits, tmp_path, ca
     names = "frechet_distance frechet_floor frechet_ratio precision recall confident_share"
     names += " class_deviation as_asked real_confident_share"
     assert set(names.split()) <= found.keys()
+    assert found.keys() <= history.METRICS.keys(), "a share is no percentage without its factor"
     assert found["frechet_ratio"] == pytest.approx(
         found["frechet_distance"] / found["frechet_floor"]
     )

@@ -10,6 +10,7 @@ import torch
 from common import cli
 from common.data import ROOT
 from common.device import environment
+from common.history import METRICS
 from common.results import report
 from common.results.records import write as write_record
 from common.results.tables import lines_of_code
@@ -453,6 +454,15 @@ def test_record_is_complete_and_consistent(path):
             assert abs(run["test"]["loss"] - run["validation"]["loss"]) < 0.2
         else:
             assert abs(run["test"]["accuracy"] - run["validation"]["accuracy"]) < 0.05
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=name)
+def test_what_is_recorded_has_a_heading_of_its_own(path):
+    """Beside those in per cent, a share between 0 and 1 would be misread."""
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    names = {metric for run in runs for split in ("validation", "test") for metric in run[split]}
+    assert names and names <= METRICS.keys()
+    assert len({heading for heading, *_ in METRICS.values()}) == len(METRICS)
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=name)
