@@ -755,6 +755,99 @@ def test_where_data_cannot_be_written_to_the_classifier_is_kept_in_dataset(
     assert classifier.kept_where(digits_args(digits), other).name != path.name
 
 
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "mnist-sample"])
+def test_the_files_that_records_tell_of_keep_their_names(name, tmp_path, monkeypatch):
+    """Their labels are in the checksums of their data."""
+    monkeypatch.setattr(mnist, "find_files", lambda *_: tmp_path)
+    images, labels = torch.zeros(6, 1, 4, 5, dtype=torch.uint8), torch.arange(6) % 2
+    train = Split(images, labels, ["0", "1"], {"a": "b"})
+    path = classifier.kept_where(Namespace(dataset=name, data_dir=None), train)
+    assert path.name == "gan-classifier-9ecc49b5345986eb.safetensors"
+
+
+def test_an_older_file_s_accuracy_is_the_one_that_records_hold(digits, monkeypatch):
+    """Which says nothing of the split that it was measured on: beside MNIST's there is no other."""
+    train, validation = dataset.load_training(digits_args(digits))
+    classifier.find_classifier(digits_args(digits), train, validation)
+    path = classifier.kept_where(digits_args(digits), train)
+    state = checkpoint.load(path)
+    del state["validation"]
+    checkpoint.save(path, {**state, "accuracy": 0.125})
+    monkeypatch.setattr(classifier, "train_classifier", None)  # not again
+    found = classifier.find_classifier(digits_args(digits), train, validation)
+    path.unlink()
+    assert found.accuracy == 0.125
+
+
+@pytest.fixture
+def two_kinds(tmp_path):
+    """A folder of dark images and of bright ones: its place, and the flags of a run on it."""
+    for split, number in (("train", 20), ("val", 6), ("test", 6)):
+        for bright, name in enumerate(("dark", "light")):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for n in range(number):
+                Image.new("RGB", (8, 8), (200 * bright + n,) * 3).save(folder / f"{n:02d}.png")
+    place = tmp_path / "photos"
+    return place, Namespace(dataset="folder", data_dir=str(place), image_size=8)
+
+
+def swap(one, other):
+    """Give each of two files or folders the other's name."""
+    between = one.with_name("between")
+    one.rename(between)
+    other.rename(one)
+    between.rename(other)
+
+
+def test_a_folder_labelled_anew_has_a_classifier_of_its_own(two_kinds):
+    """The same images in the same order, of which one has another class."""
+    place, args = two_kinds
+    train, _ = dataset.load_training(args)
+    path = classifier.kept_where(args, train)
+    (place / "train" / "dark" / "19.png").rename(place / "train" / "light" / "-.png")
+    again, _ = dataset.load_training(args)
+    assert again.checksums == train.checksums and torch.equal(again.inputs, train.inputs)
+    assert classifier.kept_where(args, again) != path
+    (place / "train" / "light" / "-.png").rename(place / "train" / "dark" / "19.png")
+    assert classifier.kept_where(args, dataset.load_training(args)[0]) == path
+
+
+def test_a_kept_classifier_s_accuracy_is_on_the_validation_split_that_is_there(
+    two_kinds, monkeypatch
+):
+    place, args = two_kinds
+    first = classifier.find_classifier(args, *dataset.load_training(args))
+    assert first.accuracy == 1, "dark or bright"
+    monkeypatch.setattr(classifier, "train_classifier", None)  # not again
+    for changed, reached in ((place / "val", 0), (place / "val", 1)):
+        swap(changed / "dark", changed / "light")
+        again = classifier.find_classifier(args, *dataset.load_training(args))
+        assert (again.accuracy, again.fingerprint) == (reached, first.fingerprint)
+    for n in range(3):
+        swap(*(place / "val" / name / f"0{n}.png" for name in ("dark", "light")))
+    assert classifier.find_classifier(args, *dataset.load_training(args)).accuracy == 0.5
+
+
+@pytest.mark.parametrize("hindrance", ["a folder has its name", "its folder is a file"])
+def test_a_classifier_that_cannot_be_kept_judges_all_the_same(
+    hindrance, two_kinds, tmp_path, monkeypatch, capsys
+):
+    _, args = two_kinds
+    path = tmp_path / "there" / "classifier.safetensors"
+    if hindrance == "a folder has its name":
+        path.mkdir(parents=True)
+    else:
+        path.parent.touch()
+    monkeypatch.setattr(classifier, "kept_where", lambda *_: path)
+    found = [classifier.find_classifier(args, *dataset.load_training(args)) for _ in range(2)]
+    assert found[0].accuracy == 1 and found[0].fingerprint == found[1].fingerprint
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and lines[0] == lines[1]
+    assert "not kept" in lines[0] and str(path.parent) in lines[0]
+
+
 def test_images_of_one_class_are_told_apart_by_their_turn():
     images, labels = torch.rand(3, 1, 4, 4), torch.zeros(3, dtype=torch.long)
     turned, turns = classifier.task(images, labels, ["all"])

@@ -5,6 +5,7 @@ beside the data. Distances depend on it: its fingerprint stands in every record.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from common import checkpoint
 from common.data import Split
-from common.errors import UserError, reading
+from common.errors import UserError, printable, reading
 from common.files import kept_at, sha256
 from common.metrics import RunningMean, correct
 from common.schedules import make_schedule
@@ -110,22 +111,39 @@ def fingerprint(model: nn.Module) -> str:
     return sha256(b"".join(weights))[:12]
 
 
+def checksum(data: Split) -> str:
+    """What stands for a split's examples and their labels; of a folder's labels, its own checksums
+    say nothing."""
+    labels = sha256(data.labels.cpu().numpy().tobytes())
+    return sha256(repr((sorted(data.checksums.items()), labels)).encode())
+
+
 def kept_where(args: argparse.Namespace, train: Split) -> Path:
     """The classifier's file: beside the data, or in dataset/ where nothing may be put there."""
     beside = otherwise = FOLDER / "dataset"
+    facts = (VERSION, sorted(train.checksums.items()), train.shape, len(train), train.classes)
     if args.dataset == "folder":
-        beside = Path(args.data_dir)
+        beside, facts = Path(args.data_dir), (*facts, checksum(train))
     elif args.dataset in mnist.FOLDERS:
         beside = mnist.find_files(args.dataset, FOLDER, args.data_dir)
-    facts = (VERSION, sorted(train.checksums.items()), train.shape, len(train), train.classes)
     key = sha256(repr(facts).encode())[:16]
     return kept_at(beside, otherwise, f"gan-classifier-{key}.safetensors")
+
+
+def keep(path: Path, state: dict) -> None:
+    """Write the classifier's file; where that cannot be, say so and go on without one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(path, state)
+    except (UserError, OSError) as error:
+        why = f"the classifier is not kept ({printable(error)}): the next run trains it again"
+        print(why, file=sys.stderr, flush=True)
 
 
 def find_classifier(args: argparse.Namespace, train: Split, validation: Split) -> Classifier:
     """The dataset's classifier, from its file or trained now; its `accuracy` on the validation
     split and its `fingerprint` are attributes."""
-    path = kept_where(args, train)
+    path, held_out = kept_where(args, train), checksum(validation)
     model = Classifier(train.shape, max(4, len(train.classes)))
     try:
         state = checkpoint.load(path, "model")
@@ -135,13 +153,16 @@ def find_classifier(args: argparse.Namespace, train: Split, validation: Split) -
     except UserError:  # there is none yet, or half of one
         print(
             f"training the classifier that will judge the images, once, on all {len(train):,} of "
-            f"them (--subset does not shorten it);\nit will be kept as {path}", flush=True,
-        )  # fmt: skip
+            f"them (--subset does not shorten it);\nit will be kept as {printable(path)}",
+            flush=True,
+        )
         model = train_classifier(train)
         reached = accuracy_on(model, validation)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(path, {"model": model.state_dict(), "accuracy": reached})
+        state = {"model": model.state_dict(), "accuracy": reached, "validation": held_out}
+        keep(path, state)
         print(f"it classifies {100 * reached:.2f} % of the validation split rightly\n", flush=True)
     model.to(device=train.labels.device, memory_format=torch.channels_last).eval()
+    if state.get("validation", held_out) != held_out:  # older files do not say
+        reached = accuracy_on(model, validation)
     model.accuracy, model.fingerprint = reached, fingerprint(model)
     return model
