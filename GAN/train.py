@@ -116,7 +116,7 @@ def main(argv=None):
         torch.optim.Adam(player.parameters(), lr=args.lr, betas=args.betas)
         for player in (model.generator, model.discriminator)
     ]
-    diary = Diary()
+    diary = Diary(judge.name)
 
     parts = dict(kind=kind, diary=diary, average=average, discriminator_optimizer=optimizers[1])
     with Run(FOLDER, args, model, optimizers[0], train, **parts) as run:

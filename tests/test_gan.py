@@ -1048,6 +1048,47 @@ def test_a_generator_alone_that_diverges_is_noticed_in_its_own_step(quick, tmp_p
     assert all(value.isfinite().all() for value in state["model"].values())
 
 
+def test_a_history_holds_the_distances_of_one_judge(
+    quick, two_kinds, tmp_path, monkeypatch, capsys
+):
+    """Another classifier than the run's cannot go on with it; a run from before does not know its
+    own, and takes the one that is there."""
+    place, args = two_kinds
+    run, epochs = tmp_path / "run", iter([2, 3, 3, 4])
+    flags = ["--dataset", "folder", "--data-dir", place, "--image-size", 8, "--channels", 4]
+    flags += ["--batch-size", 8, "--latent-dim", 4, "--epochs", 1, "--run-dir", run]
+    assert call(capsys, script.main, *flags).code == 0
+
+    def resume():
+        return call(capsys, script.main, "--resume", "--run-dir", run, "--epochs", next(epochs))
+
+    known = classifier.find_classifier(args, *dataset.load_training(args)).fingerprint
+    (kept,) = place.glob("gan-classifier-*.safetensors")
+    content = kept.read_bytes()
+    kept.unlink()
+    assert resume().code == 0, "the same is trained again"
+    assert checkpoint.load(kept)["model"].keys() and len(rows_of(run)) == 2
+    kept.unlink()
+    monkeypatch.setattr(classifier, "SEED", 1)
+    files = files_of(run)
+    capsys.readouterr()
+    result = resume()
+    other = classifier.find_classifier(args, *dataset.load_training(args)).fingerprint
+    assert_one_line(result._replace(out=""), known, other, "without --resume")
+    assert other != known and files_of(run) == files
+    assert call(capsys, evaluate, "--run-dir", run).code == 0, "whose distances are its own"
+
+    kept.write_bytes(content)
+    assert resume().code == 0 and len(rows_of(run)) == 3
+    path = run / "last.safetensors"
+    state = checkpoint.load(path)
+    assert state["diary"].pop("judge") == known
+    checkpoint.save(path, state)
+    kept.unlink()
+    assert resume().code == 0 and len(rows_of(run)) == 4
+    assert checkpoint.load(path)["diary"]["judge"] == other
+
+
 # ---- test.py and generate.py ----
 
 

@@ -141,13 +141,18 @@ class Judge:
         return metrics
 
     @property
+    def name(self) -> str:
+        """The fingerprint of the classifier; the ring's modes are always the same."""
+        return getattr(self.observer, "fingerprint", "")
+
+    @property
     def signature(self) -> str:
         """In whose eyes: what a record says of its distances."""
         size = f"{len(self.real) // 2:,} generated against as many real, in {HALVINGS} halvings"
         if isinstance(self.observer, ring.Modes):
             return f"{size}, as nearness to the {ring.MODES} modes"
-        name, reached = self.observer.fingerprint, self.observer.accuracy
-        return f"{size}, in the features of classifier {name} ({reached:.2%} on validation)"
+        reached = f"{self.observer.accuracy:.2%} on validation"
+        return f"{size}, in the features of classifier {self.name} ({reached})"
 
 
 def make_judge(args: Namespace, train: Split, validation: Split, real: Split) -> Judge:
