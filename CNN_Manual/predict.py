@@ -15,6 +15,7 @@ from CNN_Manual.utils.layers import ReLU
 from CNN_Manual.utils.plots import draw_feature_maps
 from common import cli
 from common.device import select_device
+from common.errors import printable
 from common.evaluation import find_trained, load_best
 
 FOLDER = Path(__file__).resolve().parent
@@ -34,13 +35,13 @@ def main(argv=None):
     logits = predict(model, data, config.flip_test, config.shift_test)
     captions = print_best(files, logits, data.classes, args.top)
     for n, caption in enumerate(captions if args.output else []):
-        path = Path(args.output)
+        path = args.output
         if len(files) > 1:  # one for each: maps-1.png, maps-2.png …
             path = path.with_name(f"{path.stem}-{n + 1}{path.suffix}")
         model(data.inputs[n : n + 1])  # leaves each ReLU's output in `y`
         stages = [layer.y[0] for layer in model.features.layers if isinstance(layer, ReLU)]
         draw_feature_maps(path, data.inputs[n, 0], stages, caption)
-        print(f"picture in {path}")
+        print(f"picture in {printable(path)}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from CNN_Torch.utils.answers import answer_parser, existing, known_classes, prin
 from CNN_Torch.utils.plots import draw_feature_maps
 from common import cli
 from common.device import select_device
+from common.errors import printable
 from common.evaluation import find_trained, load_best
 
 FOLDER = Path(__file__).resolve().parent
@@ -34,7 +35,7 @@ def main(argv=None):
     logits = predict(model, data, config.flip_test, config.shift_test)
     captions = print_best(files, logits, data.classes, args.top)
     for n, caption in enumerate(captions if args.output else []):
-        path = Path(args.output)
+        path = args.output
         if len(files) > 1:  # one for each: maps-1.png, maps-2.png …
             path = path.with_name(f"{path.stem}-{n + 1}{path.suffix}")
         x, stages = data.inputs[n : n + 1], []
@@ -43,7 +44,7 @@ def main(argv=None):
             if isinstance(layer, nn.ReLU):
                 stages.append(x[0])
         draw_feature_maps(path, data.inputs[n, 0], stages, caption)
-        print(f"picture in {path}")
+        print(f"picture in {printable(path)}")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from GAN.dataset import to_float
 from GAN.train import make_parser as train_parser
 from GAN.utils.judge import draw_labels, latents, sample
 from GAN.utils.loading import interpolations, load_trained
-from GAN.utils.mosaic import mosaic, save_png, unused
+from GAN.utils.mosaic import check_folder, mosaic, save_png, unused
 from GAN.utils.sheets import scatter
 
 FOLDER = Path(__file__).resolve().parent
@@ -56,6 +56,8 @@ def main(argv=None):
     if args.single and len(kind.shape) == 1:
         raise UserError("--single is of images: this run's data are points")
 
+    folder = Path(args.output or run_dir / "generated")
+    check_folder(folder)
     if args.interpolate:
         z, labels = interpolations(generator, args.interpolate, args.columns, args.seed, label)
     else:
@@ -66,7 +68,7 @@ def main(argv=None):
     samples = sample(generator, z, labels)
 
     kind_of_picture = "interpolation" if args.interpolate else "samples"
-    path = unused(Path(args.output or run_dir / "generated"), kind_of_picture)
+    path = unused(folder, kind_of_picture)
     points = len(kind.shape) == 1
     grid = scatter(samples) if points else mosaic(to_float(samples), args.columns)
     save_png(path, grid, args.scale)

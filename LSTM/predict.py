@@ -1,6 +1,8 @@
 """What a trained network makes of a text: `python LSTM/predict.py "what a film"`, or `… < FILE`."""
 
+import os
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 if not __package__:  # started by its path
@@ -25,13 +27,26 @@ FOLDER = Path(__file__).resolve().parent
 TAKES = "about two minutes on 2 cores; some seconds without network and data"
 
 
+def picture(name: str) -> Path:
+    """What --picture takes: a name that a PNG file can have, before there is one to be written."""
+    path = Path(name)
+    if path.suffix.lower() != ".png":
+        raise ArgumentTypeError(f"{name}: pictures are PNG files, name one that ends in .png")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ArgumentTypeError(f"{name}: something that is no file has that name")
+    if not (os.path.isdir(path.parent) and os.access(path.parent, os.W_OK)):
+        raise ArgumentTypeError(f"{name}: {path.parent} is no folder that can be written into")
+    return path
+
+
 def make_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("text", nargs="*", help="the text; without one, standard input is read")
     add("--run-dir", help="the run whose network answers (default: the latest)")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--picture", metavar="FILE", help="draw the words, coloured by their weight, as a PNG file")
+    add("--picture", type=picture, metavar="FILE",
+        help="draw the words, coloured by their weight, as a PNG file")  # fmt: skip
     return parser
 
 
@@ -78,7 +93,7 @@ def main(argv=None):
         caption = f"{encoding.classes[best]} ({probabilities[best]:.0%})"
         what = f"green words speak for {encoding.classes[best]!r}, red ones against it"
         try:
-            draw_texts(Path(args.picture), [(caption, words, weights)], what, most=1_000)
+            draw_texts(args.picture, [(caption, words, weights)], what, most=1_000)
         except ValueError as error:  # no name of a file
             raise UserError(f"--picture {args.picture}: {error}") from None
         print(f"picture in {printable(args.picture)}")

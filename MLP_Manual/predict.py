@@ -9,6 +9,7 @@ import torch
 
 from common import cli
 from common.device import select_device
+from common.errors import printable
 from common.evaluation import find_trained, load_best
 from MLP_Manual.dataset import load_pictures, mnist
 from MLP_Manual.train import build_model
@@ -38,8 +39,8 @@ def main(argv=None):
     if args.output:
         maps = sensitivity(model, data.inputs, logits.argmax(1)).view(-1, 28, 28)
         pictures, title = data.inputs.view(-1, 28, 28), "bright below: pixels that move the answer"
-        draw_sensitivity(Path(args.output), pictures, maps, captions, title)
-        print(f"picture in {args.output}")
+        draw_sensitivity(args.output, pictures, maps, captions, title)
+        print(f"picture in {printable(args.output)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ Trains each cell on the echo task with growing delays, from several seeds, and d
 echoes that are right and, at the longest delay, the norm of the gradient over the distance in time.
 """
 
+import os
+from argparse import ArgumentTypeError
 from itertools import count
 from pathlib import Path
 
@@ -57,6 +59,16 @@ def echo_accuracy(model: LanguageModel, data: Text) -> float:
     return right / asked
 
 
+def picture_name(name: str) -> Path:
+    """What --output takes: a name that a PNG file can have, before all the training for it."""
+    path = Path(name)
+    if path.suffix.lower() != ".png":
+        raise ArgumentTypeError(f"{name}: pictures are PNG files, name one that ends in .png")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ArgumentTypeError(f"{name}: something that is no file has that name")
+    return path
+
+
 def main(argv=None):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
@@ -66,11 +78,12 @@ def main(argv=None):
     add("--hidden-size", type=cli.positive_int, default=64, help="units of each network")
     add("--seeds", type=cli.positive_int, default=3, help="trainings of each kind: seeds 0, 1, …")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--output", metavar="FILE", help="the picture (default: a new one under runs/)")
+    add("--output", type=picture_name, metavar="FILE",
+        help="the picture (default: a new one under runs/)")  # fmt: skip
     args = parser.parse_args(argv)
     device, delays = select_device(args.device), sorted(set(args.delays))
     names = (FOLDER / "runs" / f"echo_memory-{number:03d}.png" for number in count(1))
-    picture = Path(args.output or next(name for name in names if not name.exists()))
+    picture = args.output or next(name for name in names if not name.exists())
     picture.parent.mkdir(parents=True, exist_ok=True)
 
     accuracy: dict[str, dict[int, list[float]]] = {cell: {} for cell in CELLS}

@@ -7,6 +7,7 @@ if not __package__:  # started by its path
 
 from common import cli
 from common.device import select_device
+from common.errors import printable
 from common.evaluation import find_trained, load_best
 from ResNet.dataset import load_pictures
 from ResNet.dataset.normalize import Normalize, to_float
@@ -41,8 +42,8 @@ def main(argv=None):
         images = Normalize(config.dataset, device)(data.inputs)
         maps = grad_cam(model, images, logits.argmax(1))
         what = "what speaks for the predicted class (Grad-CAM)"
-        draw_overlays(Path(args.output), pictures, maps, captions, what, "jet")
-        print(f"picture in {args.output}")
+        draw_overlays(args.output, pictures, maps, captions, what, "jet")
+        print(f"picture in {printable(args.output)}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from common.errors import UserError, printable
 from common.history import counted
 from VAE.dataset import load_validation, no_images
 from VAE.model import VAE, Autoencoder
-from VAE.utils.mosaic import mosaic, save_png, unused
+from VAE.utils.mosaic import check_folder, mosaic, save_png, unused
 from VAE.utils.pictures import COLUMNS, column_labels, columns_of, encode_all, sample_codes
 from VAE.utils.trained import load_trained
 
@@ -128,6 +128,8 @@ def main(argv=None):
     args.count = args.count or (80 if args.kind == "samples" else 8)
     wanted = {} if args.label is None else {"model": ["cvae"]}
     run_dir, config, model = load_trained(FOLDER, args, **wanted)
+    folder = Path(args.output or run_dir / "generated")
+    check_folder(folder)
     generator = torch.Generator().manual_seed(args.seed)
     data = no_images(config)
     if args.kind != "samples" or not isinstance(model, VAE):
@@ -136,7 +138,7 @@ def main(argv=None):
     pictures = make(model, data, args, generator)
     by_class = args.kind == "samples" and args.label is None
     columns = columns_of(model) if by_class else COLUMNS
-    path = unused(Path(args.output or run_dir / "generated"), args.kind)
+    path = unused(folder, args.kind)
     save_png(path, mosaic(pictures, columns))
     print(f"{config.model} of {run_dir}: {counted(len(pictures), 'image')} in {printable(path)}")
 

@@ -170,6 +170,18 @@ def assert_one_line(result: Result, *parts, code: int = 2) -> None:
         assert str(part) in result.err
 
 
+def no_pictures(place: Path) -> dict[str, str]:
+    """Names that no picture can have, below a new folder, and what the refusal says."""
+    (place / "folder.png").mkdir(parents=True)
+    (place / "file").touch()
+    return {
+        str(place / "x.jpg"): "x.jpg: pictures are PNG files",
+        str(place / "folder.png"): "folder.png: something that is no file",
+        str(place / "none" / "x.png"): "none is no folder",
+        str(place / "file" / "x.png"): "file is no folder",
+    }
+
+
 def environment(**more: str) -> dict[str, str]:
     """Of a process that runs the code of this tree, without the user's data."""
     kept = {k: v for k, v in os.environ.items() if k != "PLAYGROUND_DATA"}

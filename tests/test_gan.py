@@ -1092,6 +1092,16 @@ def test_a_history_holds_the_distances_of_one_judge(
 # ---- test.py and generate.py ----
 
 
+@pytest.mark.parametrize("name", ["file", "file/deeper/still"])
+def test_generate_refuses_a_place_that_is_no_folder_before_it_draws(
+    name, points, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(drawing, "sample", None)
+    argv = ["--run-dir", points, "--output", tmp_path / name]
+    assert_one_line(call(capsys, drawing.main, *argv), f"--output {tmp_path / name}", "file")
+
+
 @pytest.mark.pictures
 def test_a_record_names_the_classifier_and_the_floor(whole, digits, tmp_path, capsys, monkeypatch):
     moved = tmp_path / "GAN"

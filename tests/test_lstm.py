@@ -38,6 +38,7 @@ from tests.running import (
     history,
     interrupt,
     marked,
+    no_pictures,
     small,
     start,
 )
@@ -674,6 +675,12 @@ def test_what_may_go_wrong_with_a_prediction_is_one_line(learned, tmp_path, caps
         (["--unknown"], "--unknown"),
     ):
         assert_one_line(call(capsys, predict.main, "fine", *argv), part)
+
+
+def test_a_name_that_no_picture_can_have_is_refused_first(tmp_path, capsys):
+    for name, said in no_pictures(tmp_path / "place").items():
+        argv = ["fine", "--run-dir", tmp_path / "absent", "--picture", name]
+        assert_one_line(call(capsys, predict.main, *argv), "--picture", said)
 
 
 @pytest.mark.pictures

@@ -15,7 +15,7 @@ from PIL import Image
 from common import checkpoint
 from MLP_Manual.dataset import drawing, mnist
 from tests.conftest import user_error
-from tests.running import CNNS, MLPS, assert_one_line, call, script
+from tests.running import CNNS, MLPS, assert_one_line, call, no_pictures, script
 from tests.test_classes import without_size
 
 DIGITS = [*MLPS, *CNNS]
@@ -383,6 +383,14 @@ def test_without_a_run_the_command_and_its_time_are_named(folder, tmp_path, caps
     monkeypatch.setattr(module, "FOLDER", tmp_path / folder)
     said = [f"`python {folder}/train.py`", "on 2 cores"]
     assert_one_line(call(capsys, module.main, "photo.png"), *said)
+
+
+@pytest.mark.parametrize("folder", DIGITS + PHOTOS)
+def test_a_name_that_no_picture_can_have_is_refused_first(folder, tmp_path, capsys):
+    """Before a run is looked for, and the pictures."""
+    for name, said in no_pictures(tmp_path / "place").items():
+        argv = ["absent.png", "--run-dir", tmp_path / "absent", "--output", name]
+        assert_one_line(call(capsys, script(folder, "predict").main, *argv), "--output", said)
 
 
 @pytest.mark.parametrize("folder", ["Transformer_Manual", "Transformer_Torch"])

@@ -8,7 +8,7 @@ import torch
 
 from common.results import speed
 from common.run import Run
-from tests.running import call, few_shapes
+from tests.running import assert_one_line, call, few_shapes
 
 TINY = ["--dataset", "shapes", "--epochs", "2", "--subset", "96", "--batch-size", "32"]
 SMALL_TRANSFORMER = {
@@ -62,6 +62,16 @@ def test_quick_run_prints_one_table_of_all_networks(tmp_path, capsys):
             assert f"{row['tokens/s']:,.0f}" in line and "target" not in row
         else:
             assert f" {row['reached']} " in line and f" {row['seconds']:.1f} " in line
+
+
+@pytest.mark.parametrize("name", [".", "none/speed.json"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(
+    name, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(speed, "train", None)
+    monkeypatch.setattr(speed, "matmul_gflops", None)
+    result = call(capsys, speed.main, "--quick", "--device", "cpu", "--json", tmp_path / name)
+    assert_one_line(result, f"--json {tmp_path / name}", "written")
 
 
 def test_seconds_are_the_history_s_at_the_first_epoch_that_reaches_the_target(

@@ -39,6 +39,7 @@ from tests.running import (
     crash,
     history,
     marked,
+    no_pictures,
     readme_function,
     short_strings,
     small,
@@ -680,6 +681,18 @@ def test_echo_study_draws_its_picture(tmp_path, capsys):
     result = call(capsys, echo.main, *argv)
     assert (result.code, result.err) == (0, "") and result.out.count("echoes right") == 6
     assert (tmp_path / "echo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_echo_study_refuses_a_name_that_no_picture_can_have(tmp_path, capsys, monkeypatch):
+    """Before the first training, not after all of them. Folders that lack are made."""
+    monkeypatch.setattr(echo, "fit", None)
+    names = no_pictures(tmp_path / "place")
+    names.pop(str(tmp_path / "place" / "none" / "x.png"))
+    names[str(tmp_path / "place" / "file" / "x.png")] = "file"
+    for name, said in names.items():
+        result = call(capsys, echo.main, "--delays", 2, "--output", name)
+        assert_one_line(result, said)
+        assert result.out == ""
 
 
 # ---- evaluation, runs, resuming ----

@@ -374,6 +374,16 @@ def test_rows_of_other_flags_are_refused(study, capsys, monkeypatch):
     assert_one_line(call(capsys, module.main, *argv), path, "damaged")
 
 
+@pytest.mark.parametrize("name", ["rows.png", "rows.db", "rows", "folder.json"])
+def test_rows_are_no_picture_and_no_folder(name, tmp_path):
+    """Pictures, and a store of trials, lie beside the rows: one of them might take their place."""
+    (tmp_path / "folder.json").mkdir()
+    path, keys = tmp_path / name, [{"seed": 0}]
+    with user_error(name):
+        kept.collect(path, {"lr": 1}, "do", torch.device("cpu"), keys, None)
+    assert {file.name for file in tmp_path.iterdir()} <= {"folder.json", ".lock"}
+
+
 def test_rows_name_their_commit_and_another_machine(tmp_path, monkeypatch):
     path, device = tmp_path / "a" / "rows.json", torch.device("cpu")
 

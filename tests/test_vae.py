@@ -965,6 +965,18 @@ def size(path) -> tuple[int, int]:
         return picture.size
 
 
+@pytest.mark.parametrize("kind", ["samples", "interpolation", "walk"])
+@pytest.mark.parametrize("name", ["file", "file/deeper/still"])
+def test_generate_refuses_a_place_that_is_no_folder_before_it_reads_data(
+    kind, name, quick, trained, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "file").touch()
+    for function in ("load_validation", "no_images"):
+        monkeypatch.setattr(generate, function, None)
+    argv = [kind, "--run-dir", trained("vae"), "--output", tmp_path / name]
+    assert_one_line(call(capsys, generate.main, *argv), f"--output {tmp_path / name}", "file")
+
+
 @pytest.mark.pictures
 @pytest.mark.parametrize("model", ["ae", "vae", "cvae"])
 @pytest.mark.parametrize(

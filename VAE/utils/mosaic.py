@@ -1,6 +1,7 @@
 """Many small images as one picture."""
 
 import io
+import os
 from itertools import count
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def draw_titled(path: Path, sheet: Tensor, title: str, scale: int = 2) -> None:
     axis.axis("off")
     axis.set_title(title, fontsize=9)
     save(figure, path)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UserError where `unused` could not make the folder or its file, before the work."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UserError(f"--output {folder} cannot be made: {there} takes no files")
 
 
 def unused(folder: Path, name: str) -> Path:

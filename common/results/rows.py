@@ -43,6 +43,8 @@ def collect(
     all rows the `facts`, which are of the whole study. Every row names its commit, and its machine
     where that is not the study's first. Raises UserError for the file of another study.
     """
+    if path.suffix != ".json":  # of another, a picture might take the place
+        raise UserError(f"--output {path}: the name of a file of rows ends in .json")
     commit, machine = git_commit(), environment(device)
     path.parent.mkdir(parents=True, exist_ok=True)
     with lock.hold(path.parent):

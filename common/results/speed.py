@@ -35,7 +35,6 @@ RUNS = ("CNN_Manual", "CNN_Torch", "ResNet")
 TARGETS = {"mnist": 0.99, "mnist-sample": 0.95, "cifar10": 0.85, "shapes": 0.95}
 QUICK = ("--dataset", "shapes", "--epochs", "1", "--subset", "64", "--batch-size", "32")
 IN_PLACE = {torch.ops.aten.addmm_: lambda c, a, b, **_: 2 * math.prod(a) * b[1]}  # not known there
-
 COLUMNS = {
     "network": "{}", "data": "{}", "target": "{:.0%}", "reached": "{}", "accuracy": "{:.2%}",
     "epochs": "{}", "seconds": "{:.1f}", "steps/s": "{:.1f}", "tokens/s": "{:,.0f}",
@@ -115,9 +114,10 @@ def main(argv=None):
     add("--quick", action="store_true", help="a few steps of each: to see that it works")
     add("--json", metavar="FILE", help="write the figures into this file as well")
     args = parser.parse_args(argv)
+    if args.json and (Path(args.json).is_dir() or not Path(args.json).parent.is_dir()):
+        raise cli.UserError(f"--json {args.json}: no file can be written there")
     device = devices.select_device(args.device)
     devices.seed_everything(0)
-
     facts = devices.environment(device)
     size = 256 if args.quick else 2048 if device.type == "cpu" else 8192
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -132,9 +132,7 @@ def main(argv=None):
     for name, twins in TWINS.items():
         if twins.manual in TRANSFORMERS:
             rows += train_twins(name, device, *((2, 2) if args.quick else (twins.batch_size, 20)))
-    for row in rows:
-        row["share"] = row["GFLOP/s"] / matmul["float32"]
-
+    rows = [{**row, "share": row["GFLOP/s"] / matmul["float32"]} for row in rows]
     print(f"{facts.get('gpu', facts['processor'])}, torch {facts['torch']}, {device.type}")
     rates = ", ".join(f"{name} {rate:,.0f} GFLOP/s" for name, rate in matmul.items() if rate)
     print(f"products of {size} x {size} matrices: {rates}\n")
