@@ -247,7 +247,7 @@ LOOKS = [
     ("VAE", "−148, −214 and −315", "a single look"),
     ("VAE", "0.05 nats", "a single look"), ("VAE", "at the first pace, 95", "a single look"),
     ("GAN", "three quarters of the time", "a single look"),
-    ("GAN", "2,400 seconds", "a single look"), ("GAN", "distances on validation", "a single look"),
+    ("GAN", "distances on validation", "a single look"),
     ("GAN", "a penalty of 0.1 with five steps", "a single look"),
     ("ResNet", "about halves the time", "a single look"),
     ("ResNet", "(of this one seed) rises from 88 to 92 %", "one seed"),
