@@ -1,8 +1,6 @@
 """What a trained network makes of a text: `python LSTM/predict.py "what a film"`, or `… < FILE`."""
 
-import os
 import sys
-from argparse import ArgumentTypeError
 from pathlib import Path
 
 if not __package__:  # started by its path
@@ -14,6 +12,7 @@ from common import checkpoint, cli
 from common.device import select_device
 from common.errors import UserError, printable, reading
 from common.evaluation import find_trained, load_best
+from common.files import picture_name
 from common.history import counted
 from LSTM.dataset.encodings import readable
 from LSTM.dataset.texts import Encoding
@@ -27,25 +26,13 @@ FOLDER = Path(__file__).resolve().parent
 TAKES = "about two minutes on 2 cores; some seconds without network and data"
 
 
-def picture(name: str) -> Path:
-    """What --picture takes: a name that a PNG file can have, before there is one to be written."""
-    path = Path(name)
-    if path.suffix.lower() != ".png":
-        raise ArgumentTypeError(f"{name}: pictures are PNG files, name one that ends in .png")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ArgumentTypeError(f"{name}: something that is no file has that name")
-    if not (os.path.isdir(path.parent) and os.access(path.parent, os.W_OK)):
-        raise ArgumentTypeError(f"{name}: {path.parent} is no folder that can be written into")
-    return path
-
-
 def make_parser() -> cli.Parser:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("text", nargs="*", help="the text; without one, standard input is read")
     add("--run-dir", help="the run whose network answers (default: the latest)")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--picture", type=picture, metavar="FILE",
+    add("--picture", type=picture_name, metavar="FILE",
         help="draw the words, coloured by their weight, as a PNG file")  # fmt: skip
     return parser
 

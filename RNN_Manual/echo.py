@@ -4,8 +4,6 @@ Trains each cell on the echo task with growing delays, from several seeds, and d
 echoes that are right and, at the longest delay, the norm of the gradient over the distance in time.
 """
 
-import os
-from argparse import ArgumentTypeError
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import torch
 from common import cli
 from common.device import seed_everything, select_device
 from common.errors import printable
+from common.files import picture_name
 from RNN_Manual.dataset import strings
 from RNN_Manual.dataset.text import Text
 from RNN_Manual.model import CELLS, LanguageModel
@@ -57,16 +56,6 @@ def echo_accuracy(model: LanguageModel, data: Text) -> float:
         right += (predictions == labels)[question].sum().item()
         asked += question.sum().item()
     return right / asked
-
-
-def picture_name(name: str) -> Path:
-    """What --output takes: a name that a PNG file can have, before all the training for it."""
-    path = Path(name)
-    if path.suffix.lower() != ".png":
-        raise ArgumentTypeError(f"{name}: pictures are PNG files, name one that ends in .png")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ArgumentTypeError(f"{name}: something that is no file has that name")
-    return path
 
 
 def main(argv=None):

@@ -41,7 +41,6 @@ def load_best(model, run_dir: Path, **here) -> None:
 def best_weights(state: dict) -> dict:
     """The network's weights in a checkpoint: their moving average where the run kept one."""
     if state.get("average"):  # torch.optim.swa_utils.AveragedModel's
-        prefix = "module."
-        items = state["average"].items()
-        return {name[len(prefix) :]: w for name, w in items if name.startswith(prefix)}
+        items, own = state["average"].items(), "module."
+        return {name.removeprefix(own): w for name, w in items if name.startswith(own)}
     return state.get("model", {})

@@ -9,6 +9,7 @@ import socket
 import stat
 import tempfile
 import zlib
+from argparse import ArgumentTypeError
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,11 +21,9 @@ class DataMissing(UserError):
 
 
 def download(urls: list[str], path: Path, md5: str, timeout: float = 15) -> None:
-    """Fetch `path` from the first of `urls` that has it, with a progress bar.
-
-    It arrives under a temporary name and is moved to `path` once its md5 is right, so that a
-    download cut short leaves nothing behind. Raises DataMissing when every url fails.
-    """
+    """Fetch `path` from the first of `urls` that has it, with a progress bar. It arrives under a
+    temporary name and is moved to `path` once its md5 is right, so that a download cut short leaves
+    nothing behind. Raises DataMissing when every url fails."""
     from torchvision.datasets.utils import download_url  # slow to import
 
     made = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
@@ -47,6 +46,18 @@ def download(urls: list[str], path: Path, md5: str, timeout: float = 15) -> None
             with suppress(OSError):  # it is empty only if nothing arrived
                 folder.rmdir()
     raise DataMissing(f"{path.name} could not be downloaded ({'; '.join(failures)})")
+
+
+def picture_name(name: str) -> Path:
+    """A flag's type: a PNG file that can be written, as is found out before the work for it."""
+    path = Path(name)
+    if path.suffix.lower() != ".png":
+        raise ArgumentTypeError(f"{name}: pictures are PNG files, name one that ends in .png")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ArgumentTypeError(f"{name}: something that is no file has that name")
+    if not (os.path.isdir(path.parent) and os.access(path.parent, os.W_OK)):
+        raise ArgumentTypeError(f"{name}: {path.parent} is no folder that can be written into")
+    return path
 
 
 def is_file(path: Path | str) -> bool:

@@ -13,9 +13,7 @@ from common.errors import UserError, printable, reading
 from common.files import is_file, read_file
 
 OWN_DATA = ("folder", "csv")  # datasets that are what lies in --data-dir, and called like it
-FREE = {  # flags that may change when a run goes on: files may have been moved
-    "epochs", "device", "data_dir", "src", "tgt", "test_src", "test_tgt"
-}  # fmt: skip
+FREE = {"epochs", "device", "data_dir", "src", "tgt", "test_src", "test_tgt"}  # on --resume
 PLACES = {"run_dir", "resume", "help"}  # flags that config.json does not hold
 NOTES = {"given", "commit", "environment"}  # what it holds beside flags
 RUN_FILES = ("history.csv", "last.safetensors", "best.safetensors")

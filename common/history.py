@@ -17,10 +17,8 @@ METRICS = read_metrics()
 
 
 def best_row(history: list[dict]) -> dict:
-    """The best epoch: the highest validation accuracy where there is one, then what is lowest.
-
-    The last one of a run without a validation split.
-    """
+    """The best epoch: the highest validation accuracy where there is one, then what is lowest; the
+    last one of a run without a validation split."""
     if not validation_metrics(history[0]):
         return history[-1]
     lowest = f"validation_{lowest_metric(validation_metrics(history[0]))}"

@@ -21,10 +21,8 @@ HELD: set[Path] = set()  # this process's own, which the system does not keep it
 
 @contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keep out of `folder`, meanwhile, every other process that asks.
-
-    Raises UserError where one has it, or where nothing can be written there.
-    """
+    """Keep out of `folder`, meanwhile, every other process that asks. Raises UserError where one
+    has it, or where nothing can be written there."""
     path = folder.resolve() / ".lock"
     lock = InterProcessLock(path)
     try:

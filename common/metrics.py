@@ -9,10 +9,8 @@ from common import distributed
 
 
 class RunningMean:
-    """The mean over all examples seen, so that a short last batch weighs what it should.
-
-    The sum stays on the values' device: adding costs no synchronisation with a GPU.
-    """
+    """The mean over all examples seen, so that a short last batch weighs what it should. The sum
+    stays on the values' device: adding costs no synchronisation with a GPU."""
 
     def __init__(self, total: Tensor | float = 0.0, count: int = 0):
         self.total, self.count = total, count
@@ -43,10 +41,8 @@ def correct(logits: Tensor, labels: Tensor, k: int = 1) -> Tensor:
 
 
 def metrics_of(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Mean loss (nats per example, never smoothed) and accuracy: (N, K), (N,).
-
-    Of several processes, each brings its share of the examples; the result is that of all.
-    """
+    """Mean loss (nats per example, never smoothed) and accuracy: (N, K), (N,). Of several
+    processes, each brings its share of the examples; the result is that of all."""
     nats = logits.logsumexp(1) - logits.gather(1, labels[:, None]).squeeze(1)
     loss, accuracy = (RunningMean(logits.new_zeros(())) for _ in range(2))  # a share may be empty
     loss.add(nats.mean(), len(labels))

@@ -1,27 +1,15 @@
 """predict.py's flags, the classes that a run knows, and a network's answers as a table."""
 
 import os
-from argparse import ArgumentTypeError
 from pathlib import Path
 
 from torch import Tensor
 
 from common import checkpoint, cli
 from common.errors import UserError, printable, reading
+from common.files import picture_name
 
 LONGEST = 20  # characters of a file's name that there is room for above its picture
-
-
-def picture(name: str) -> Path:
-    """What --output takes: a name that a PNG file can have, before there is one to be written."""
-    path = Path(name)
-    if path.suffix.lower() != ".png":
-        raise ArgumentTypeError(f"{name}: pictures are PNG files, name one that ends in .png")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ArgumentTypeError(f"{name}: something that is no file has that name")
-    if not (os.path.isdir(path.parent) and os.access(path.parent, os.W_OK)):
-        raise ArgumentTypeError(f"{name}: {path.parent} is no folder that can be written into")
-    return path
 
 
 def answer_parser(description: str, drawn: str) -> cli.Parser:
@@ -30,7 +18,7 @@ def answer_parser(description: str, drawn: str) -> cli.Parser:
     add("pictures", nargs="+", metavar="FILE", help="pictures: PNG, JPEG, GIF, WebP, TIFF …")
     add("--run-dir", help="the run whose network answers (default: the latest)")
     add("--top", type=cli.positive_int, default=3, help="so many classes, the likeliest first")
-    add("--output", type=picture, metavar="FILE", help=f"draw {drawn}, as a PNG file")
+    add("--output", type=picture_name, metavar="FILE", help=f"draw {drawn}, as a PNG file")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     return parser
 
