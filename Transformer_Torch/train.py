@@ -33,7 +33,8 @@ MULTI30K = dict(
     weight_decay=0.0, schedule="cosine", warmup=200, clip=1.0, patience=0, label_smoothing=0.1,
     ema=0.0, embed_dim=128, num_heads=4, num_layers=3, feedforward_dim=512, dropout=0.1,
     activation="relu", norm_first=True, positions="sinusoidal", tokenizer="subword",
-    vocabulary_size=6000, subword_dropout=0.0, max_length=128, sample_length=0, refit=False,
+    vocabulary_size=6000, subword_dropout=0.0, max_length=128, extra_length=10, sample_length=0,
+    refit=False,
 )  # fmt: skip
 DATES = {
     **MULTI30K, "epochs": 10, "lr": 3e-3, "warmup": 100, "label_smoothing": 0.0,

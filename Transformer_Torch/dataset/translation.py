@@ -21,7 +21,6 @@ from .tokenizers import Characters, Tokenizer, Words
 
 FOLDER = Path(__file__).resolve().parent.parent
 size = cli.number(int, 5)  # of a vocabulary, with its special tokens
-EXTRA = 10  # tokens that a translation may have beyond twice its source's, at least
 TOKENIZERS = {kind.kind: kind for kind in (Subwords, Words, Characters)}
 
 
@@ -33,7 +32,7 @@ def add_flags(parser: cli.Parser) -> None:
     add("--subword-dropout", type=cli.fraction, help="share of merges that training leaves out")
     add("--max-length", type=cli.positive_int, help="tokens of a window, or of the longest pair")
     room = "tokens of a translation beyond twice its source's; more where a training pair has more"
-    add("--extra-length", type=cli.natural, default=EXTRA, help=room)
+    add("--extra-length", type=cli.natural, help=room)
     pair_files.add_flags(parser)
 
 
