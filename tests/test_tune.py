@@ -369,7 +369,7 @@ def test_each_step_has_its_rate_and_a_loss_that_explodes_ends_it(ranged, monkeyp
     assert used == whole[: len(used)] and len(load(path)["rows"][0]["losses"]) == len(used) == 30
     used.clear()
     monkeypatch.setattr(lr_range, "STOP", 1.1)
-    argv += ["--low", 1e-2, "--output", path.with_name("b.json")]
+    argv = [*argv, "--low", 1e-2, "--output", path.with_name("b.json")]
     call(capsys, lr_range.main, *argv, "--seeds", 1)
     assert 3 <= len(used) < 30
 
