@@ -166,7 +166,7 @@ def remove_leftovers(folder: Path, seconds: float = 0) -> None:
 
 
 def check_same(path: Path, state: dict, here: dict, instead: str) -> None:
-    """Raises UserError where a fact of the data `here` is not so in what the checkpoint learned."""
+    """Raises UserError where the data `here` are not what was learned; advises what `instead`."""
     known = {**here, **state.get("data", {})}  # older runs do not say
     check_classes(path, known.get("classes"), here.get("classes"))
     again = f"put back what it learned from, or {instead}"

@@ -24,16 +24,16 @@ def find_trained(folder: Path, args: Namespace, parser, takes: str = "", **wante
     return run_dir, config
 
 
-def load_best(model, run_dir: Path, **here) -> None:
+def load_best(model, run_dir: Path, classes: list[str] | None = None, checksums=()) -> None:
     """Put the best checkpoint of the run into `model`, in evaluation mode.
 
-    Raises UserError where the run has learned other `classes` than those of the data `here`, or
-    other content of a file, by their `checksums`. A test split may be cut from what was learned.
+    Raises UserError where the run has learned other `classes` than those of the data at hand, or
+    other content of a file, by its `checksums`. A test split may be cut from what was learned.
     """
     path = run_dir / "best.safetensors"
-    state = checkpoint.load(path)
+    state, here = checkpoint.load(path), {"classes": classes, "checksums": dict(checksums)}
     with reading(path):
-        checkpoint.check_same(path, state, {"checksums": {}, **here}, "train again")
+        checkpoint.check_same(path, state, here, "train again")
         checkpoint.restore(model, best_weights(state), path, "network")
     model.eval()
 

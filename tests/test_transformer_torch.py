@@ -414,7 +414,7 @@ def plain_beam(model, source, B, alpha, limit):
 @pytest.mark.parametrize("most", [3, 12])
 def test_beam_of_one_is_greedy_and_greedy_is_the_plain_one(most, kind):
     model, source = half_trained(kind), sentences(12, 6)
-    limits = search.length_limits(source, most).tolist()
+    limits = search.length_limits(source, most, model.extra_length).tolist()
     expected = [plain_greedy(model, s, n) for s, n in zip(source, limits, strict=True)]
     assert greedy_search(model, source, most) == expected
     assert beam_search(model, source, 1, max_length=most) == expected
@@ -425,7 +425,7 @@ def test_beam_of_one_is_greedy_and_greedy_is_the_plain_one(most, kind):
 @pytest.mark.parametrize("B, alpha, most", [(2, 0.0, 12), (3, 1.0, 5), (5, 3.0, 12)])
 def test_beam_search_is_the_plain_one(B, alpha, most, kind):
     model, source = half_trained(kind), sentences(8, 6)
-    limits = search.length_limits(source, most).tolist()
+    limits = search.length_limits(source, most, model.extra_length).tolist()
     expected = [plain_beam(model, s, B, alpha, n) for s, n in zip(source, limits, strict=True)]
     assert beam_search(model, source, B, alpha, most) == expected
     assert greedy_search(model, source, most) != expected

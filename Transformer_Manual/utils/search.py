@@ -14,7 +14,7 @@ from Transformer_Manual.model import PAD, Transformer
 from Transformer_Manual.utils.cache import CachedDecoder
 
 
-def length_limits(source: Tensor, max_length: int, extra_length: int = 10) -> Tensor:
+def length_limits(source: Tensor, max_length: int, extra_length: int) -> Tensor:
     """How many tokens a translation may have, END included: (N, S) -> (N,).
 
     These are twice the sentence's, and `extra_length` more. It depends on the sentence alone, not
