@@ -17,10 +17,12 @@ from common.run import Run
 from common.schedules import SCHEDULES, make_schedule, moving_average
 from ResNet.dataset import load_training, or_shapes
 from ResNet.dataset.normalize import Normalize
-from ResNet.model import PRESETS, FastResNet
+from ResNet.model import PRESETS
 from ResNet.utils import augmentation, pretrained
+from ResNet.utils.hardest import Hardest
 from ResNet.utils.optim import OPTIMIZERS, make_optimizer
 from ResNet.utils.predict import check_batch, predict_all, share_buffers
+from ResNet.utils.whitening import whiten
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -59,6 +61,7 @@ def make_parser() -> cli.Parser:
     add("--shift-test", action=BooleanOptionalAction, help="where unsure, judge moved images too")
     augmentation.add_flags(parser)
     pretrained.add_flags(parser)
+    add("--hardest", type=cli.fraction, default=0.0, help="learn this share of a batch; 0: all")
     add("--precision", choices=cli.PRECISIONS, default="float32", help="of forward (AMP) and Muon")
     add("--compile", action="store_true", help="compile the model (torch.compile)")
     add("--accumulate", type=cli.positive_int, default=1, help="parts that a batch is computed in")
@@ -95,10 +98,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
     first_sides = augmentation.first_sides(len(train), args.seed).to(train.labels.device)
     normalize = Normalize(args.dataset, device)
     model = build_model(args, train).to(device=device, memory_format=torch.channels_last)
-    if isinstance(model, FastResNet):
-        some = min(len(train), max(1, 5_000 * 32**2 // (train.shape[1] * train.shape[2])))
-        rows = torch.linspace(0, len(train) - 1, some).long()  # a folder's lie class by class
-        model.whiten(normalize(train.images(rows)))
+    whiten(model, train, normalize)
     if args.pretrained and not args.resume:
         pretrained.load_pretrained(model, args.pretrained, head="fc")
     if args.freeze:
@@ -108,8 +108,10 @@ def train_on(device: torch.device, args: Namespace) -> None:
     criterion = nn.CrossEntropyLoss(label_smoothing=args.label_smoothing)
     optimizer = make_optimizer(args.optimizer, model, args.lr, args.weight_decay, args.precision)
     scaler = grad_scaler(device, args.precision)
+    hardest = Hardest(args, train, normalize)
+    parts = dict(scaler=scaler, average=average, **hardest.parts)
 
-    with Run(FOLDER, args, model, optimizer, train, scaler=scaler, average=average) as run:
+    with Run(FOLDER, args, model, optimizer, train, **parts) as run:
         schedule = make_schedule(
             args.schedule, optimizer, args.lr, total_steps, args.warmup, start=run.step
         )
@@ -123,7 +125,8 @@ def train_on(device: torch.device, args: Namespace) -> None:
             for rows, (images, labels) in run.progress(batches, num_batches):
                 lr = schedule.get_last_lr()[0]
                 images, targets = augment(images, labels, first_sides[rows] + run.epoch)
-                images, loss = normalize(images), 0.0
+                images, targets = hardest(normalize(images), targets, lr)
+                loss = 0.0
 
                 optimizer.zero_grad()
                 for part in range(args.accumulate):

@@ -462,6 +462,7 @@ def train(run_dir, *argv):
 
 EVERYTHING = ["--ema", 0.9, "--precision", "bfloat16", "--mixup", 0.3, "--cutmix", 0.3, "--crop", 2]
 EVERYTHING += ["--accumulate", 2, "--colour", 0.1, "--cutout", 4, "--clip", 1, "--epochs", 2]
+EVERYTHING += ["--hardest", 0.5]
 
 
 @pytest.fixture(scope="module")

@@ -198,7 +198,7 @@ EFFECTIVE = {  # each changes what is learned; --seed and the like too
     "--flip; --hidden-size 9",
     "ResNet": "--optimizer adamw; --model resnet20; --ema 0.5; --no-flip-test; --freeze; "
     "--precision bfloat16; --crop 2; --flip; --flip --alternate-flip; --shift-test; --colour 0.3; "
-    "--cutout 8; --mixup 0.9; --cutmix 0.9",
+    "--cutout 8; --mixup 0.9; --cutmix 0.9; --hardest 0.5",
     "ViT": "--optimizer nesterov; --model tiny; --ema 0.5; --flip-test; --freeze; "
     "--precision bfloat16; --crop 2; --flip; --flip --alternate-flip; --shift-test; --colour 0.3; "
     "--cutout 8; --mixup 0.9; --cutmix 0.9; "
