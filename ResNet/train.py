@@ -146,7 +146,7 @@ def train_on(device: torch.device, args: Namespace) -> None:
                 schedule.step()
                 if average is not None:
                     average.update_parameters(model)
-                run.log_step(loss, len(labels), lr=lr)
+                run.log_step(loss, len(targets), lr=lr)
             best = average.module if average else model
             share_buffers(best)
             metrics = {} if validation is None else metrics_of(*predict_all(best, validation, args))

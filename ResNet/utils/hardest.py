@@ -49,8 +49,9 @@ class Hardest:
         the hardest to the easiest. The proxy takes a step at the learning rate `lr`."""
         if not self.parts:
             return images, targets
-        half = "bfloat16" if self.args.precision == "bfloat16" else "float32"  # without a scaler
-        with autocast(images.device, half):
+        precision = self.args.precision
+        precision = "float32" if precision == "float16" else precision  # that needs a scaler
+        with autocast(images.device, precision):
             logits = self.network(images)
         losses = F.cross_entropy(
             logits.float(), targets, reduction="none", label_smoothing=self.args.label_smoothing
