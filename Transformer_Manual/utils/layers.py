@@ -147,7 +147,7 @@ class GELU(Layer):
         return x * self.cdf
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        # e^(−x²/2) by exp2, which is several times as fast as exp
+        # e^(−x²/2) by exp2, which takes a third of exp's time on some processors
         density = (self.x * self.x).mul_(-0.5 * math.log2(math.e)).exp2_()
         density.div_(math.sqrt(2 * math.pi))
         return density.mul_(self.x).add_(self.cdf).mul_(grad_output)
