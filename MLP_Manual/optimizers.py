@@ -42,7 +42,7 @@ def make_parser() -> cli.Parser:
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--quick", action="store_true", help="two minutes: a sample, one seed, four rates")
-    add("--output", metavar="FILE", help="the rows (default: results/compare_optimizers.json)")
+    add("--output", metavar="FILE", help="the rows (default: runs/optimizers.json)")
     return parser
 
 
@@ -187,8 +187,7 @@ def main(argv=None):
     if args.quick:
         args.epochs = 1
         args.seeds = 1
-    usual = FOLDER / "runs" / "optimizers-quick.json" if args.quick else RECORD
-    path = Path(args.output or usual)
+    path = Path(args.output or FOLDER / "runs" / f"optimizers{'-quick' * args.quick}.json")
     draw_study(path.with_name("optimizers.png"), study(path, args, device))
     print(f"\n{table(path)}\n\nrows in {printable(path)}, picture beside them")
 

@@ -195,16 +195,15 @@ def main(argv=None):
     add("--seeds", type=cli.positive_int, default=3, help="networks of each kind: 0, 1, …")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="small networks, to see that it works")
-    add("--output", metavar="FILE", help="the rows (default: results/compare_signals.json)")
-    args, path = parser.parse_args(argv), RECORD
+    add("--output", metavar="FILE", help="the rows (default: runs/signals.json)")
+    args = parser.parse_args(argv)
     device = select_device(args.device)
     if args.quick:
         vars(args).update(QUICK)
-        path = FOLDER / "runs" / "signals-quick.json"
     else:
         named = args.dataset != "mnist"
         args.dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
-    path = Path(args.output or path)
+    path = Path(args.output or FOLDER / "runs" / f"signals{'-quick' * args.quick}.json")
     train, validation = (s.to(device) for s in load_training(args.dataset, args.data_dir))
     some = train.subset(min(EXAMPLES, len(train)))  # in a shuffled order that never changes
 

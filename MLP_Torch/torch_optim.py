@@ -8,6 +8,7 @@ found, so a study that was stopped goes on where it was.
 
 import math
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch import nn
 
 from common import cli
 from common.data import Split
-from common.device import machine, seed_everything, select_device, synchronize
+from common.device import environment, machine, seed_everything, select_device, synchronize
 from common.errors import UserError, printable
 from common.results import rows, tables
 from common.results.report import mean_std
@@ -33,7 +34,7 @@ from MLP_Torch.utils.torch_optim_plots import best_rates, draw
 FOLDER = Path(__file__).resolve().parent
 RECORD = FOLDER / "results" / "compare_torch_optim.json"
 BY_HAND = FOLDER.parent / "MLP_Manual" / "results" / "compare_optimizers.json"
-QUICK = FOLDER.parent / "MLP_Manual" / "runs" / "optimizers-quick.json"
+OWN = FOLDER.parent / "MLP_Manual" / "runs" / "optimizers.json"  # yours, if you ran it
 WEIGHT_DECAY = {"adamw": 0.05, "muon": 0.05}  # as by hand
 DIVERGED = {"diverged": True, "accuracy": None}
 POINTS = 10  # of the curve of training loss, in an epoch
@@ -173,21 +174,22 @@ def grid(study: dict) -> list[list[str]]:
 def main(argv=None):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--by-hand", metavar="FILE", help="the twin's rows (default: in MLP_Manual/results)")
+    add("--by-hand", metavar="FILE", help="rows of the twin (default: your own, else ours)")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="what MLP_Manual/optimizers.py --quick found")
-    add("--output", metavar="FILE", help="the rows (default: results/compare_torch_optim.json)")
+    add("--output", metavar="FILE", help="the rows (default: runs/torch_optim.json)")
     args = parser.parse_args(argv)
-    device, source = select_device(args.device), Path(args.by_hand or BY_HAND)
-    path = Path(args.output or RECORD)
-    if args.quick:
-        source = Path(args.by_hand or QUICK)
-        path = Path(args.output or FOLDER / "runs" / "torch-optim-quick.json")
+    quick = "-quick" * args.quick
+    device, own = select_device(args.device), OWN.with_name(f"optimizers{quick}.json")
+    source = Path(args.by_hand or (own if args.quick or own.is_file() else BY_HAND))
+    path = Path(args.output or FOLDER / "runs" / f"torch_optim{quick}.json")
     if not source.is_file():
-        quick = " --quick" * args.quick
-        raise UserError(f"{source} is not there: run `python MLP_Manual/optimizers.py{quick}`")
+        flag = " --quick" * args.quick
+        raise UserError(f"{source} is not there: run `python MLP_Manual/optimizers.py{flag}`")
     by_hand = rows.read(source)
+    if by_hand.get("environment") != environment(device):
+        print(f"{source} is of another machine: do not compare the times", file=sys.stderr)
     settings = {key: by_hand["settings"][key] for key in ("datasets", "rates", "epochs")}
     splits = {name: [split.to(device) for split in load_training(name, args.data_dir)]
               for name in settings["datasets"]}  # fmt: skip

@@ -177,15 +177,14 @@ def main(argv=None):
     add("--seeds", type=cli.positive_int, default=3, help="trainings of each network: 0, 1, …")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a few made-up images, to see that it works")
-    add("--output", metavar="FILE", help="the rows (default: results/compare_depth.json)")
-    args, path = parser.parse_args(argv), RECORD
+    add("--output", metavar="FILE", help="the rows (default: runs/depth.json)")
+    args = parser.parse_args(argv)
     device = select_device(args.device)
     if args.quick:
         vars(args).update(QUICK)
-        path = FOLDER / "runs" / "depth-quick.json"
     else:
         args.dataset = or_shapes(args.dataset, args.dataset != "cifar10", args.data_dir)
-    path = Path(args.output or path)
+    path = Path(args.output or FOLDER / "runs" / f"depth{'-quick' * args.quick}.json")
     args.image_size, args.precision = None, "float32"
     args.flip_test = args.shift_test = args.refit = False
     train, validation = load_training(args)

@@ -77,8 +77,9 @@ class Bottleneck(nn.Module):
 class PreActivationBlock(nn.Module):
     """y = shortcut(x) + F(x), F = [norm -> relu -> 3x3 -> norm -> relu -> 3x3] (2016, fig. 4e).
 
-    Nothing stands between one block's sum and the next: from the last to the first block, the
-    gradient meets no obstacle. A shortcut that changes the shape starts from the activated input.
+    Within a stage nothing stands between one block's sum and the next: there the gradient meets no
+    obstacle. A shortcut that changes the shape starts from the activated input, so that there the
+    gradient passes a norm and a ReLU.
     """
 
     expansion = 1

@@ -47,7 +47,7 @@ def make_parser() -> cli.Parser:
     add = parser.add_argument
     add("--model", choices=PRESETS, metavar="NAME", help=f"network: {', '.join(PRESETS)}")
     add("--image-size", type=cli.positive_int, help="pixels; default: see the README")
-    add("--optimizer", choices=OPTIMIZERS, help="momentum is 0.9")
+    add("--optimizer", choices=OPTIMIZERS, help="momentum is 0.9, Muon's 0.95")
     add("--weight-decay", type=cli.non_negative, help="λ, of all but norms and biases")
     add("--schedule", choices=SCHEDULES, help="how the learning rate moves")
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
@@ -61,7 +61,7 @@ def make_parser() -> cli.Parser:
     add("--shift-test", action=BooleanOptionalAction, help="where unsure, judge moved images too")
     augmentation.add_flags(parser)
     pretrained.add_flags(parser)
-    add("--hardest", type=cli.fraction, default=0.0, help="learn this share of a batch; 0: all")
+    add("--hardest", type=cli.fraction, default=0.0, help="learn the hardest share alone; 0: all")
     add("--precision", choices=cli.PRECISIONS, default="float32", help="of forward (AMP) and Muon")
     add("--compile", action="store_true", help="compile the model (torch.compile)")
     add("--accumulate", type=cli.positive_int, default=1, help="parts that a batch is computed in")

@@ -173,12 +173,12 @@ def main(argv=None):
     add("--precision", choices=cli.PRECISIONS, default="bfloat16", help="of the forward pass")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a moment each on a small text, to see that it works")
-    add("--output", metavar="FILE", help="the rows (default: results/compare_parts.json)")
+    add("--output", metavar="FILE", help="the rows (default: runs/parts.json)")
     args = parser.parse_args(argv)
-    device, path = select_device(args.device), Path(args.output or RECORD)
+    device = select_device(args.device)
+    path = Path(args.output or FOLDER / "runs" / f"parts{'-quick' * args.quick}.json")
     if args.quick:
         args.dataset, args.seconds, args.seeds = "help-topics", 0.3, 2
-        path = Path(args.output or FOLDER / "runs" / "parts-quick.json")
     else:
         args.dataset = lm.or_offline(args.dataset, args.dataset != texts[0], args.data_dir)
     recipe = {**RECIPES[args.dataset], **(QUICK if args.quick else {})}

@@ -170,16 +170,15 @@ def main(argv=None):
     add("--seeds", type=cli.positive_int, default=3, help="trainings of each network: 0, 1, …")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a few digits, to see that it works")
-    add("--output", metavar="FILE", help="the rows (default: results/compare_codes.json)")
-    args, path = parser.parse_args(argv), RECORD
+    add("--output", metavar="FILE", help="the rows (default: runs/codes.json)")
+    args = parser.parse_args(argv)
     device = select_device(args.device)
     if args.quick:
         vars(args).update(QUICK)
-        path = FOLDER / "runs" / "codes-quick.json"
     else:
         named = args.dataset != "mnist"
         args.dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
-    path = Path(args.output or path)
+    path = Path(args.output or FOLDER / "runs" / f"codes{'-quick' * args.quick}.json")
     recipe = Namespace(**{**RECIPES[args.dataset], "epochs": args.epochs})
     data = Namespace(**vars(args), refit=False, image_size=None)
     train, validation = (s.to(device) for s in load_training(data))

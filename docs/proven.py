@@ -79,7 +79,9 @@ def table() -> str:
          "[test](tests/test_run.py)"],
         ["The first command above, with MNIST at hand",
          f"{cell(first, 'test', 'accuracy')} % on the test split, after "
-         f"{mean(run['seconds'] for run in first['runs']):.0f} s ({machine(first['environment'])})",
-         "[record](CNN_Manual/README.md#results)"],
+         f"{mean(run['seconds'] for run in first['runs']):.0f} s of training "
+         f"({machine(first['environment'])})",
+         "[record](CNN_Manual/README.md#results), [the whole command's time]"
+         "(docs/using_it.md#how-long-a-first-run-takes)"],
     ]  # fmt: skip
     return "\n".join(tables.table(rows))

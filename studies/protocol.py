@@ -129,7 +129,7 @@ def parse(description: str, argv, minutes: list[float], quick: list[float]) -> N
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a second each on a stand-in, to see that it works")
-    add("--output", metavar="FILE", help="the rows (default: studies/results/compare_NAME.json)")
+    add("--output", metavar="FILE", help="the rows (default: studies/runs/NAME.json)")
     add("--part", type=shares.part, metavar="1/2", help="train this share alone: studies/shares.py")
     args = parser.parse_args(argv)
     args.minutes = args.minutes or (quick if args.quick else minutes)
@@ -147,7 +147,7 @@ def record(name: str) -> Path:
 def collect(name: str, args: Namespace, keys: Iterable[dict], make: Callable[..., dict]) -> tuple:
     """The file of the study `name`, and the study, with a row for each of `keys`."""
     runs = Path(args.output).parent if args.output else FOLDER / "runs"
-    path = Path(args.output or (runs / f"{name}-quick.json" if args.quick else record(name)))
+    path = Path(args.output or runs / f"{name}{'-quick' * args.quick}.json")
     settings = {"dataset": args.dataset, "minutes": args.minutes, "quick": args.quick}
     words = ["--quick"] * args.quick + ["--minutes", *(f"{mark:g}" for mark in args.minutes)]
     command = " ".join([f"python studies/{name}.py", *words])

@@ -159,7 +159,7 @@ def parse(argv) -> Namespace:
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="small networks on stand-ins, to see that it works")
-    add("--output", metavar="FILE", help="the rows (default: studies/results/compare_twins.json)")
+    add("--output", metavar="FILE", help="the rows (default: studies/runs/twins.json)")
     args = parser.parse_args(argv)
     args.pairs = args.pairs or (QUICK_PAIRS if args.quick else list(PAIRS))
     args.steps = args.steps or (3 if args.quick else 50)
@@ -175,8 +175,8 @@ def parse(argv) -> Namespace:
 def main(argv=None):
     args = parse(argv)
     settings = {name: getattr(args, name) for name in ("steps", "seconds", "datasets", "quick")}
-    path = Path(args.output or (protocol.FOLDER / "runs" / "twins-quick.json" if args.quick
-                                else RECORD))  # fmt: skip
+    usual = protocol.FOLDER / "runs" / f"twins{'-quick' * args.quick}.json"
+    path = Path(args.output or usual)
     words = ["python studies/twins.py", *["--quick"] * args.quick]
     command = " ".join([*words, f"--steps {args.steps} --seconds {args.seconds:g}"])
     keys = list(keys_of(args))

@@ -153,8 +153,8 @@ EXERCISES = [
         "test_resnet.py", "whitened_responses",
         "Cut out all patches of 2 × 2 pixels with `unfold`, as rows. The eigenvectors of their "
         "mean outer product are the directions, and dividing by the root of the eigenvalue gives "
-        "each the variance 1. Add 5e-4 to the eigenvalues first. The layer has each kernel "
-        "twice, with both signs.",
+        "each about the variance 1. First add 5e-4 to the eigenvalues: the smallest hold noise, "
+        "which must not be blown up. The layer has each kernel twice, with both signs.",
     ),
     Exercise(
         "ViT", 1, "model.py", "attention",

@@ -8,6 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from common import checkpoint
+from common.data import Split
+from common.errors import UserError
 from ResNet import train as script
 from ResNet.dataset import coloured_shapes
 from ResNet.dataset.normalize import Normalize
@@ -118,6 +120,28 @@ def test_too_few_to_learn_from_is_one_line_and_leaves_nothing(flags, parts, tmp_
     argv = [*small("ResNet"), "--run-dir", tmp_path / "run", *flags.split()]
     assert_one_line(call(capsys, script.main, *argv), *parts)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.smoke
+def test_images_too_small_for_the_proxy_are_refused():
+    """resnet9-small halves them three times, and then takes the largest of what is left."""
+    for side in (8, 9):
+        images = torch.zeros(20, 3, side, side, dtype=torch.uint8)
+        split = Split(images, torch.arange(20) % K, [str(k) for k in range(K)], {})
+        if side == 9:
+            assert hardest_of(split).kept == N // 2
+            continue
+        with pytest.raises(UserError, match="resnet9-small .of --hardest. cannot learn .* 8 x 8"):
+            hardest_of(split)
+
+
+def test_a_proxy_that_diverges_is_one_line(shapes):
+    """It would pick images by losses that mean nothing, and its checkpoint could not be resumed."""
+    hardest = hardest_of(shapes)
+    with torch.no_grad():
+        hardest.parts["proxy"].fc.weight[0, 0] = float("nan")
+    with pytest.raises(UserError, match="small network of --hardest diverges"):
+        hardest(torch.randn(N, 3, 32, 32), torch.randint(K, (N,)), 0.1)
 
 
 @pytest.mark.long

@@ -247,6 +247,21 @@ def test_whitened_responses_are_uncorrelated_with_unit_variance(C):
     assert not model.conv1.weight.requires_grad
 
 
+def test_a_direction_that_holds_little_but_noise_is_not_blown_up():
+    """The README's variances: λ / (λ + 5e-4), here for colours that all but go together."""
+    grey = F.avg_pool2d(torch.randn(100, 1, 12, 12), 3, 1)
+    images = grey + 0.02 * torch.randn(100, 3, 10, 10)
+    model = FastResNet(**TINY)
+    model.whiten(images)
+    patches = F.unfold(images, 2).transpose(1, 2).flatten(0, 1).double()
+    values = torch.linalg.eigvalsh(patches.T @ patches / len(patches))
+    assert values[0] < 5e-4 < values[-1] / 100
+    responses = model.conv1(images).detach().transpose(0, 1).flatten(1).double()[:12]
+    covariance = responses @ responses.T / responses.shape[1]
+    expected = torch.diag(values / (values + 5e-4))
+    torch.testing.assert_close(covariance, expected, rtol=0, atol=1e-4)
+
+
 def test_directions_in_which_nothing_varies_stay_finite():
     model = FastResNet(**TINY)
     model.whiten(torch.full((10, 3, 8, 8), 0.7))

@@ -1,7 +1,9 @@
 """The studies ResNet/depth.py, MLP_Torch/signals.py and VAE/codes.py: what they measure against
 closed forms, torch, scikit-learn and the paper; then the rows that they keep."""
 
+import importlib
 import json
+import re
 from argparse import Namespace
 
 import pytest
@@ -12,11 +14,11 @@ from torch.distributions import Bernoulli
 from torch.nn import functional as F
 
 from common import data, lock
-from common.data import Split
+from common.data import ROOT, Split
 from common.files import DataMissing
 from common.results import report
 from common.results import rows as kept
-from MLP_Torch import signals
+from MLP_Torch import signals, torch_optim
 from MLP_Torch.model import MLP
 from ResNet import depth
 from ResNet.model import BasicBlock, PaddedShortcut
@@ -384,7 +386,7 @@ def test_rows_are_no_picture_and_no_folder(name, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} <= {"folder.json", ".lock"}
 
 
-def test_rows_name_their_commit_and_another_machine(tmp_path, monkeypatch):
+def test_rows_name_their_commit_and_another_machine(tmp_path, monkeypatch, capsys):
     path, device = tmp_path / "a" / "rows.json", torch.device("cpu")
 
     def collect(seeds):
@@ -396,6 +398,9 @@ def test_rows_name_their_commit_and_another_machine(tmp_path, monkeypatch):
     monkeypatch.setattr(kept, "git_commit", lambda: "second")
     monkeypatch.setattr(kept, "environment", lambda device: {"torch": "9"})
     found = collect(3)["rows"]
+    assert "nothing is measured" not in capsys.readouterr().out
+    assert collect(3)["rows"] == found
+    assert f"{path} has all rows: nothing is measured" in capsys.readouterr().out
     assert [row["x"] for row in found] == [0, 1, 4]
     assert [row["commit"] for row in found] == ["first", "first", "second"]
     assert [row.get("environment") for row in found] == [None, None, {"torch": "9"}]
@@ -480,10 +485,53 @@ def test_without_data_a_study_says_what_it_takes_instead(
         raise DataMissing("no network")
 
     def stop(path, settings, *rest):
+        folder, name = module.__name__.split(".")
+        assert path == ROOT / folder / "runs" / f"{name}.json"
         raise SystemExit(settings["dataset"])
 
     monkeypatch.setattr(data, "download", no_network)
     monkeypatch.setattr(data, "ROOT", tmp_path)
     monkeypatch.setattr(module.rows, "collect", stop)
-    result = call(capsys, module.main, "--output", tmp_path / "rows.json", "--data-dir", tmp_path)
+    result = call(capsys, module.main, "--data-dir", tmp_path)
     assert result.code == stand_in and "***" in result.err
+
+
+STUDIES = ["CNN_Torch.lr_range", "CNN_Torch.regularisation", "CNN_Torch.tune",
+           "MLP_Manual.optimizers", "MLP_Torch.signals", "MLP_Torch.torch_optim", "ResNet.depth",
+           "Transformer_Torch.parts", "VAE.codes", "studies.images", "studies.reviews",
+           "studies.text", "studies.twins"]  # fmt: skip
+
+
+def test_these_are_all_studies():
+    scripts = [*ROOT.glob("*_*/*.py"), *ROOT.glob("[A-Z]*/*.py"), *ROOT.glob("studies/*.py")]
+    keep = {
+        f"{path.parent.name}.{path.stem}"
+        for path in scripts
+        if re.search(r"(rows|protocol)\.collect\(", path.read_text(encoding="utf-8"))
+    }
+    assert keep - {"studies.protocol"} == set(STUDIES)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("given", [False, True])
+def test_a_study_writes_into_runs_or_where_it_is_told_to(
+    name, given, tmp_path, capsys, monkeypatch
+):
+    """What is recorded in results/ is never continued on somebody's machine, nor drawn over."""
+    module = importlib.import_module(name)
+    folder, script = name.split(".")
+
+    def stop(path, *rest, **facts):
+        raise SystemExit(str(path))
+
+    few_shapes(monkeypatch)
+    monkeypatch.setitem(depth.QUICK, "subset", 64)
+    collect = module.protocol.rows if hasattr(module, "protocol") else module.rows
+    monkeypatch.setattr(collect, "collect", stop)
+    own = tmp_path / "rows.json"
+    by_hand = ["--by-hand", torch_optim.BY_HAND] if script == "torch_optim" else []
+    flags = ["--quick", *by_hand, *["--output", own] * given]
+    if by_hand:
+        monkeypatch.setattr(module, "load_training", lambda *args: [])
+    expected = own if given else ROOT / folder / "runs" / f"{script}-quick.json"
+    assert call(capsys, module.main, *flags).code == str(expected)

@@ -496,7 +496,7 @@ def test_without_data_the_study_says_what_it_takes_instead(tmp_path, capsys, mon
         raise DataMissing("no network")
 
     def stop(path, settings, *rest):
-        assert path == ROOT / "studies" / "results" / "compare_twins.json"
+        assert path == ROOT / "studies" / "runs" / "twins.json"
         raise SystemExit(f"{settings['datasets']} {settings['quick']}")
 
     monkeypatch.setattr(data, "download", no_network)

@@ -52,7 +52,8 @@ class Augmentation:
         if args.mixup + args.cutmix > 1:
             raise UserError("--mixup and --cutmix are shares of the batches: together at most 1")
         if args.crop >= image_size:
-            raise UserError(f"--crop {args.crop} needs images larger than {image_size} pixels")
+            needs = f"images of more than {args.crop} pixels a side"
+            raise UserError(f"--crop {args.crop} needs {needs}, and these have {image_size}")
         self.num_classes, self.mixup, self.cutmix = num_classes, args.mixup, args.cutmix
         self.changes = []
         if args.crop:

@@ -1,6 +1,7 @@
 """Learning from the hardest images of each batch alone, as a small network finds them."""
 
 from argparse import Namespace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from common.errors import UserError
 from ResNet.dataset.normalize import Normalize
 from ResNet.model import PRESETS
 from ResNet.utils.optim import make_optimizer
+from ResNet.utils.predict import check_batch
 from ResNet.utils.whitening import whiten
 
 
@@ -34,10 +36,13 @@ class Hardest:
         self.kept = round(args.hardest * N)
         if self.kept < 2 * args.accumulate or self.kept % args.accumulate:
             left = f"--hardest {args.hardest} leaves {self.kept} of {N} images"
-            raise UserError(f"{left}, to be learned in {args.accumulate} equal parts of at least 2")
+            parts = f"{args.accumulate} equal part{'s' * (args.accumulate > 1)} of at least 2"
+            raise UserError(f"{left}, which must make {parts}: change it or --batch-size")
         C, K = train.shape[0], len(train.classes)
-        proxy = PRESETS["resnet9-small"](num_classes=K, in_channels=C)
-        proxy = proxy.to(device=train.labels.device, memory_format=torch.channels_last)
+        small = partial(PRESETS["resnet9-small"], num_classes=K, in_channels=C)
+        its = {"model": "resnet9-small (of --hardest)", "accumulate": 1, "freeze": False}
+        check_batch(small, Namespace(**{**vars(args), **its}), train)
+        proxy = small().to(device=train.labels.device, memory_format=torch.channels_last)
         whiten(proxy, train, normalize)
         recipe = args.lr, args.weight_decay, args.precision
         optimizer = make_optimizer(args.optimizer, proxy, *recipe)
@@ -46,7 +51,8 @@ class Hardest:
 
     def __call__(self, images: Tensor, targets: Tensor, lr: float) -> tuple[Tensor, Tensor]:
         """Images (N, C, H, W) and targets (N,) or (N, K) -> those of the images that are kept, from
-        the hardest to the easiest. The proxy takes a step at the learning rate `lr`."""
+        the hardest to the easiest. The proxy takes a step at the learning rate `lr`. Raises
+        UserError where it diverges: which images are hard is then unknown."""
         if not self.parts:
             return images, targets
         precision = self.args.precision
@@ -56,6 +62,8 @@ class Hardest:
         losses = F.cross_entropy(
             logits.float(), targets, reduction="none", label_smoothing=self.args.label_smoothing
         )
+        if not losses.isfinite().all():
+            raise UserError("the small network of --hardest diverges: try a lower --lr")
         optimizer = self.parts["proxy_optimizer"]
         optimizer.zero_grad()
         losses.mean().backward()

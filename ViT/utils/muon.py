@@ -20,8 +20,8 @@ def orthogonalise(X: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 
 
 class Muon(optim.Optimizer):
-    """Groups with `muon=True` hold matrices and kernels: ∇ + ρ u with all singular values made 1,
-    kernels as matrices (out, in · kh · kw). The other groups are AdamW's.
+    """Groups with `muon=True` hold matrices and kernels: ∇ + ρ u (velocity u, momentum ρ) with all
+    singular values made 1, kernels as matrices (out, in · kh · kw). The other groups are AdamW's.
 
     `adjust` is by how much that step is longer: "match_rms_adamw", as long as AdamW's are, so that
     one learning rate and one schedule serve both; or "original", √max(1, rows/columns).

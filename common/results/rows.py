@@ -57,8 +57,10 @@ def collect(
         for name in [name for name in facts if name not in study]:
             study[name] = facts[name]()
             write(path, study)
-        for key in keys:
-            if not matching(study, **key):
-                study["rows"].append({**key, **make(**key), "commit": commit, **elsewhere})
-                write(path, study)
+        missing = [key for key in keys if not matching(study, **key)]
+        if not missing:
+            print(f"{path} has all rows: nothing is measured. To do it anew, name another --output")
+        for key in missing:
+            study["rows"].append({**key, **make(**key), "commit": commit, **elsewhere})
+            write(path, study)
     return study

@@ -16,10 +16,9 @@ def table(rows: list[list[str]]) -> list[str]:
 def lines_of_code(folder: Path) -> int:
     """Lines of a module, or of model.py, train.py, test.py, dataset/ and utils/, that hold code: no
     blank lines, comments or docstrings, and none of the scripts that stand beside these."""
-    total, main = 0, ("model.py", "train.py", "test.py")
-    for path in [folder] if folder.is_file() else folder.rglob("*.py"):
-        if path.parent == folder and path.name not in main:
-            continue
+    main = ("model.py", "train.py", "test.py")
+    total, files = 0, [p for p in folder.rglob("*.py") if p.parent != folder or p.name in main]
+    for path in files or [folder]:
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         lines = {node.lineno for node in nodes if isinstance(node, (ast.stmt, ast.expr))}
         for node in nodes:
