@@ -50,7 +50,7 @@ def profile(precision: str, steps: int, warmup: int = 5) -> dict[str, float]:
         if not layer.children():  # a layer of its own, not several
             for way in ("forward", "backward"):
                 setattr(layer, way, timed(f"{type(layer).__name__}, {way}", getattr(layer, way)))
-    change, loss = timed("augmentation", augment), timed("CrossEntropy", criterion.forward)
+    change, loss = timed("augmentation", augment), timed("CrossEntropy, forward", criterion.forward)
     move = timed("AdamW", optimizer.step)
     found = defaultdict(list)
     for step in range(warmup + steps):

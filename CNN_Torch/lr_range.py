@@ -160,7 +160,7 @@ def main(argv=None):
     if args.high <= args.low:
         raise UserError(f"--high {args.high:g} is not above --low {args.low:g}")
     device = select_device(args.device)
-    path = Path(args.output or FOLDER / "runs" / f"lr_range{'-quick' * args.quick}.json")
+    path = Path(args.output or FOLDER / "runs" / ("quick" * args.quick) / "lr_range.json")
     if args.quick:
         vars(args).update(QUICK, dataset="mnist-sample")
     train = load_training(args.dataset, args.data_dir)[0].to(device)

@@ -214,7 +214,7 @@ def main(argv=None):
     add("--output", metavar="FILE", help="the rows (default: runs/regularisation.json)")
     args = parser.parse_args(argv)
     device, args.sizes = select_device(args.device), SIZES
-    path = Path(args.output or FOLDER / "runs" / f"regularisation{'-quick' * args.quick}.json")
+    path = Path(args.output or FOLDER / "runs" / ("quick" * args.quick) / "regularisation.json")
     if args.quick:
         vars(args).update(QUICK, dataset="mnist-sample")
     splits = [split.to(device) for split in load_training(args.dataset, args.data_dir)]

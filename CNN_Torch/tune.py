@@ -97,7 +97,7 @@ def load_data(args: Namespace) -> tuple[Split, Split, Split]:
     """Training images, and the halves of the validation split: for searches, for the end."""
     train, validation = load_training(args.dataset, args.data_dir)
     even = torch.arange(len(validation)) % 2 == 0
-    splits = train.subset(args.images), validation.take(even), validation.take(~even)
+    splits = train.subset(args.images, "--images"), validation.take(even), validation.take(~even)
     return tuple(split.to(select_device(args.device)) for split in splits)
 
 
@@ -214,10 +214,10 @@ def main(argv=None):
     add("--output", metavar="FILE", help="the result (default: runs/tune.json)")
     args = parser.parse_args(argv)
     device = select_device(args.device)
-    path = Path(args.output or FOLDER / "runs" / f"tune{'-quick' * args.quick}.json")
+    path = Path(args.output or FOLDER / "runs" / ("quick" * args.quick) / "tune.json")
     if args.quick:
         vars(args).update(QUICK, dataset="mnist-sample")
-    store = (FOLDER / "runs" if path == RECORD else path.parent) / f"{path.stem}.db"
+    store = (FOLDER / "runs" if path.resolve() == RECORD else path.parent) / f"{path.stem}.db"
     splits = load_data(args)
     store.parent.mkdir(parents=True, exist_ok=True)
     train, _, unseen = splits

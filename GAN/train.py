@@ -68,7 +68,7 @@ RECIPES = {  # the defaults of each dataset; on images, short versions of the re
 def make_parser() -> cli.Parser:
     parser = cli.train_parser(__doc__, RECIPES, MODELS)
     add = parser.add_argument
-    add("--model", choices=MODELS, help="brings its loss, norm, penalty, steps, --betas and --lr")
+    add("--model", choices=MODELS, help="brings loss, norm, penalty, steps, --betas; some --lr")
     add("--loss", choices=LOSSES, help="what the players minimise")
     add("--norm", choices=NORMS, help="in the discriminator")
     add("--slope", type=cli.positive, help="factor of the discriminator's logits")

@@ -187,7 +187,7 @@ def main(argv=None):
     if args.quick:
         args.epochs = 1
         args.seeds = 1
-    path = Path(args.output or FOLDER / "runs" / f"optimizers{'-quick' * args.quick}.json")
+    path = Path(args.output or FOLDER / "runs" / ("quick" * args.quick) / "optimizers.json")
     draw_study(path.with_name("optimizers.png"), study(path, args, device))
     print(f"\n{table(path)}\n\nrows in {printable(path)}, picture beside them")
 

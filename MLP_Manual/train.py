@@ -86,14 +86,14 @@ def evaluate(model: MLP, data: Split, mse: bool = False) -> dict[str, float]:
 
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
-    if args.loss == "mse":
-        if args.label_smoothing and "label_smoothing" in args.given:
-            raise UserError("--label-smoothing is of --loss cross-entropy")
-        args.label_smoothing = 0.0
+    if args.loss == "mse" and args.label_smoothing and "label_smoothing" in args.given:
+        raise UserError("--label-smoothing is of --loss cross-entropy")
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
     dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
+    if args.loss == "mse":
+        args.label_smoothing = 0.0
     train, validation = load_training(args.dataset, args.data_dir)
     train, validation = train.subset(args.subset).to(device), validation.to(device)
     seen = train.subset(args.train_accuracy, "--train-accuracy")

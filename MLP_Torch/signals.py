@@ -186,7 +186,7 @@ def draw(path: Path, study: dict) -> None:
 def main(argv=None):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--dataset", choices=[*mnist.CLASSES], default="mnist", help="what to learn")
+    add("--dataset", choices=[*mnist.CLASSES], help="what to learn (default: mnist)")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--depth", type=cli.positive_int, default=20, help="hidden layers")
     add("--width", type=cli.positive_int, default=256, help="units of each")
@@ -201,9 +201,9 @@ def main(argv=None):
     if args.quick:
         vars(args).update(QUICK)
     else:
-        named = args.dataset != "mnist"
-        args.dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
-    path = Path(args.output or FOLDER / "runs" / f"signals{'-quick' * args.quick}.json")
+        named, dataset = args.dataset is not None, args.dataset or "mnist"
+        args.dataset = mnist.or_sample(dataset, named, FOLDER, args.data_dir)
+    path = Path(args.output or FOLDER / "runs" / ("quick" * args.quick) / "signals.json")
     train, validation = (s.to(device) for s in load_training(args.dataset, args.data_dir))
     some = train.subset(min(EXAMPLES, len(train)))  # in a shuffled order that never changes
 

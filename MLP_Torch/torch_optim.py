@@ -22,6 +22,7 @@ from common import cli
 from common.data import Split
 from common.device import environment, machine, seed_everything, select_device, synchronize
 from common.errors import UserError, printable
+from common.files import sha256
 from common.results import rows, tables
 from common.results.report import mean_std
 from common.schedules import make_schedule
@@ -33,8 +34,8 @@ from MLP_Torch.utils.torch_optim_plots import best_rates, draw
 
 FOLDER = Path(__file__).resolve().parent
 RECORD = FOLDER / "results" / "compare_torch_optim.json"
-BY_HAND = FOLDER.parent / "MLP_Manual" / "results" / "compare_optimizers.json"
-OWN = FOLDER.parent / "MLP_Manual" / "runs" / "optimizers.json"  # yours, if you ran it
+MANUAL = FOLDER.parent / "MLP_Manual"
+BY_HAND = MANUAL / "results" / "compare_optimizers.json"  # if you have no rows of your own
 WEIGHT_DECAY = {"adamw": 0.05, "muon": 0.05}  # as by hand
 DIVERGED = {"diverged": True, "accuracy": None}
 POINTS = 10  # of the curve of training loss, in an epoch
@@ -180,17 +181,21 @@ def main(argv=None):
     add("--quick", action="store_true", help="what MLP_Manual/optimizers.py --quick found")
     add("--output", metavar="FILE", help="the rows (default: runs/torch_optim.json)")
     args = parser.parse_args(argv)
-    quick = "-quick" * args.quick
-    device, own = select_device(args.device), OWN.with_name(f"optimizers{quick}.json")
+    quick = "quick" * args.quick
+    device, own = select_device(args.device), MANUAL / "runs" / quick / "optimizers.json"
     source = Path(args.by_hand or (own if args.quick or own.is_file() else BY_HAND))
-    path = Path(args.output or FOLDER / "runs" / f"torch_optim{quick}.json")
+    path = Path(args.output or FOLDER / "runs" / quick / "torch_optim.json")
     if not source.is_file():
         flag = " --quick" * args.quick
         raise UserError(f"{source} is not there: run `python MLP_Manual/optimizers.py{flag}`")
     by_hand = rows.read(source)
-    if by_hand.get("environment") != environment(device):
+    shared = ("datasets", "rates", "epochs")
+    if "steps" not in by_hand or not set(shared) <= by_hand["settings"].keys():
+        raise UserError(f"{source} holds no rows of MLP_Manual/optimizers.py")
+    if by_hand["environment"] != environment(device):
         print(f"{source} is of another machine: do not compare the times", file=sys.stderr)
-    settings = {key: by_hand["settings"][key] for key in ("datasets", "rates", "epochs")}
+    settings = {key: by_hand["settings"][key] for key in shared}
+    settings["by_hand"] = sha256(source.read_bytes())  # beside other rows, nothing is continued
     splits = {name: [split.to(device) for split in load_training(name, args.data_dir)]
               for name in settings["datasets"]}  # fmt: skip
 

@@ -25,6 +25,8 @@ from RNN_Manual.utils.optim import Adam, clip_gradients, make_schedule
 from RNN_Manual.utils.plots import draw_memory
 
 FOLDER = Path(__file__).resolve().parent
+STREAMS = 16  # that are read side by side, in windows of 2 (delay + 3) characters
+MOST_DELAY = (strings.SIZES_SEEDS["train"][0] + 1) // (2 * (STREAMS + 1)) - 3
 
 
 def fit(model: LanguageModel, train: Text, steps: int, window: int, seed: int) -> None:
@@ -32,7 +34,7 @@ def fit(model: LanguageModel, train: Text, steps: int, window: int, seed: int) -
     criterion, optimizer = SequenceCrossEntropy(), Adam(model, lr=1e-2)
     schedule, step, state = make_schedule("one-cycle", 1e-2, steps), 0, None
     while step < steps:
-        for tokens, labels in train.batches(16, window, seed, epoch=step):
+        for tokens, labels in train.batches(STREAMS, window, seed, epoch=step):
             if step == steps:
                 break
             optimizer.lr = schedule(step)
@@ -61,7 +63,7 @@ def echo_accuracy(model: LanguageModel, data: Text) -> float:
 def main(argv=None):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--delays", type=cli.positive_int, nargs="+", default=[5, 10, 15, 20, 25],
+    add("--delays", type=cli.number(int, 1, MOST_DELAY + 1), nargs="+", default=[5, 10, 15, 20, 25],
         help="characters of noise between a capital and its echo")  # fmt: skip
     add("--steps", type=cli.positive_int, default=2000, help="training steps of each network")
     add("--hidden-size", type=cli.positive_int, default=64, help="units of each network")

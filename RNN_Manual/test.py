@@ -47,7 +47,9 @@ def main(argv=None):
     tokens, labels = streams(test, 100)
     hidden, _ = model.recurrent.forward(model.embedding.forward(tokens))
     gates = [model.recurrent.gates(layer) for layer in range(config.num_layers)]
-    draw_gates(run_dir / "gates.png", gates if gates[0] else [{"output h": hidden}], title)
+    if not gates[0]:  # an RNN has none; what a layer keeps ends with its states
+        gates = [{"output h": saved[1][1:]} for saved in model.recurrent.saved]
+    draw_gates(run_dir / "gates.png", gates, title)
     norms = gradient_over_distance(model, tokens, labels)
     draw_gradients(run_dir / "gradient.png", {config.cell: norms}, title)
     print(f"pictures in {run_dir}")

@@ -168,7 +168,7 @@ def draw(path: Path, study: dict) -> None:
 def main(argv=None):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
-    add("--dataset", choices=RECIPES, default="cifar10", help="what to learn")
+    add("--dataset", choices=RECIPES, help="what to learn (default: cifar10)")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--subset", type=cli.positive_int, help="images to train on (default: 10,000 at most)")
     add("--epochs", type=cli.positive_int, default=16, help="passes over them")
@@ -183,8 +183,9 @@ def main(argv=None):
     if args.quick:
         vars(args).update(QUICK)
     else:
-        args.dataset = or_shapes(args.dataset, args.dataset != "cifar10", args.data_dir)
-    path = Path(args.output or FOLDER / "runs" / f"depth{'-quick' * args.quick}.json")
+        named, dataset = args.dataset is not None, args.dataset or "cifar10"
+        args.dataset = or_shapes(dataset, named, args.data_dir)
+    path = Path(args.output or FOLDER / "runs" / ("quick" * args.quick) / "depth.json")
     args.image_size, args.precision = None, "float32"
     args.flip_test = args.shift_test = args.refit = False
     train, validation = load_training(args)

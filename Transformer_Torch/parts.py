@@ -165,22 +165,23 @@ def draw(path: Path, study: dict) -> None:
 def main(argv=None):
     parser = cli.Parser(__doc__)
     add, texts = parser.add_argument, [name for name in RECIPES if RECIPES[name]["task"] == "lm"]
-    add("--dataset", choices=texts, default=texts[0], help="the text to learn")
+    add("--dataset", choices=texts, help=f"the text to learn (default: {texts[0]})")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--seconds", type=cli.positive, default=165, help="of training, for each network and seed")
     add("--seeds", type=cli.positive_int, default=3, help="trainings of each network: 0, 1, …")
     add("--lr", type=cli.positive, default=3e-3, help="learning rate, the schedule's peak")
-    add("--precision", choices=cli.PRECISIONS, default="bfloat16", help="of the forward pass")
+    add("--precision", choices=["float32", "bfloat16"], default="bfloat16", help="of the forward")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a moment each on a small text, to see that it works")
     add("--output", metavar="FILE", help="the rows (default: runs/parts.json)")
     args = parser.parse_args(argv)
     device = select_device(args.device)
-    path = Path(args.output or FOLDER / "runs" / f"parts{'-quick' * args.quick}.json")
+    path = Path(args.output or FOLDER / "runs" / ("quick" * args.quick) / "parts.json")
     if args.quick:
         args.dataset, args.seconds, args.seeds = "help-topics", 0.3, 2
     else:
-        args.dataset = lm.or_offline(args.dataset, args.dataset != texts[0], args.data_dir)
+        named, dataset = args.dataset is not None, args.dataset or texts[0]
+        args.dataset = lm.or_offline(dataset, named, args.data_dir)
     recipe = {**RECIPES[args.dataset], **(QUICK if args.quick else {})}
     settings = {k: getattr(args, k) for k in ("dataset", "seconds", "lr", "precision")}
     data = Namespace(**{**recipe, **vars(args)})

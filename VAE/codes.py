@@ -162,23 +162,23 @@ def main(argv=None):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     names = [name for name in RECIPES if name != "folder"]  # whose images may lie on the disk
-    add("--dataset", choices=names, default="mnist", help="what to learn")
+    add("--dataset", choices=names, help="what to learn (default: mnist)")
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--subset", type=cli.positive_int, help="train on this many images only")
     add("--epochs", type=cli.positive_int, default=8, help="passes over them")
     add("--samples", type=cli.positive_int, default=200, help="codes per image, for log p(x)")
     add("--seeds", type=cli.positive_int, default=3, help="trainings of each network: 0, 1, …")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
-    add("--quick", action="store_true", help="a few digits, to see that it works")
+    add("--quick", action="store_true", help="a few digits, few steps, to see that it works")
     add("--output", metavar="FILE", help="the rows (default: runs/codes.json)")
     args = parser.parse_args(argv)
     device = select_device(args.device)
     if args.quick:
         vars(args).update(QUICK)
     else:
-        named = args.dataset != "mnist"
-        args.dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)
-    path = Path(args.output or FOLDER / "runs" / f"codes{'-quick' * args.quick}.json")
+        named, dataset = args.dataset is not None, args.dataset or "mnist"
+        args.dataset = mnist.or_sample(dataset, named, FOLDER, args.data_dir)
+    path = Path(args.output or FOLDER / "runs" / ("quick" * args.quick) / "codes.json")
     recipe = Namespace(**{**RECIPES[args.dataset], "epochs": args.epochs})
     data = Namespace(**vars(args), refit=False, image_size=None)
     train, validation = (s.to(device) for s in load_training(data))

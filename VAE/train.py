@@ -93,6 +93,8 @@ def main(argv=None):
         raise UserError(f"--dreg is a gradient of --model iwae, not of {args.model}")
     if args.model == "ae" and {"beta", "beta_warmup"} & set(args.given):
         raise UserError("--beta weighs the KL, and --model ae has none")
+    if args.model == "ae" and args.samples > 1:
+        raise UserError("--samples draws codes, and --model ae has one for each image")
     device = select_device(args.device)
     named = args.resume or "dataset" in args.given
     dataset = mnist.or_sample(args.dataset, named, FOLDER, args.data_dir)

@@ -140,6 +140,8 @@ class ConvolutionStem(nn.Module):
         halvings = patch_size.bit_length() - 1
         if patch_size != 2**halvings:
             raise ValueError(f"poolings by 2 never make one of {patch_size} pixels: take 2, 4, 8 …")
+        if D >> halvings == 0:
+            raise ValueError(f"a width of {D} cannot be halved {halvings} times")
         layers = []
         for O in (D >> halvings - n for n in range(halvings)):
             convolution = nn.Conv2d(C, O, kernel_size=3, padding=1, bias=False)

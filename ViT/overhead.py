@@ -59,6 +59,7 @@ class Clock:
 def measure(flags: list) -> Clock:
     """Run this folder's training with everything timed that is not the network."""
     train, clock = importlib.import_module(f"{FOLDER.name}.train"), Clock()
+    streamed = importlib.import_module(f"{FOLDER.name}.dataset.streamed").Streamed
 
     def timed(holder, function: str, name: str):
         return patch.object(holder, function, clock.time(name)(getattr(holder, function)))
@@ -69,6 +70,7 @@ def measure(flags: list) -> Clock:
         timed(train.Normalize, "__call__", "normalisation"),
         timed(Run, "log_step", "logging"),
         patch.object(Split, "batches", clock.wrap_batches(Split.batches)),
+        patch.object(streamed, "batches", clock.wrap_batches(streamed.batches)),
     ):
         train.main([*map(str, flags), "--run-dir", f"{place}/run"])
     return clock

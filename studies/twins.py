@@ -175,7 +175,7 @@ def parse(argv) -> Namespace:
 def main(argv=None):
     args = parse(argv)
     settings = {name: getattr(args, name) for name in ("steps", "seconds", "datasets", "quick")}
-    usual = protocol.FOLDER / "runs" / f"twins{'-quick' * args.quick}.json"
+    usual = protocol.FOLDER / "runs" / ("quick" * args.quick) / "twins.json"
     path = Path(args.output or usual)
     words = ["python studies/twins.py", *["--quick"] * args.quick]
     command = " ".join([*words, f"--steps {args.steps} --seconds {args.seconds:g}"])

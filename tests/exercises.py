@@ -100,7 +100,8 @@ EXERCISES = [
         "Start from zeros of `self.padded_shape`, as `AvgPool2d.backward` does. `self.windows` "
         "gives one view per kernel offset, and adding to a view changes the gradient below it. "
         "Go through offsets and records from the last to the first. Each takes the gradient "
-        "where its record is 1, and leaves the rest to those before it.",
+        "where its record is 1, and leaves the rest to those before it. The first offset has no "
+        "record: it takes what is left.",
     ),
     Exercise(
         "CNN_Manual", 3, "utils/layers.py", "Conv2d.backward_copied",

@@ -68,6 +68,27 @@ def test_the_lines_load_a_run_that_exists(folder, tmp_path, monkeypatch):
     assert all(torch.equal(w, learned[name]) for name, w in loaded.state_dict().items())
 
 
+AVERAGED = [folder for folder in FOLDERS if hasattr(script(folder), "moving_average")]
+
+
+@pytest.mark.parametrize("folder", AVERAGED)
+def test_the_lines_load_the_average_of_the_weights(folder, tmp_path, monkeypatch):
+    """Of a GAN, the generator alone has one."""
+    model = execute(folder, tmp_path, monkeypatch)["model"]
+    learned = {name: torch.rand_like(w.float()).to(w) for name, w in model.state_dict().items()}
+    of = "generator." if folder == "GAN" else ""
+    average = {name: w + 1 for name, w in learned.items() if name.startswith(of)}
+    saved = {f"module.{name.removeprefix(of)}": w for name, w in average.items()}
+    run = tmp_path / named_run(folder)
+    run.mkdir(parents=True)
+    state = {"model": learned, "average": {"n_averaged": torch.tensor(3), **saved}}
+    checkpoint.save(run / "best.safetensors", state)
+    loaded = execute(folder, tmp_path, monkeypatch)["model"]
+    expected = learned | average
+    assert not loaded.training
+    assert all(torch.equal(w, expected[name]) for name, w in loaded.state_dict().items())
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_lines_have_the_sizes_of_the_run_that_they_name(folder, tmp_path, monkeypatch):
     """Of a run without any flag but --dataset or --task."""

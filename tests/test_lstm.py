@@ -87,9 +87,13 @@ def test_padding_changes_no_logit(cell, pooling, bidirectional):
     assert len(logits.unique(dim=0)) == len(logits), "every word counts"
 
 
+@pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_what_stands_in_the_padding_changes_nothing_and_gets_no_gradient(pooling):
-    model = make_model(pooling=pooling, num_layers=2)
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_stands_in_the_padding_changes_nothing_and_gets_no_gradient(
+    cell, pooling, bidirectional
+):
+    model = make_model(cell=cell, pooling=pooling, bidirectional=bidirectional, num_layers=2)
     tokens, lengths = make_batch()
     inside = torch.arange(tokens.shape[1]) < lengths[:, None]
     rubbish = tokens.where(inside, torch.randint_like(tokens, 2, 20))

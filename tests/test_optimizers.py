@@ -158,6 +158,17 @@ def test_a_file_of_something_else_is_one_line_and_stays(
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("study", ["compare_signals.json", "unfinished"])
+def test_torch_optim_refuses_rows_that_are_not_those_by_hand(study, tmp_path, capsys):
+    path = native.FOLDER / "results" / study
+    if study == "unfinished":  # stopped before its steps were timed
+        path = tmp_path / "rows.json"
+        whole = kept.read(script.RECORD)
+        kept.write(path, {k: v for k, v in whole.items() if k != "steps"} | {"rows": []})
+    result = call(capsys, native.main, "--by-hand", path, "--output", tmp_path / "native.json")
+    assert_one_line(result, path, "holds no rows of MLP_Manual/optimizers.py")
+
+
 @pytest.mark.long
 def test_torch_optim_goes_the_same_way(few, tmp_path, monkeypatch, capsys):
     """Every optimiser of the study by hand, from the same weights and with the same batches."""

@@ -4,6 +4,7 @@ import re
 import time
 
 import pytest
+from PIL import Image
 
 from common.data import Split
 from ResNet import overhead
@@ -40,6 +41,20 @@ def test_seconds_of_each_part_are_its_own(monkeypatch):
     assert sum(clock.seconds.values()) < clock.total
     assert Augmentation.__call__.__name__ == "wait"  # what was timed is as it was before
     assert Normalize.__call__.__name__ == "__call__" and Split.batches.__name__ == "batches"
+
+
+@pytest.mark.parametrize("folder", ["ResNet", "ViT"])
+def test_images_that_are_read_from_the_disk_are_counted_as_well(folder, tmp_path, monkeypatch):
+    for n, name in enumerate(["train/a", "train/b", "test/a", "test/b"]):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(8):
+            image = Image.new("RGB", (16, 16), (30 * number, 60 * n, 90))
+            image.save(tmp_path / name / f"{number}.png")
+    monkeypatch.setattr(script(folder, "dataset.image_folder"), "IN_MEMORY_BYTES", 0)
+    flags = ["--dataset", "folder", "--data-dir", tmp_path, "--batch-size", 4, "--epochs", 1]
+    flags += ["--model", {"ResNet": "resnet9-small", "ViT": "nano-conv"}[folder], "--warmup", 0]
+    clock = script(folder, "overhead").measure(flags)
+    assert clock.steps == len(range(0, 14 - 3, 4)) and clock.seconds["batches"] > 0
 
 
 def test_evaluation_is_not_counted(monkeypatch):

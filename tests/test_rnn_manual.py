@@ -456,6 +456,12 @@ def test_shortest_text_for_the_windows(n, N, T):
         numbers(short - 1).num_batches(N, T)
 
 
+def test_a_text_shorter_than_a_window_is_too_short():
+    for length in (10, 62, 63):
+        with user_error(f"2 streams of 64 characters need a text of 191, and there are {length}"):
+            numbers(length).num_batches(2, 64)
+
+
 @pytest.mark.parametrize("n, most, streams", [(10_000, 16, 2), (65_536, 16, 16), (9_973, 4, 1)])
 def test_evaluation_reads_every_character_once(n, most, streams):
     windows = list(numbers(n).in_order(700, most))
@@ -683,6 +689,18 @@ def test_echo_study_draws_its_picture(tmp_path, capsys):
     assert (tmp_path / "echo.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("delay", [0, 3_527, 70_000])
+def test_echo_study_refuses_a_delay_that_its_strings_cannot_hold(delay, capsys, monkeypatch):
+    """Before the first training: sixteen windows of 2 (delay + 3) characters, of 120,000."""
+    monkeypatch.setattr(echo, "fit", None)
+    result = call(capsys, echo.main, "--delays", 5, delay)
+    assert_one_line(result, "--delays", "below 3,527" if delay else "at least 1")
+    train_split = strings.make("echo", "train", delay=3_526)
+    assert train_split.num_batches(echo.STREAMS, 2 * (3_526 + 3)) == 1
+    with user_error("--window"):
+        train_split.num_batches(echo.STREAMS, 2 * (3_527 + 3))
+
+
 def test_echo_study_refuses_a_name_that_no_picture_can_have(tmp_path, capsys, monkeypatch):
     """Before the first training, not after all of them. Folders that lack are made."""
     monkeypatch.setattr(echo, "fit", None)
@@ -816,6 +834,28 @@ def test_pictures_of_a_network_without_gates(tmp_path, capsys, monkeypatch):
     train.main(list(map(str, argv)))
     assert call(capsys, evaluation.main, "--run-dir", tmp_path / "run").code == 0
     assert (tmp_path / "run" / "gates.png").is_file()
+
+
+def test_states_of_a_network_without_gates_are_drawn_layer_by_layer(tmp_path, capsys, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(evaluation, "draw_neurons", lambda *args: None)
+    monkeypatch.setattr(evaluation, "draw_gates", lambda path, gates, title: drawn.extend(gates))
+    argv = [*small("RNN"), "--epochs", 1, "--cell", "rnn", "--num-layers", 2]
+    train.main([*map(str, argv), "--run-dir", str(tmp_path / "run")])
+    seen, forward = [], RNN.forward
+
+    def note(layer, *args):
+        seen.append(forward(layer, *args))
+        return seen[-1]
+
+    monkeypatch.setattr(RNN, "forward", note)
+    monkeypatch.setattr(evaluation, "gradient_over_distance", lambda *args: torch.ones(3))
+    monkeypatch.setattr(evaluation, "draw_gradients", lambda *args: None)
+    assert call(capsys, evaluation.main, "--run-dir", tmp_path / "run").code == 0
+    assert [list(layer) for layer in drawn] == [["output h"]] * 2
+    outputs = seen[-1][0] if isinstance(seen[-1], tuple) else seen[-1]
+    torch.testing.assert_close(drawn[1]["output h"], outputs)
+    assert not torch.equal(drawn[0]["output h"], outputs)
 
 
 def test_run_on_another_text_is_refused(tmp_path, own_text, capsys):

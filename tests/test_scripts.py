@@ -196,6 +196,22 @@ def test_label_smoothing_is_of_the_cross_entropy_alone(folder, tmp_path, capsys)
     assert config["label_smoothing"] == 0
 
 
+@pytest.mark.parametrize("folder", MLPS)
+def test_without_data_a_run_of_mse_can_be_resumed_and_tested(
+    folder, no_data, tmp_path, capsys, monkeypatch
+):
+    """The sample that is learned instead has a recipe with label smoothing."""
+    move(folder, monkeypatch, tmp_path)
+    few = ["--loss", "mse", "--hidden-sizes", 8, "--subset", 200, "--run-dir", tmp_path / "run"]
+    assert call(capsys, script(folder).main, *few, "--epochs", 1).code == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["dataset"], config["label_smoothing"]) == ("mnist-sample", 0)
+    again = ["--resume", "--epochs", 2, "--run-dir", tmp_path / "run"]
+    assert call(capsys, script(folder).main, *again).code == 0
+    tested = call(capsys, script(folder, "test").main, "--run-dir", tmp_path / "run")
+    assert tested.code == 0, tested
+
+
 @pytest.mark.parametrize("flag", ["--batch-size 1", "--subset 1"])
 @pytest.mark.parametrize("folder", MLPS)
 def test_batch_of_one_without_a_variance_is_one_line(folder, flag, tmp_path, capsys):

@@ -496,6 +496,24 @@ def test_without_data_a_study_says_what_it_takes_instead(
     assert result.code == stand_in and "***" in result.err
 
 
+@pytest.mark.parametrize("name, dataset", [
+    ("ResNet.depth", "cifar10"), ("MLP_Torch.signals", "mnist"), ("VAE.codes", "mnist"),
+    ("Transformer_Torch.parts", "tiny-shakespeare"),
+])  # fmt: skip
+def test_a_dataset_that_was_named_is_never_replaced(name, dataset, tmp_path, capsys, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise DataMissing(f"{dataset}: no network")
+
+    module = importlib.import_module(name)
+    monkeypatch.setattr(data, "download", no_network)
+    monkeypatch.setattr(data, "ROOT", tmp_path)
+    monkeypatch.delenv("PLAYGROUND_DATA", raising=False)
+    monkeypatch.setattr(module.rows, "collect", None)
+    result = call(capsys, module.main, "--dataset", dataset, "--output", tmp_path / "rows.json")
+    assert result.code == 2 and dataset in result.err and "***" not in result.err
+    assert not list(tmp_path.iterdir())
+
+
 STUDIES = ["CNN_Torch.lr_range", "CNN_Torch.regularisation", "CNN_Torch.tune",
            "MLP_Manual.optimizers", "MLP_Torch.signals", "MLP_Torch.torch_optim", "ResNet.depth",
            "Transformer_Torch.parts", "VAE.codes", "studies.images", "studies.reviews",
@@ -533,5 +551,5 @@ def test_a_study_writes_into_runs_or_where_it_is_told_to(
     flags = ["--quick", *by_hand, *["--output", own] * given]
     if by_hand:
         monkeypatch.setattr(module, "load_training", lambda *args: [])
-    expected = own if given else ROOT / folder / "runs" / f"{script}-quick.json"
+    expected = own if given else ROOT / folder / "runs" / "quick" / f"{script}.json"
     assert call(capsys, module.main, *flags).code == str(expected)

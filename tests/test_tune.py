@@ -272,6 +272,12 @@ def test_optuna_is_imported_where_it_is_needed_alone():
         assert not any("optuna" in ast.unparse(node) for node in top)
 
 
+def test_more_images_than_there_are_is_one_line_with_the_flag(tmp_path, capsys):
+    argv = ["--data-dir", make_digits(tmp_path, "fashion-mnist"), "--images", 60_000]
+    result = call(capsys, tune.main, *argv, "--output", tmp_path / "rows.json")
+    assert_one_line(result, "--images 60000 is more than")
+
+
 @pytest.mark.smoke
 @pytest.mark.pictures
 @pytest.mark.long

@@ -1114,6 +1114,7 @@ def test_another_networks_checkpoint_is_one_line(main, quick, tmp_path, capsys):
         ("--precision float16", ["--precision"]),
         ("--dreg", ["--dreg", "vae"]),
         ("--model ae --beta 4", ["--beta", "ae"]),
+        ("--model ae --samples 5", ["--samples", "ae"]),
         ("--network conv --channels 2 2 2 2 2 2", ["--channels", "32 x 32"]),
         ("--batch-norm --batch-size 1", ["batch"]),
         ("--dataset folder", ["--data-dir"]),

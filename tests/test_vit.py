@@ -254,6 +254,12 @@ def test_parameters_of_the_papers_networks_are_as_many_as_published(name):
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[name]
 
 
+def test_a_width_that_cannot_be_halved_so_often_is_refused():
+    assert networks.ConvolutionStem(3, 128, 128).layers[0].out_channels == 1
+    with pytest.raises(ValueError, match="a width of 128 cannot be halved 8 times"):
+        networks.ConvolutionStem(3, 128, 256)
+
+
 @pytest.mark.parametrize(
     "stem, pooling, positions",
     [

@@ -199,9 +199,9 @@ class Muon(AdamW):
     layers; AdamW of all others
 
     Nesterov's direction, with all singular values made 1. A gradient is often large along a few
-    directions and tiny along the others; here each counts alike. O is the step that lowers the
-    loss most, to first order, among those that lengthen no vector by more than 1 (Bernstein &
-    Newhouse, 2024, arXiv:2409.20325).
+    directions and tiny along the others; here each counts alike. Subtracting O lowers the
+    loss most, to first order, among the matrices that make no vector longer (Bernstein & Newhouse,
+    2024, arXiv:2409.20325).
 
     What is hidden is the model's to say, in names: a matrix is Muon's unless its name begins with
     one of the model's `not_hidden`, which are the layers that read the input (an embedding, a first

@@ -26,6 +26,7 @@ def draw_feature_maps(path: Path, image: Tensor, stages: list[Tensor], title: st
     for row, maps in enumerate(stages, start=1):
         for axis, feature_map in zip(axes[row], maps.cpu(), strict=False):
             axis.imshow(feature_map.numpy(), cmap="viridis")
-        axes[row, 0].set_title(f"block {row}: {len(maps)} maps", fontsize=8, loc="left")
+        shown = f"{min(columns, len(maps))} of {len(maps)} maps"
+        axes[row, 0].set_title(f"block {row}: {shown}", fontsize=8, loc="left")
     figure.suptitle(f"{title}: feature maps (bright: high; each in its own range)")
     save(figure, path)

@@ -12,7 +12,7 @@ from common.data import Split
 from common.device import select_device
 from common.errors import UserError, reading
 from common.evaluation import best_weights, find_trained
-from GAN.model import Generator
+from GAN.model import GAN, Generator
 from GAN.utils.build import build_model
 from GAN.utils.judge import draw_labels, latents
 from GAN.utils.kind import Kind
@@ -30,13 +30,23 @@ def load_trained(folder: Path, args: Namespace, parser: cli.Parser, **wanted):
     with reading(path):
         kind = Kind(**state["kind"])
         model = build_model(config, kind)
+        if "data" in state:  # older runs do not say
+            check_classes(path, state["data"]["classes"], kind.classes)
+    load_best(model, run_dir)
+    model.to(device=device, memory_format=torch.channels_last)
+    return run_dir, config, kind, model
+
+
+def load_best(model: GAN, run_dir: Path) -> None:
+    """Put the best checkpoint of the run into `model`, in evaluation mode. A moving average of the
+    weights is the generator's alone."""
+    path = run_dir / "best.safetensors"
+    state = checkpoint.load(path, "model")
+    with reading(path):
         checkpoint.restore(model, state["model"], path, "network")
         if state.get("average"):
             checkpoint.restore(model.generator, best_weights(state), path, "generator")
-        if "data" in state:  # older runs do not say
-            check_classes(path, state["data"]["classes"], kind.classes)
-    model.eval().to(device=device, memory_format=torch.channels_last)
-    return run_dir, config, kind, model
+    model.eval()
 
 
 def check_data(path: Path, kind: Kind, data: Split, conditional: bool) -> None:

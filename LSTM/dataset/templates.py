@@ -1,7 +1,7 @@
 """Sentences made by code: a controlled dataset whose answer is known, and no sum over words finds.
 
-    "well , i would never say that the acting was superb . i did not pay ."   negative
-    "i paid , and the plot was not exactly dull in the end ."                 positive
+    "well , i would never say that the acting was really superb . i did not pay ."   negative
+    "i paid . to me the plot was not exactly dull ."                                 positive
 
 Each has a judgement, which is negated or not, and an aside, which is negated or not and means
 nothing. All four cases are equally frequent with good and bad adjectives, so every word, and every

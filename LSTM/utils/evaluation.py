@@ -41,7 +41,8 @@ def word_weights(model: nn.Module, tokens: Tensor, label: int) -> Tensor:
     """What each word of a text brings to a class: (T,) -> (T,), in nats of its log odds.
 
     The weight of a word is how much the log odds fall when it is replaced by <unk> (leave one out:
-    Zeiler & Fergus, 2013, section 4; Li et al., 2016, arXiv:1612.08220).
+    Zeiler & Fergus, 2013, section 4; Li et al., 2016, arXiv:1612.08220). In a text of more than
+    MOST_PARTS words, neighbours are replaced together and share a weight.
     """
     model.eval()
     T = len(tokens)

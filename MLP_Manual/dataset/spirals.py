@@ -15,7 +15,7 @@ SIZES_SEEDS = {"train": (2_000, 1), "validation": (500, 2), "test": (1_000, 3)}
 
 
 def make(split: str) -> Split:
-    """Points (N, 2) within the unit circle and their arm (N,); the same every time."""
+    """Points (N, 2) about within the unit circle and their arm (N,); the same every time."""
     size, seed = SIZES_SEEDS[split]
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(size) % 2

@@ -46,7 +46,7 @@ class Text:
 
     def num_batches(self, batch_size: int, window: int) -> int:
         """Training steps per epoch. Raises UserError when the text is too short for one."""
-        steps = (len(self) - window + 1) // (batch_size * window)
+        steps = max(0, len(self) - window + 1) // (batch_size * window)
         if not steps:
             needed = batch_size * window + window - 1
             raise UserError(

@@ -1,7 +1,7 @@
 """Dates made by code, whose answer is known: "Wednesday, the 3rd of March, 1999" -> "1999-03-03".
 
-They are written in many ways. A network that works gets all of them right. No date is in two
-splits.
+They are written in many ways. A network that works gets all of them right, or all but a few. No
+date is in two splits.
 """
 
 import datetime

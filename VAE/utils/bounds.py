@@ -48,7 +48,7 @@ def elbo_loss(terms: Terms, beta: float) -> Tensor:
 
 
 def importance_loss(terms: Terms, beta: float) -> Tensor:
-    """−L_k. β weighs log q(z | x) − log p(z) within each weight: 1 but while it warms up: (N,)"""
+    """−L_k. β weighs log q(z | x) − log p(z) within each weight; L_k itself has β = 1: (N,)"""
     log_w = log_weights(terms)
     return -importance_bound(terms.log_p_x + beta * (log_w - terms.log_p_x))
 

@@ -99,7 +99,7 @@ def measure(name: str, device: torch.device, batch_size, steps: int, **kwargs) -
 def record(names: list[str], file: str, device: torch.device, facts: dict) -> None:
     """Write what was found of these pairs to a file in results/ of the hand-written folder."""
     commit, where = devices.git_commit(), devices.environment(device)
-    command = f"python -m common.results.compare {' '.join(names)}"
+    command = f"python -m common.results.compare {' '.join(names)} --steps {facts['steps']}"
     path = ROOT / PAIRS[names[0]].manual / "results" / file
     checkpoint.write_json(path, dict(command=command, commit=commit, **facts, environment=where))
     print(f"recorded in {path.relative_to(ROOT)}")
