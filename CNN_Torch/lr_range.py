@@ -92,7 +92,7 @@ def suggested(row: dict, settings: dict) -> dict[str, float]:
 
 
 def known(settings: dict) -> dict[str, float]:
-    """The rates of recipes for this dataset: by hand, and tune.py's where it has been recorded."""
+    """The rates of recipes for this dataset: by hand, and the one recorded for tune.py."""
     found = {"by hand": RECIPES[settings["dataset"]]["lr"]}
     if tune.RECORD.is_file():
         record = rows.read(tune.RECORD)

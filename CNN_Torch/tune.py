@@ -137,6 +137,7 @@ def search(name: str, store: Path, worker: int, args: Namespace, splits=None) ->
 
 def run_search(name: str, store: Path, args: Namespace, splits) -> list[dict]:
     """The trials of a whole search, by one process or by --jobs of them."""
+    store.parent.mkdir(parents=True, exist_ok=True)
     study = open_store(name, store)
     if study.user_attrs.setdefault("settings", settings_of(args)) != settings_of(args):
         raise UserError(f"{store} is of other flags: remove it, or name another --output")
@@ -219,7 +220,6 @@ def main(argv=None):
         vars(args).update(QUICK, dataset="mnist-sample")
     store = (FOLDER / "runs" if path.resolve() == RECORD else path.parent) / f"{path.stem}.db"
     splits = load_data(args)
-    store.parent.mkdir(parents=True, exist_ok=True)
     train, _, unseen = splits
 
     def chosen(name: str) -> dict:

@@ -22,7 +22,6 @@ from common import cli
 from common.data import Split
 from common.device import environment, machine, seed_everything, select_device, synchronize
 from common.errors import UserError, printable
-from common.files import sha256
 from common.results import rows, tables
 from common.results.report import mean_std
 from common.schedules import make_schedule
@@ -172,6 +171,18 @@ def grid(study: dict) -> list[list[str]]:
     return cells
 
 
+def key_of(row: dict) -> dict:
+    return {name: row[name] for name in ("dataset", "optimizer", "lr", "seed")}
+
+
+def check_same_twins(path: Path, source: Path, by_hand: dict) -> None:
+    """Raises UserError where the rows in `path` were compared with other ones than `source` has."""
+    for row in rows.read(path)["rows"] if path.is_file() else ():
+        twins = rows.matching(by_hand, **key_of(row))
+        if [twin.get("accuracy") for twin in twins] != [row["by_hand"]]:
+            raise UserError(f"{path} has other rows by hand than {source}: name another --output")
+
+
 def main(argv=None):
     parser = cli.Parser(__doc__)
     add = parser.add_argument
@@ -193,9 +204,10 @@ def main(argv=None):
     if "steps" not in by_hand or not set(shared) <= by_hand["settings"].keys():
         raise UserError(f"{source} holds no rows of MLP_Manual/optimizers.py")
     if by_hand["environment"] != environment(device):
-        print(f"{source} is of another machine: do not compare the times", file=sys.stderr)
+        other = f"{printable(source)} is of another machine"
+        print(f"{other}: do not compare the times", file=sys.stderr)
     settings = {key: by_hand["settings"][key] for key in shared}
-    settings["by_hand"] = sha256(source.read_bytes())  # beside other rows, nothing is continued
+    check_same_twins(path, source, by_hand)
     splits = {name: [split.to(device) for split in load_training(name, args.data_dir)]
               for name in settings["datasets"]}  # fmt: skip
 
@@ -211,14 +223,15 @@ def main(argv=None):
               flush=True)  # fmt: skip
         return found
 
-    keys = [{k: row[k] for k in ("dataset", "optimizer", "lr", "seed")} for row in by_hand["rows"]]
+    keys = [key_of(row) for row in by_hand["rows"]]
     command = "python MLP_Torch/torch_optim.py" + " --quick" * args.quick
     study = rows.collect(
         path, settings, command, device, keys, make,
-        best=lambda: {dataset: best_rates(by_hand, dataset) for dataset in settings["datasets"]},
         by_hand=lambda: by_hand["steps"],
         steps=lambda: time_steps(splits[settings["datasets"][0]][0], 20 if args.quick else 300),
     )  # fmt: skip
+    study["best"] = {dataset: best_rates(by_hand, dataset) for dataset in settings["datasets"]}
+    rows.write(path, study)  # the best of all rows that are there now
     draw(path.with_name("torch_optim.png"), study, by_hand, POINTS)
     print(f"\n{table(path)}\n\nrows in {printable(path)}, picture beside them")
 

@@ -45,7 +45,7 @@ def main(argv=None):
     text = "".join(test.classes[token] for token in tokens[:, 0].tolist())
     draw_neurons(run_dir / "neurons.png", text, hidden[:, 0], title)
     tokens, labels = streams(test, 100)
-    hidden, _ = model.recurrent.forward(model.embedding.forward(tokens))
+    model.recurrent.forward(model.embedding.forward(tokens))
     gates = [model.recurrent.gates(layer) for layer in range(config.num_layers)]
     if not gates[0]:  # an RNN has none; what a layer keeps ends with its states
         gates = [{"output h": saved[1][1:]} for saved in model.recurrent.saved]

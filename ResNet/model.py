@@ -215,7 +215,7 @@ class FastResNet(nn.Module):
     (Jordan, 2024, arXiv:2404.00498), whose whitening stem and scaled logits it takes.
 
     The first convolution's kernels are not learned: `whiten` sets them to the directions in which
-    2x2 patches of the training images vary, each scaled to unit variance, and their negatives.
+    2x2 patches of the training images vary, scaled to about unit variance, and their negatives.
     """
 
     not_hidden = ("conv1.", "fc.")  # Muon leaves them to AdamW

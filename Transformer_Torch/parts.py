@@ -170,7 +170,7 @@ def main(argv=None):
     add("--seconds", type=cli.positive, default=165, help="of training, for each network and seed")
     add("--seeds", type=cli.positive_int, default=3, help="trainings of each network: 0, 1, …")
     add("--lr", type=cli.positive, default=3e-3, help="learning rate, the schedule's peak")
-    add("--precision", choices=["float32", "bfloat16"], default="bfloat16", help="of the forward")
+    add("--precision", choices=["float32", "bfloat16"], default="bfloat16", help="of products")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a moment each on a small text, to see that it works")
     add("--output", metavar="FILE", help="the rows (default: runs/parts.json)")

@@ -49,7 +49,7 @@ def make_parser() -> cli.Parser:
     add = parser.add_argument
     add("--image-size", type=cli.positive_int, help="pixels; default: see the README")
     add("--optimizer", choices=OPTIMIZERS, help="nesterov: SGD with a momentum of 0.9")
-    add("--weight-decay", type=cli.non_negative, help="λ, of all weights but embeddings")
+    add("--weight-decay", type=cli.non_negative, help="λ, of all but norms, biases, embeddings")
     add("--schedule", choices=SCHEDULES, help="how the learning rate moves")
     add("--warmup", type=cli.natural, help="steps of linear warm-up before the schedule")
     add("--clip", type=cli.non_negative, help="largest norm of all gradients together; 0: no limit")

@@ -108,9 +108,9 @@ def main(argv=None):
     add("--folders", nargs="+", choices=LEARNS, help="some of them (default: all)")
     add("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="with data, or without")
     add("--photos", type=cli.place, help="a folder of images to learn in the place of CIFAR-10")
-    add("--output", metavar="FILE", help="the rows (default: docs/first_runs.json)")
+    add("--output", metavar="FILE", help="the rows (default: docs/runs/first_runs.json)")
     args = parser.parse_args(argv)
-    keys = product(args.folders or LEARNS, args.kinds)
+    keys = product(dict.fromkeys(args.folders or LEARNS), dict.fromkeys(args.kinds))
     keys = [{"folder": folder, "kind": kind} for folder, kind in keys]
 
     def make(folder: str, kind: str) -> dict:
@@ -118,7 +118,7 @@ def main(argv=None):
         print(f"{folder:18}  {row['dataset']:16}  {row['seconds']:6.0f} s", flush=True)
         return row
 
-    path = Path(args.output or RECORD)
+    path = Path(args.output or ROOT / "docs" / "runs" / "first_runs.json")
     photos = args.photos and Path(args.photos).resolve().name
     command = "python -m docs.first_runs" + (f" --photos {photos}" if photos else "")
     rows.collect(path, {"photos": photos}, command, select_device("auto"), keys, make)

@@ -1,4 +1,4 @@
-"""The front page's table of our main results beside the best known baselines, by
+"""The front page's table of our main results beside known baselines, by
 common.results.report. Ours are the records'; the others and their sources are in headlines.csv."""
 
 import csv

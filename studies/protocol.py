@@ -146,8 +146,9 @@ def record(name: str) -> Path:
 
 def collect(name: str, args: Namespace, keys: Iterable[dict], make: Callable[..., dict]) -> tuple:
     """The file of the study `name`, and the study, with a row for each of `keys`."""
-    runs = Path(args.output).parent if args.output else FOLDER / "runs"
-    path = Path(args.output or runs / ("quick" * args.quick) / f"{name}.json")
+    usual = FOLDER / "runs" / ("quick" * args.quick)
+    path = Path(args.output or usual / f"{name}.json")
+    runs = usual if path.resolve() == record(name) else path.parent  # where the parts lie
     settings = {"dataset": args.dataset, "minutes": args.minutes, "quick": args.quick}
     words = ["--quick"] * args.quick + ["--minutes", *(f"{mark:g}" for mark in args.minutes)]
     command = " ".join([f"python studies/{name}.py", *words])

@@ -55,12 +55,11 @@ def rows(path) -> list[dict]:
 @pytest.mark.long
 def test_a_small_study_is_recorded_and_shown(few, tmp_path, monkeypatch, capsys):
     record = tmp_path / "results" / "compare_optimizers.json"
-    monkeypatch.setattr(script, "RECORD", record)
     table = script.table
     monkeypatch.setattr(script, "table", lambda path=record: table(path))
     for dataset in ("mnist", "fashion-mnist"):
         make_digits(tmp_path, dataset)
-    argv = ["--epochs", 2, "--data-dir", tmp_path]
+    argv = ["--epochs", 2, "--data-dir", tmp_path, "--output", record]
     assert call(capsys, script.main, *argv, "--seeds", 1).code == 0
     first = json.loads(record.read_text())["rows"]
     result = call(capsys, script.main, *argv, "--seeds", 2)
@@ -207,9 +206,20 @@ def test_torch_optim_goes_the_same_way(few, tmp_path, monkeypatch, capsys):
     assert "| muon | " in result.out and native.table(tmp_path / "x") == "Nothing recorded yet."
 
     assert native.WEIGHT_DECAY == script.WEIGHT_DECAY and native.POINTS == script.POINTS
-    monkeypatch.setattr(native, "QUICK", tmp_path / "none.json")
+    monkeypatch.setattr(native, "MANUAL", tmp_path)
     result = call(capsys, native.main, "--quick")
-    assert_one_line(result, tmp_path / "none.json", "python MLP_Manual/optimizers.py --quick")
+    lacks = tmp_path / "runs" / "quick" / "optimizers.json"
+    assert_one_line(result, lacks, "python MLP_Manual/optimizers.py --quick")
+
+    argv[0:2] = ["--by-hand", tmp_path / "other.json"]
+    others = kept.read(by_hand)
+    more = [{**row, "seed": 2} for row in others["rows"] if row["seed"] == 1]
+    kept.write(argv[1], others | {"rows": others["rows"] + more})
+    assert call(capsys, native.main, *argv).code == 0, "more seeds are added"
+    assert len(kept.read(path)["rows"]) == len(found["rows"]) + len(more)
+    changed = [{**row, "accuracy": 0.5} for row in others["rows"]]
+    kept.write(argv[1], others | {"rows": changed})
+    assert_one_line(call(capsys, native.main, *argv), path, "other rows by hand", "--output")
 
 
 @pytest.mark.smoke

@@ -527,7 +527,8 @@ def test_these_are_all_studies():
         for path in scripts
         if re.search(r"(rows|protocol)\.collect\(", path.read_text(encoding="utf-8"))
     }
-    assert keep - {"studies.protocol"} == set(STUDIES)
+    others = {"studies.protocol", "docs.first_runs"}  # the latter where names ignore the case
+    assert keep - others == set(STUDIES)
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -63,7 +63,7 @@ def until_end(found: Tensor) -> list[list[int]]:
 def penalty(length, strength: float):
     """((5 + |y|) / 6)^α, by which log p(y | x) is divided (Wu et al., 2016, equation 14).
 
-    Each further token makes log p smaller: without it, with α = 0, short translations win.
+    Each further token makes log p smaller: with α = 0, short translations win too often.
     """
     return ((5 + length) / 6) ** strength
 

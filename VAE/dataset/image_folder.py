@@ -25,7 +25,7 @@ from .pictures import read_image
 from .streamed import Streamed
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
-SMALL, LARGE = 64, 224  # pixels: images up to the one keep their size, others get the other
+SMALL, LARGE = 64, 224  # pixels: the longer side of the first image up to the one, else the other
 IN_MEMORY_BYTES = 2 * 1024**3  # a split of more pixels than that is streamed from the disk
 VALIDATION_SHARE = 0.1
 

@@ -8,7 +8,7 @@ import torch
 
 from common import checkpoint, lock
 from common.device import environment, git_commit
-from common.errors import UserError
+from common.errors import UserError, printable
 
 
 def read(path: Path) -> dict:
@@ -59,7 +59,7 @@ def collect(
             write(path, study)
         missing = [key for key in keys if not matching(study, **key)]
         if not missing:
-            print(f"{path} has all rows: nothing is measured. To do it anew, name another --output")
+            print(f"{printable(path)} has all rows: nothing is measured (anew: another --output)")
         for key in missing:
             study["rows"].append({**key, **make(**key), "commit": commit, **elsewhere})
             write(path, study)

@@ -18,7 +18,7 @@ def lines_of_code(folder: Path) -> int:
     blank lines, comments or docstrings, and none of the scripts that stand beside these."""
     main = ("model.py", "train.py", "test.py")
     total, files = 0, [p for p in folder.rglob("*.py") if p.parent != folder or p.name in main]
-    for path in files or [folder]:
+    for path in files or [folder] * folder.is_file():
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         lines = {node.lineno for node in nodes if isinstance(node, (ast.stmt, ast.expr))}
         for node in nodes:
