@@ -1,4 +1,4 @@
-"""Draw the diagrams of all networks: python -m docs.diagrams [name of DIAGRAMS …]
+"""Draw the diagrams of all networks: python -m docs.diagrams [folder …]
 
 Each goes into its folder's results/: GAN is network.png there, RNN_Manual/cells is cells.png. The
 twelve folders with one idea each go into docs/.
@@ -35,7 +35,13 @@ def path_of(name: str) -> Path:
 
 
 def main(names: list[str]) -> None:
-    for name in names or DIAGRAMS:
+    asked = {name.rstrip("/") for name in names}  # which completion appends
+    found = [name for name in DIAGRAMS if not asked or asked & {name, name.partition("/")[0]}]
+    unknown = asked - {*found} - {name.partition("/")[0] for name in found}
+    if unknown:
+        known = ", ".join(DIAGRAMS)
+        raise SystemExit(f"error: no diagram {', '.join(sorted(unknown))}; there are {known}")
+    for name in found:
         DIAGRAMS[name]().save(path_of(name))
         print(path_of(name).relative_to(ROOT))
 

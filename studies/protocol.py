@@ -129,7 +129,7 @@ def parse(description: str, argv, minutes: list[float], quick: list[float]) -> N
     add("--data-dir", type=cli.place, help="where the data lies; before $PLAYGROUND_DATA")
     add("--device", default="auto", help="auto, cpu, cuda or mps")
     add("--quick", action="store_true", help="a second each on a stand-in, to see that it works")
-    add("--output", metavar="FILE", help="the rows (default: studies/runs/NAME.json)")
+    add("--output", metavar="FILE", help="the rows (default: NAME.json in studies/runs)")
     add("--part", type=shares.part, metavar="1/2", help="train this share alone: studies/shares.py")
     args = parser.parse_args(argv)
     args.minutes = args.minutes or (quick if args.quick else minutes)
@@ -221,8 +221,7 @@ def note(study: dict, name: str, words: str) -> list[str]:
 def draw(path: Path, study: dict, networks: dict[str, str], metric: str) -> None:
     """What every network reaches, over the time of training and over the passes it has made."""
     figure, axes = new_figure(1, 2, (12, 4.2), sharey=True)
-    factor = METRICS[metric][1]
-    minutes = study["settings"]["minutes"]
+    factor, minutes = METRICS[metric][1], study["settings"]["minutes"]
     for number, (network, name) in enumerate(networks.items()):
         found = rows.matching(study, network=network)
         if not found:

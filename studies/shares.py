@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from common.device import environment, git_commit
+from common.errors import printable
 from common.results import rows
 
 
@@ -30,9 +31,12 @@ def place(runs: Path, name: str, part: tuple[int, int]) -> Path:
 
 
 def found(runs: Path, name: str, settings: dict, device: torch.device) -> list[dict]:
-    """The rows of all parts that were found by this code, with these settings, on this machine."""
+    """The rows of all parts that have this commit, these settings, this machine."""
     files = sorted(runs.glob(f"{name}-*-of-*/rows.json"))
     same = {"settings": settings, "environment": environment(device)}
     studies = [study for study in map(rows.read, files) if same.items() <= study.items()]
     commit = git_commit()
-    return [row for study in studies for row in rows.matching(study, commit=commit)]
+    taken = [row for study in studies for row in rows.matching(study, commit=commit)]
+    if taken:  # without git, or in a changed clone, a commit does not tell the code
+        print(f"{len(taken)} rows come from the parts in {printable(runs)}", flush=True)
+    return taken

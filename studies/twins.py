@@ -85,7 +85,8 @@ def memory_of_step(name: str, twin: str, args: Namespace) -> dict:
     command = [*module, name, twin, str(args.device), *sizes]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if result.returncode:
-        raise UserError(f"{' '.join(command)} failed: {result.stderr.strip().splitlines()[-1]}")
+        reason = (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
+        raise UserError(f"{' '.join(command)} failed: {reason}")
     return {"megabytes": json.loads(result.stdout)}
 
 

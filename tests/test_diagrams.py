@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from common.data import ROOT
+from docs import diagrams
 from docs.diagrams import DIAGRAMS, path_of
 from docs.drawing import Arrow, Diagram, lines
 from tests.running import FOLDERS
@@ -738,3 +739,17 @@ def test_a_wrong_shape_and_a_wrong_gradient_are_found(monkeypatch):
 
 def test_every_folder_has_a_diagram():
     assert [folder for folder in FOLDERS if folder not in DIAGRAMS] == []
+
+
+def test_a_folder_draws_all_its_pictures_and_another_name_is_one_line(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Diagram, "save", lambda diagram, path: drawn.append(path.name))
+    diagrams.main(["RNN_Manual/"])
+    assert drawn == ["network.png", "cells.png"]
+    diagrams.main(["Transformer_Manual/modern_block", "docs"])
+    assert drawn[2:] == ["modern_block.png", "folders.png"]
+    with pytest.raises(SystemExit, match="no diagram RNN; there are MLP_Manual, "):
+        diagrams.main(["GAN", "RNN"])
+    assert len(drawn) == 4
+    diagrams.main([])
+    assert len(drawn) == 4 + len(DIAGRAMS)

@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -135,6 +136,39 @@ def test_a_seed_is_added_to_a_record_that_is_older_than_a_flag(tmp_path):
     assert len(written["runs"]) == 2 and written["hyperparameters"]["precision"] == "float32"
     with user_error("of other hyperparameters"):
         write(2, [], precision="bfloat16")
+
+
+def test_a_record_says_what_files_are_called_and_not_where_they_lie(tmp_path):
+    """They may be moved: the next seed is of the same recipe. A shell takes the command apart."""
+
+    def write(seed: int, place: Path):
+        row = {"epoch": 1, "seconds": 1.0, "validation_loss": 1.0, "lr": 0.1}
+        config = {"dataset": "files", "src": str(place / "de.txt"), "tgt": str(place / "in en.txt")}
+        config |= {"betas": [0.5, 0.9], "clip": False, "bias": True, "epochs": 1, "seed": seed}
+        config |= {"given": ["dataset", "src", "tgt", "betas", "clip", "bias"]}
+        config |= {"commit": "abc", "environment": {}}
+        path, _ = write_record(tmp_path, "mine", config, {"epoch": 1, "history": [row]}, **NOTHING)
+        return json.loads(path.read_text())
+
+    write(0, tmp_path / "here")
+    written = write(1, tmp_path / "my texts")
+    assert len(written["runs"]) == 2 and str(tmp_path) not in json.dumps(written)
+    words = ["--dataset", "files", "--src", "de.txt", "--tgt", "in en.txt", "--betas", "0.5", "0.9"]
+    expected = ["python", f"{tmp_path.name}/train.py", *words, "--no-clip", "--bias"]
+    assert shlex.split(written["command"]) == expected
+
+
+def test_a_readme_that_cannot_be_written_stays_as_it_was(root, monkeypatch):
+    put(root, make_record("mnist", [0.98]))
+    monkeypatch.setattr(report, "ROOT", root)
+
+    def full(*args):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(report.checkpoint, "write_atomically", full)
+    with pytest.raises(OSError, match="no space left"):
+        report.main([])
+    assert (root / "MLP" / "README.md").read_text() == TEXT
 
 
 def test_seconds_of_another_machine_stand_apart(tmp_path):

@@ -983,7 +983,8 @@ def test_layers_beside_torch_are_equal_and_recorded(tmp_path, monkeypatch, capsy
     (path,) = (tmp_path / "RNN_Manual/results").iterdir()
     record = json.loads(path.read_text())
     assert path.name == "compare_layers.json" and list(record["layers"]) == names
-    assert record["command"] == "python -m common.results.compare RNN GRU LSTM --steps 2"
+    flags = "--batch-size 2 --steps 2 --window 3 --input-size 4 --hidden-size 5"
+    assert record["command"] == f"python -m common.results.compare RNN GRU LSTM {flags}"
     sizes = {"batch_size": 2, "steps": 2, "window": 3, "input_size": 4, "hidden_size": 5}
     assert {name: record[name] for name in sizes} == sizes
     for layer in record["layers"].values():

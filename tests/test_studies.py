@@ -413,7 +413,9 @@ def test_two_parts_are_the_whole_study(study, capsys, monkeypatch):
     assert len(begun) == 2 * trained and all(halves)
     assert sorted(map(len, halves)) == [len(whole) // 2, (len(whole) + 1) // 2]
     assert all(row in whole for half in halves for row in half if "steps" in row)
-    assert call(capsys, module.main, *argv).code == 0
+    result = call(capsys, module.main, *argv)
+    assert (result.code, result.err) == (0, "")
+    assert f"{len(whole)} rows come from the parts in" in result.out
     assert len(begun) == 2 * trained, "nothing is trained twice"
     assert [row.get("validation") for row in rows_of(path)] == [
         row.get("validation") for row in whole

@@ -147,7 +147,7 @@ def test_comparison_of_each_network_is_recorded_and_shown(
         text = compare_results(tmp_path / folder)
         assert (
             f"| Transformer_Manual: {name} |" in text
-            and f"`python -m common.results.compare {name} --steps 1`" in text
+            and f"`python -m common.results.compare {name} --batch-size 2 --steps 1`" in text
         )
         assert f"batches of 2 {compare.TWINS[name].examples}, 1 steps in turns" in text
     assert compare_results(tmp_path / "MLP_Manual") == "Nothing recorded yet."

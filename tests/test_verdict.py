@@ -5,6 +5,7 @@ import ast
 import itertools
 import json
 import math
+import subprocess
 import sys
 from argparse import Namespace
 from functools import partial
@@ -22,6 +23,7 @@ from common.results import report
 from common.results.compare_steps import LAYERS, PAIRS, TWINS, TorchStep
 from MLP_Manual.utils.layers import Layer, Linear, Sequential
 from studies import layer_times, short_trainings, step_memory, twins, verdict
+from tests.conftest import user_error
 from tests.running import Stop, assert_one_line, call, few_shapes
 
 CPU = torch.device("cpu")
@@ -233,6 +235,13 @@ def test_memory_of_a_step_is_found_in_a_process_of_its_own():
     size, sizes = 512, {"hidden_sizes": [1024]}
     found = step_memory.measure("MLP", "manual", CPU, [size, sizes], [2, {"hidden_sizes": [4]}])
     assert found["process"] >= 0 and found["tensors"] > 12
+
+
+def test_a_process_that_was_killed_says_nothing_and_is_named_all_the_same(monkeypatch):
+    killed = subprocess.CompletedProcess([], returncode=-9, stdout="", stderr="")
+    monkeypatch.setattr(twins.subprocess, "run", lambda *args, **kwargs: killed)
+    with user_error("step_memory MLP manual", "failed: exit code -9"):
+        twins.memory_of_step("MLP", "manual", QUICK)
 
 
 @pytest.mark.long

@@ -99,7 +99,8 @@ def measure(name: str, device: torch.device, batch_size, steps: int, **kwargs) -
 def record(names: list[str], file: str, device: torch.device, facts: dict) -> None:
     """Write what was found of these pairs to a file in results/ of the hand-written folder."""
     commit, where = devices.git_commit(), devices.environment(device)
-    command = f"python -m common.results.compare {' '.join(names)} --steps {facts['steps']}"
+    sizes = [f"--{k.replace('_', '-')} {v}" for k, v in facts.items() if isinstance(v, int)]
+    command = " ".join(["python -m common.results.compare", *names, *sizes])
     path = ROOT / PAIRS[names[0]].manual / "results" / file
     checkpoint.write_json(path, dict(command=command, commit=commit, **facts, environment=where))
     print(f"recorded in {path.relative_to(ROOT)}")
@@ -120,8 +121,7 @@ def main(argv=None):
     device = devices.select_device(args.device)
     devices.seed_everything(0)
     sizes, layers = {"input_size": args.input_size, "hidden_size": args.hidden_size}, {}
-    for name in PAIRS if "all" in args.pairs else args.pairs:
-        pair = PAIRS[name]
+    for name, pair in ((n, PAIRS[n]) for n in (PAIRS if "all" in args.pairs else args.pairs)):
         facts = {"batch_size": args.batch_size or pair.batch_size, "steps": args.steps}
         if name in LAYERS:
             shape = (args.window, facts["batch_size"])

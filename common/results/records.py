@@ -1,6 +1,7 @@
 """Result records: one JSON file per recipe in a folder's results/, a row per seed."""
 
 import json
+import shlex
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -18,15 +19,13 @@ NOT_HYPERPARAMETERS = {"seed", "device", "data_dir", "dataset"} | PLACES | NOTES
 def training_command(folder: Path, config: dict, script: str = "train.py") -> str:
     """The command that repeats the run, without its seed and places."""
     words = [f"python {folder.name}/{script}"]
-    for name in config["given"]:
-        if name not in NOT_HYPERPARAMETERS or name == "dataset":
-            value = config[name]
-            values = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-            flag = "--" + name.replace("_", "-")
-            words.append(f"--no-{flag[2:]}" if value is False else flag)
-            words += [] if isinstance(value, bool) else [values]
+    given = [n for n in config["given"] if n not in NOT_HYPERPARAMETERS or n == "dataset"]
+    for name, value in ((name, config[name]) for name in given):
+        values = [] if isinstance(value, bool) else value if isinstance(value, list) else [value]
+        words.append(("--no-" if value is False else "--") + name.replace("_", "-"))
+        words += map(shlex.quote, map(str, values))
     if config["dataset"] in OWN_DATA:
-        words.append(f"--data-dir {dataset_name(config)}")
+        words += ["--data-dir", shlex.quote(dataset_name(config))]
     return " ".join(words)
 
 
@@ -39,6 +38,7 @@ def write(
     `signatures` say how a metric is counted. Refuses (UserError) a run that did not end, and one of
     another recipe than the file's."""
     splits = {split: data for split, data in splits.items() if data is not None}
+    config = {k: Path(v).name if Path(str(v)).is_absolute() else v for k, v in config.items()}
     epoch, history, best = state["epoch"], state["history"], best_row(state["history"])
     waited = len(history) - best["epoch"]
     if epoch < config["epochs"] and not 0 < config.get("patience", 0) <= waited:

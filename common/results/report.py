@@ -15,7 +15,7 @@ from statistics import mean
 
 import pandas as pd
 
-from common import cli
+from common import checkpoint, cli
 from common.data import ROOT
 from common.device import machine
 from common.history import METRICS, lowest_metric
@@ -155,7 +155,7 @@ def main(argv=None):
         names = ", ".join(str(path.relative_to(ROOT)) for path in differing)
         raise cli.UserError(f"{names}: run python -m common.results.report")
     for path in differing:
-        path.write_text(texts[path], encoding="utf-8")
+        checkpoint.write_atomically(path, texts[path].encode())
         print(f"wrote {path.relative_to(ROOT)}")
 
 
