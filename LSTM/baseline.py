@@ -1,5 +1,6 @@
 """What a bag of n-grams reaches: `python LSTM/baseline.py`, beside which the LSTM has to stand."""
 
+import re
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -47,6 +48,8 @@ def make_parser() -> cli.Parser:
 
 def main(argv=None):
     args = cli.parse_training(make_parser(), RECIPES, FOLDER / "runs", argv)
+    if not re.fullmatch(r"(?!compare)\w[\w. -]*", args.config or "a"):
+        raise UserError(f"--config {args.config}: letters, digits, . - _, and not compare first")
     dataset = or_templates(args.dataset, "dataset" in args.given, args.data_dir)
     cli.switch_dataset(args, RECIPES, dataset)
     seed_everything(args.seed)

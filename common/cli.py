@@ -143,7 +143,7 @@ def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=No
         config = folders.read_flags(run_dir, "last.safetensors", runs.parent, parser)
         for name in sorted((given.keys() & config.keys()) - folders.FREE):
             if given[name] != config[name]:
-                flag = f"--{name.replace('_', '-')} {given[name]}"
+                flag = f"--{name.replace('_', '-')} {given[name]}".removesuffix(" True")
                 why = f"contradicts the run in {run_dir}, which has {config[name]}"
                 raise UserError(f"{flag} {why}: leave it out, or start without --resume")
         args = argparse.Namespace(**{**config, **given, "run_dir": str(run_dir)})

@@ -1,5 +1,6 @@
 """Finding a trained run and its weights, for test.py and whatever else uses a network."""
 
+import re
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,16 +11,16 @@ from common.errors import UserError, reading
 def find_trained(folder: Path, args: Namespace, parser, takes: str = "", **wanted) -> tuple:
     """The run that `args` name, or the latest with a value `wanted` of each flag, and its flags, by
     train.py's `parser`; --data-dir may be another. An error says how long a training `takes`."""
+    if not re.fullmatch(r"(?!compare)\w[\w. -]*", getattr(args, "config", None) or "a"):
+        raise UserError(f"--config {args.config}: letters, digits, . - _, and not compare first")
     takes = f" ({takes})" if takes else ""
     run_dir = folders.find_run(folder / "runs", args.run_dir, "best.safetensors", takes, **wanted)
     config = Namespace(**folders.read_flags(run_dir, "best.safetensors", folder, parser))
     for name, fit in wanted.items():
         if getattr(config, name) not in fit:
-            raise UserError(
-                f"{run_dir} is a run of --{name} {getattr(config, name)}: name one of --{name} "
-                f"{' or '.join(fit)}, or train it with `python {folder.name}/train.py --{name} "
-                f"{fit[0]}`{takes}"
-            )
+            what = f"{run_dir} is a run of --{name} {getattr(config, name)}: name one of --{name}"
+            train = f"`python {folder.name}/train.py --{name} {fit[0]}`{takes}"
+            raise UserError(f"{what} {' or '.join(fit)}, or train it with {train}")
     config.data_dir = getattr(args, "data_dir", None) or config.data_dir
     return run_dir, config
 

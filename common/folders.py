@@ -93,7 +93,7 @@ def find_run(runs: Path, run_dir: str | None, needed: str, takes: str = "", **wa
             return path
     flags = "".join(f" --{flag} {fit[0]}" for flag, fit in wanted.items() if len(fit) == 1)
     again = f"name a --run-dir, or train one with `python {runs.parent.name}/train.py{flags}`"
-    raise UserError(f"no run with a {needed} in {runs}: {again}{takes}")
+    raise UserError(f"no run{' of' * bool(flags)}{flags} with a {needed} in {runs}: {again}{takes}")
 
 
 def write_config(run_dir: Path, folder: Path, flags: dict) -> None:

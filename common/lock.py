@@ -28,7 +28,7 @@ def hold(folder: Path) -> Iterator[None]:
     try:
         if path in HELD or not lock.acquire(blocking=False):
             who = "this process" if path in HELD else "another process"
-            advice = "wait until it ends, or take another folder"
+            advice = "wait until it ends, or take another folder (--run-dir; of a study: --output)"
             raise UserError(f"{folder} is in use: {who} is writing into it; {advice}")
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {path.name}: {error.strerror}") from None

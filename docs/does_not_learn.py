@@ -1,10 +1,11 @@
 """Nine sick networks beside healthy ones: python -m docs.does_not_learn
 
-It trains those of docs/symptoms.py on one core, in about half a minute, and draws the pictures in
-docs/does_not_learn/. Into the page, docs/does_not_learn.md, it writes the checks of docs/checks.py
-and what they measured. Nothing else of the playground is needed.
+It trains those of docs/symptoms.py on one core, in about half a minute, and draws the pictures.
+Into a copy of the page, docs/does_not_learn.md, it writes the checks of docs/checks.py and what
+they measured. Nothing else of the playground is needed.
 """
 
+import argparse
 import inspect
 from pathlib import Path
 
@@ -39,8 +40,8 @@ def source_of(symptom: str) -> str:
 
 
 def main(folder: Path = HERE) -> None:
-    torch.set_num_threads(1)  # sums in one order: the same figures each time
-    (folder / "does_not_learn").mkdir(exist_ok=True)
+    torch.set_num_threads(1)  # sums in one order: on one machine, the same figures each time
+    (folder / "does_not_learn").mkdir(parents=True, exist_ok=True)
     page = (HERE / "does_not_learn.md").read_text(encoding="utf-8")
     table = (
         "| symptom | the check | healthy range | healthy | sick |\n| --- | --- | --- | --- | --- |"
@@ -60,7 +61,11 @@ def main(folder: Path = HERE) -> None:
         table += f"\n| {' | '.join(cells)} |"
         page = fill(page, symptom, source_of(symptom))
     (folder / "does_not_learn.md").write_text(fill(page, "measured", table), encoding="utf-8")
+    print(f"page and pictures in {folder}")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    place = "where page and pictures go; those of the repository are in docs"
+    parser.add_argument("folder", nargs="?", type=Path, default=HERE / "runs", help=place)
+    main(parser.parse_args().folder)

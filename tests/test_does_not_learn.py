@@ -80,7 +80,7 @@ def test_the_page_shows_the_checks_as_they_are():
     page = PAGE
     for symptom in checks.HEALTHY:
         page = does_not_learn.fill(page, symptom, does_not_learn.source_of(symptom))
-    assert page == PAGE, "run python -m docs.does_not_learn"
+    assert page == PAGE, "run python -m docs.does_not_learn docs"
 
 
 def test_the_page_has_a_row_and_a_picture_of_each_symptom():

@@ -26,6 +26,7 @@ from GAN.utils.clusters import with_clusters
 from ResNet import depth
 from ResNet.dataset import image_folder, pictures, streamed
 from tests.conftest import user_error
+from tests.running import assert_one_line, call, script
 
 TRAIN = {"cat": 6, "ant": 4, "dog": 10}
 OTHER = {"ant": 2, "cat": 1, "dog": 3}
@@ -838,3 +839,17 @@ def test_what_the_workers_need_can_be_sent_to_a_new_process(root, monkeypatch):
     list(train.batches(4, seed=1)), list(train.in_order(4))
     for dataset in sent:
         assert torch.equal(pickle.loads(pickle.dumps(dataset))[3], dataset[3])
+
+
+@pytest.mark.parametrize("folder", ["ResNet", "ViT"])
+def test_one_class_is_nothing_to_tell_apart(folder, tmp_path, capsys):
+    """A folder that lies one level off would be learned at once, and to 100 %."""
+    for split in ("train", "test"):
+        (tmp_path / split / "photos").mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (16, 16), (20 * number, 0, 0)).save(
+                tmp_path / split / "photos" / f"{number}.png"
+            )
+    argv = ["--dataset", "folder", "--data-dir", tmp_path, "--run-dir", tmp_path / "run"]
+    assert_one_line(call(capsys, script(folder).main, *argv), "one class, photos")
+    assert not (tmp_path / "run").exists()

@@ -574,8 +574,9 @@ def test_labels_that_training_does_not_know_are_one_line(tmp_path):
 
 def test_absent_csv_is_one_line(tmp_path):
     for place in (None, str(tmp_path / "none"), str(tmp_path / "train.csv")):
-        with user_error("--data-dir", place):
+        with user_error("--data-dir", place or "train.csv") as caught:
             csv_files.load_training(place)
+        assert "None" not in str(caught.value)
     with user_error(tmp_path, "no train.csv"):
         csv_files.load_training(str(tmp_path))
     write_csv(tmp_path, "train.csv", GOOD)

@@ -453,6 +453,19 @@ def test_a_record_has_the_name_that_it_is_given(folder, trained, recorder, tmp_p
     assert written.name == "mine.json" and json.loads(written.read_text())["config"] == "mine"
 
 
+@pytest.mark.parametrize("name", ["../../x", "a/b", "compare-x", ".hidden", "a\\b"])
+def test_a_record_of_a_name_that_no_table_reads_is_refused_at_once(
+    name, trained, capsys, monkeypatch
+):
+    """Before the evaluation; and nothing is written outside of results/."""
+    monkeypatch.setattr(script("MLP_Manual", "test"), "load_test", None)
+    main = script("MLP_Manual", "test").main
+    result = call(capsys, main, "--run-dir", trained("MLP_Manual", 0), "--record", "--config", name)
+    assert_one_line(result, f"--config {name}", "not compare first")
+    baseline = call(capsys, script("LSTM", "baseline").main, "--record", "--config", name)
+    assert_one_line(baseline, f"--config {name}", "not compare first")
+
+
 @pytest.mark.parametrize("folder", TESTED)
 def test_recorded_command_repeats_the_recipe(folder, trained, recorder, tmp_path):
     recorder(folder, trained(folder))

@@ -37,10 +37,11 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
                 ImageOps.exif_transpose(image, in_place=True)
             return opaque(image)
     except UnidentifiedImageError:
-        raise UserError(f"{path} cannot be read as an image: remove it") from None
+        raise UserError(f"{path} cannot be read as an image: remove it, or name another") from None
     except DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} cannot be read as an image ({reason}): remove it") from None
+        what = f"{path} cannot be read as an image ({reason})"
+        raise UserError(f"{what}: remove it, or name another") from None
 
 
 def opaque(image: Image.Image) -> Image.Image:

@@ -57,7 +57,8 @@ def read(path: Path) -> tuple[list[str], list[str], list[int], str]:
 
 def find(data_dir: str | None, name: str) -> Path:
     if not data_dir or not os.path.isdir(data_dir):
-        raise UserError(f"--dataset csv needs --data-dir, a folder with {name}, not {data_dir}")
+        what = f", not {data_dir}" if data_dir else ""
+        raise UserError(f"--dataset csv needs --data-dir, a folder with {name}{what}")
     path = Path(data_dir) / name
     if not path.is_file():
         raise UserError(f"{data_dir} has no {name} (columns text, label)")

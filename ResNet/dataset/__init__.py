@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from common.data import Split, or_stand_in
+from common.errors import UserError
 
 from . import cifar, coloured_shapes, crops, drawing, image_folder, mnist
 
@@ -34,7 +35,10 @@ def load_training(args: Namespace) -> tuple[Split, Split | None]:
     image_folder.check_size_flag(args)
     dataset, data_dir = args.dataset, args.data_dir
     if dataset == "folder":
-        return image_folder.load_training(data_dir, args.image_size, args.refit)
+        train, validation = image_folder.load_training(data_dir, args.image_size, args.refit)
+        if len(train.classes) < 2:
+            raise UserError(f"{data_dir}: train/ has one class, {train.classes[0]}; two are needed")
+        return train, validation
     if dataset in cifar.NAMES:
         train, validation = cifar.load_training(dataset, FOLDER, data_dir)
     elif dataset in mnist.FOLDERS:
