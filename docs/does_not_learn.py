@@ -39,7 +39,7 @@ def source_of(symptom: str) -> str:
     return f"```python\n{inspect.getsource(HEALTHY[symptom][0])}```"
 
 
-def main(folder: Path = HERE) -> None:
+def main(folder: Path) -> None:
     torch.set_num_threads(1)  # sums in one order: on one machine, the same figures each time
     (folder / "does_not_learn").mkdir(parents=True, exist_ok=True)
     page = (HERE / "does_not_learn.md").read_text(encoding="utf-8")

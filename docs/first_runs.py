@@ -110,7 +110,7 @@ def main(argv=None):
     add("--photos", type=cli.place, help="a folder of images to learn in the place of CIFAR-10")
     add("--output", metavar="FILE", help="the rows (default: docs/runs/first_runs.json)")
     args = parser.parse_args(argv)
-    keys = product(dict.fromkeys(args.folders or LEARNS), dict.fromkeys(args.kinds))
+    keys = product(args.folders or LEARNS, args.kinds)
     keys = [{"folder": folder, "kind": kind} for folder, kind in keys]
 
     def make(folder: str, kind: str) -> dict:

@@ -386,6 +386,15 @@ def test_rows_are_no_picture_and_no_folder(name, tmp_path):
     assert {file.name for file in tmp_path.iterdir()} <= {"folder.json", ".lock"}
 
 
+def test_a_key_that_comes_twice_is_measured_once(tmp_path):
+    keys, made = [{"seed": 0}, {"seed": 1}, {"seed": 0}], []
+    study = kept.collect(
+        tmp_path / "rows.json", {"lr": 1}, "do", torch.device("cpu"), iter(keys),
+        lambda seed: made.append(seed) or {"x": seed},
+    )  # fmt: skip
+    assert made == [0, 1] and [row["x"] for row in study["rows"]] == [0, 1]
+
+
 def test_rows_name_their_commit_and_another_machine(tmp_path, monkeypatch, capsys):
     path, device = tmp_path / "a" / "rows.json", torch.device("cpu")
 

@@ -30,10 +30,10 @@ def load_trained(folder: Path, args: Namespace, parser: cli.Parser, **wanted):
     with reading(path):
         kind = Kind(**state["kind"])
         model = build_model(config, kind)
+        restore(model, state, path)
         if "data" in state:  # older runs do not say
             check_classes(path, state["data"]["classes"], kind.classes)
-    load_best(model, run_dir)
-    model.to(device=device, memory_format=torch.channels_last)
+    model.eval().to(device=device, memory_format=torch.channels_last)
     return run_dir, config, kind, model
 
 
@@ -43,10 +43,14 @@ def load_best(model: GAN, run_dir: Path) -> None:
     path = run_dir / "best.safetensors"
     state = checkpoint.load(path, "model")
     with reading(path):
-        checkpoint.restore(model, state["model"], path, "network")
-        if state.get("average"):
-            checkpoint.restore(model.generator, best_weights(state), path, "generator")
+        restore(model, state, path)
     model.eval()
+
+
+def restore(model: GAN, state: dict, path: Path) -> None:
+    checkpoint.restore(model, state["model"], path, "network")
+    if state.get("average"):
+        checkpoint.restore(model.generator, best_weights(state), path, "generator")
 
 
 def check_data(path: Path, kind: Kind, data: Split, conditional: bool) -> None:

@@ -57,7 +57,7 @@ def collect(
         for name in [name for name in facts if name not in study]:
             study[name] = facts[name]()
             write(path, study)
-        missing = [key for key in keys if not matching(study, **key)]
+        missing = {str(key): key for key in keys if not matching(study, **key)}.values()  # once
         if not missing:
             print(f"{printable(path)} has all rows: nothing is measured (anew: another --output)")
         for key in missing:
