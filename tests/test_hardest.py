@@ -43,17 +43,40 @@ def smoothed_loss(logits, targets, smoothing=0.2):
     return -(shares * (logits - logits.logsumexp(1, keepdim=True))).sum(1)
 
 
+def divergence(logits, targets, smoothing=0.2):
+    """Of the targets from the answers, by PyTorch: the loss without what no answer avoids, (N,)."""
+    shares = F.one_hot(targets, K).float() if targets.dim() == 1 else targets
+    shares = shares * (1 - smoothing) + smoothing / K
+    return F.kl_div(logits.log_softmax(1), shares, reduction="none").sum(1)
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("share, kept", [(0.5, 6), (0.25, 3), (0.9, 11)])
-def test_what_is_kept_has_the_largest_loss_in_the_proxy(shapes, share, kept, mixed):
+def test_what_is_kept_is_farthest_from_its_target_in_the_proxy(shapes, share, kept, mixed):
     hardest = hardest_of(shapes, hardest=share)
     before = copy.deepcopy(hardest.parts["proxy"]).train()
     images = torch.randn(N, 3, 32, 32)
     targets = torch.rand(N, K).softmax(1) if mixed else torch.randint(K, (N,))
     kept_images, kept_targets = hardest(images, targets, 0.1)
-    order = smoothed_loss(before(images), targets).argsort(descending=True)[:kept]
+    order = divergence(before(images), targets).argsort(descending=True)[:kept]
     assert len(order) == kept
     assert torch.equal(kept_images, images[order]) and torch.equal(kept_targets, targets[order])
+
+
+def test_images_mixed_in_halves_that_the_proxy_knows_are_not_the_hardest(shapes, monkeypatch):
+    """Their loss is larger than that of the others, which the proxy knows less well."""
+    hardest = hardest_of(shapes, label_smoothing=0.1)
+    targets = torch.eye(K)[:N]
+    targets[6:] = (targets[6:] + targets[6:].roll(1, 0)) / 2
+    logits = (targets * 0.9 + 0.1 / K).log()  # no answer is better
+    logits[:6] += 0.3 * torch.randn(6, K)
+    logits.requires_grad_()
+    losses = smoothed_loss(logits, targets, 0.1)
+    assert losses[:6].max() < losses[6:].min()
+    monkeypatch.setattr(hardest, "network", lambda images: logits)
+    images = torch.randn(N, 3, 32, 32)
+    kept, _ = hardest(images, targets, 0.1)
+    assert {int((images == image).flatten(1).all(1).nonzero()) for image in kept} == set(range(6))
 
 
 def test_the_proxy_learns_from_whole_batches_at_the_rate_of_the_large_network(shapes):

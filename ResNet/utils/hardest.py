@@ -23,6 +23,9 @@ class Hardest:
     small network that learns beside the large one, from whole batches (Jordan's airbench96, 2024).
     The large one need not see again what the small one knows, and its steps cost many times more.
 
+    Of a mixed image no answer has a loss below the entropy of its target. That part is not counted:
+    else images cut in the middle would be the hardest, however well the proxy knows them.
+
     The large network is asked nothing: Jiang et al. (2019, arXiv:1910.00762) ask it, which costs a
     forward pass of all images. With 0 all are learned, and there is no proxy. Raises UserError
     where too few would be left.
@@ -72,5 +75,13 @@ class Hardest:
         optimizer.step()
         for group in optimizer.param_groups:  # as a resumed run's is until its next step
             group["lr"] = self.args.lr
-        rows = losses.detach().topk(self.kept).indices
+        rows = (losses.detach() - self.unavoidable(targets)).topk(self.kept).indices
         return images[rows], targets[rows]
+
+    def unavoidable(self, targets: Tensor) -> Tensor | float:
+        """The part of the losses that no answer avoids, in nats: of mixed targets (N, K) the
+        entropies (N,). All labels (N,) have the same one, which changes no order: 0."""
+        if targets.dim() == 1:
+            return 0.0
+        smoothing = self.args.label_smoothing
+        return torch.special.entr(targets * (1 - smoothing) + smoothing / targets.shape[1]).sum(1)
