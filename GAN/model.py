@@ -66,7 +66,8 @@ class Discriminator(nn.Module):
 
 def wrapper(norm: str) -> Callable:
     """What a discriminator's layers are wrapped in: spectral norm divides a weight by its largest
-    singular value, estimated by one power iteration a step (Miyato et al., 2018, arXiv:1802.05957)
+    singular value, estimated by one power iteration in each forward pass (Miyato et al., 2018,
+    arXiv:1802.05957)
     """
     return spectral_norm if norm == "spectral" else lambda layer: layer
 

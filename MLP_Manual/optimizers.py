@@ -174,8 +174,8 @@ def table(path: Path = RECORD) -> str:
     note = (
         f"{len(record['rows'])} trainings of {settings['epochs']} epochs, {diverged} of which "
         f"diverged; mean ± standard deviation of {seeds} seeds. The best rate is the "
-        "one with the highest validation accuracy, which is therefore a little too good; the test "
-        f"split was not read ({machine(record['environment'])})."
+        "one with the highest validation accuracy, a little too good. A diverged run counts as "
+        f"10 %. The test split was not read ({machine(record['environment'])})."
     )
     lines += [note, "", f"`{record['command']}`"]
     return "\n".join(lines)

@@ -47,8 +47,9 @@ class Average:
 
         a ← a + (γ + 1) / (t + γ) · (θ − a)    after step t = 1, 2, …
 
-    (Shamir & Zhang, 2013, arXiv:1212.1824: polynomial decay.) Step s has a share of about (s/t)^γ.
-    So whenever one looks, the mean is of the last tenth or so of the steps until then.
+    (Shamir & Zhang, 2013, arXiv:1212.1824: polynomial decay.) Step s has a share of about
+    (γ + 1)/t · (s/t)^γ. So whenever one looks, their mean age is about a tenth of
+    the steps until then.
     """
 
     def __init__(self, model):

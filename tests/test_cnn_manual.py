@@ -246,6 +246,14 @@ def test_max_pooling_gives_the_gradient_of_a_tie_to_the_first(k, s, p, layout):
     check_against_autograd(layer, nn.MaxPool2d(k, s, p), torch.full_like(x, -3.0))
 
 
+def test_max_pooling_of_minus_infinity_alone_is_minus_infinity():
+    """The padding is no larger."""
+    x = torch.full((1, 1, 4, 4), -torch.inf)
+    x[..., 3] = 2.0
+    y = MaxPool2d(3, 2, 1).forward(x)
+    assert torch.equal(y, F.max_pool2d(x, 3, 2, 1)) and y[0, 0, 0, 0] == -torch.inf
+
+
 def test_max_pooling_of_equals_in_words():
     layer = MaxPool2d(2)
     layer.forward(torch.ones(1, 1, 2, 2))

@@ -10,7 +10,11 @@ import pandas as pd
 import pytest
 
 from common.data import ROOT
+from common.device import seed_everything
 from LSTM.dataset import templates
+from MLP_Manual.dataset import load_training
+from MLP_Manual.model import MLP
+from MLP_Manual.utils.losses import CrossEntropy
 
 
 def runs(folder: str, config: str) -> list[dict]:
@@ -265,3 +269,24 @@ def test_what_was_looked_at_once_says_so(folder, figure, mark):
     places = [m.start() for m in re.finditer(re.escape(figure), text, re.IGNORECASE)]
     assert places, "the README has changed"  # its answers may say it again
     assert any(mark in text[place : place + len(figure) + 220] for place in places)
+
+
+def test_the_gradients_that_vanish_are_those_of_a_batch_of_all_digits():
+    """MLP_Manual's answer, computed anew. The sample is sorted by class: its first 128 digits are
+    zeros, whose gradients are four times as long."""
+    train, _ = load_training("mnist-sample")
+    inputs, labels = next(iter(train.batches(128, 0, 0)))
+    assert labels.unique().numel() == 10
+    for activation, text in (
+        ("sigmoid", r"gradients are ([\d., and]+), from the first layer to the last"),
+        ("relu", r"With ReLU the norms are ([\d., and]+)\."),
+    ):
+        (said,) = re.findall(text, flat("MLP_Manual"))
+        seed_everything(0)
+        model = MLP(784, (256,) * 4, 10, activation, batch_norm=False, dropout=0, input_dropout=0)
+        criterion = CrossEntropy()
+        criterion.forward(model.forward(inputs), labels)
+        model.backward(criterion.backward())
+        norms = [g.norm().item() for n, g in model.gradients().items() if n.endswith("weight")]
+        said = [float(number) for number in re.findall(r"[\d.]+", said)]
+        assert said == pytest.approx(norms, rel=0.25) and len(said) == 5

@@ -402,7 +402,7 @@ class MaxPool2d(Pool2d):
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H_out, W_out)
         self.dtype = x.dtype
-        best, *others = self.windows(self.pad(x, torch.finfo(x.dtype).min))
+        best, *others = self.windows(self.pad(x, -torch.inf))
         self.records = []
         for pixels in others:
             # 1 for a new record, else 0, as numbers: they multiply faster than bools

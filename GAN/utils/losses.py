@@ -21,12 +21,14 @@ def generator_saturating(fake: Tensor) -> Tensor:
 
 
 def generator_non_saturating(fake: Tensor) -> Tensor:
-    """-E log D(G(z)) (section 3 of the same); its gradient is σ(a) - 1, largest where D is sure."""
+    """-E log D(G(z)) (section 3 of the same); its gradient is σ(a) - 1, which is
+    largest where D is sure of a fake."""
     return F.softplus(-fake).mean()
 
 
 def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))) (Lim & Ye, 2017, arXiv:1705.02894)."""
+    """E max(0, 1 - f(x)) + E max(0, 1 + f(G(z))), f the logit (Lim & Ye, 2017,
+    arXiv:1705.02894)."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 

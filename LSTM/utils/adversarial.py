@@ -20,7 +20,7 @@ def worst_shift(gradient: Tensor, vectors: Tensor, size: float) -> Tensor:
 
     x, g (N, T, D) -> d (N, T, D), the norms over a whole text. The size is a share of ‖x‖, so that
     longer vectors are no way out. (In the paper the vocabulary's vectors are normalised, to the
-    same end.) Where g is nothing (below 1e-12), so is d.
+    same end.) Below ‖g‖ = 1e-12, d shrinks with g, down to 0.
     """
     length = vectors.flatten(1).norm(dim=1, keepdim=True)
     return (size * length * F.normalize(gradient.flatten(1))).view_as(gradient)

@@ -65,8 +65,8 @@ class NBSVM:
 
         ρ = log(p / |p|₁) - log(q / |q|₁),   x = ρ ∘ m,   w ← (1 - β) w̄ + β w
 
-    where w is the weight vector that the SVM learns from x, and w̄ the mean of |w|. One such machine
-    per class; of two classes, one for the second.
+    where w is the weight vector that the SVM learns from x, and w̄ the mean of |w|. Its bias b
+    becomes β b. One such machine per class; of two classes, one for the second.
     """
 
     def __init__(self, C: float, seed: int, alpha: float = 1.0, beta: float = 0.25):

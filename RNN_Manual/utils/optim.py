@@ -151,7 +151,8 @@ class Adam(Optimizer):
 
 class AdamW(Adam):
     """Adam whose weight decay bypasses the averages: θ ← θ − η λ θ, then Adam's step without λ
-    (Loshchilov & Hutter, 2019, in PyTorch's form: their Algorithm 2 has no η before λ θ)"""
+    (Loshchilov & Hutter, 2019, in PyTorch's form: in their Algorithm 2 the schedule alone, and not
+    the rate, multiplies λ θ)"""
 
     def update(self, parameter, gradient, mean, square_average):
         parameter.mul_(1 - self.lr * self.weight_decay)
@@ -199,9 +200,9 @@ class Muon(AdamW):
     layers; AdamW of all others
 
     Nesterov's direction, with all singular values made 1. A gradient is often large along a few
-    directions and tiny along the others; here each counts alike. Subtracting O lowers the
-    loss most, to first order, among the matrices that make no vector longer (Bernstein & Newhouse,
-    2024, arXiv:2409.20325).
+    directions and tiny along the others; here each counts alike. Without momentum,
+    subtracting O would lower the loss most, to first order, among the matrices that make no vector
+    longer (Bernstein & Newhouse, 2024, arXiv:2409.20325).
 
     What is hidden is the model's to say, in names: a matrix is Muon's unless its name begins with
     one of the model's `not_hidden`, which are the layers that read the input (an embedding, a first
