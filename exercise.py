@@ -2,7 +2,7 @@
 
     python exercise.py                          what there is
     python exercise.py CNN_Manual 2             empty the function of exercise 2
-    python exercise.py CNN_Manual 2 --restore   put the original back
+    python exercise.py CNN_Manual 2 --restore   put back what the last commit has
 
 `git diff` shows yours beside the original.
 """
@@ -37,8 +37,11 @@ def emptied(source: str, exercise: Exercise) -> str:
     """The module with the function's name, arguments and docstring alone."""
     node, lines = find(source, exercise.function), source.splitlines(keepends=True)
     body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    first = body[0].lineno - 1
+    while lines[first - 1].lstrip().startswith("#"):  # a comment tells what it stands above
+        first -= 1
     error = f'raise NotImplementedError("exercise {exercise.number} of {exercise.folder}")\n'
-    lines[body[0].lineno - 1 : node.end_lineno] = [" " * body[0].col_offset + error]
+    lines[first : node.end_lineno] = [" " * body[0].col_offset + error]
     return "".join(lines)
 
 
@@ -93,7 +96,7 @@ def empty(exercise: Exercise) -> None:
 def restore(exercise: Exercise) -> None:
     text = restored(*both(exercise), exercise)
     (ROOT / exercise.path).write_text(text, encoding="utf-8")
-    print(f"{exercise.function} in {exercise.path} is the original again")
+    print(f"{exercise.function} in {exercise.path} is again as the last commit has it")
 
 
 class Parser(argparse.ArgumentParser):

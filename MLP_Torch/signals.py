@@ -56,6 +56,7 @@ def growth(std: float, width: int) -> float:
 
 @torch.no_grad()
 def initialise(model: nn.Module, name: str) -> None:
+    """Draw the weights of every linear layer from N(0, s²), s by `name`; biases become 0."""
     for layer in model.modules():
         if isinstance(layer, nn.Linear):
             std = INITIALISATIONS[name](layer.in_features, layer.out_features)
@@ -71,8 +72,9 @@ def make_model(key: dict, train: Split, args: Namespace) -> MLP:
 
 
 def measure(model: MLP, inputs: Tensor, labels: Tensor, activation: str) -> dict[str, list]:
-    """Of every hidden layer: the root mean square of its outputs h (N, D), and that of N ∂loss/∂h;
-    the norm of its weight's gradient; the share of units whose slope is below 0.001 for all N."""
+    """Of every hidden layer: the root mean square of its outputs h (N, D) ("activations"), and that
+    of N ∂loss/∂h ("gradients"); the norm of its weight's gradient ("weight_gradients"); the share
+    of units whose slope is below 0.001 for all N ("dead")."""
     model.train()
     model.zero_grad()
     outputs, h = [], inputs

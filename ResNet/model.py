@@ -248,7 +248,7 @@ class FastResNet(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor) -> None:
-        """Set the first convolution from normalised images (N, C, H, W)."""
+        """Set the first convolution from normalised images (N, C, H, W), and its bias to 0."""
         images = images.cpu()  # MPS has no float64
         patches = images.unfold(2, 2, 1).unfold(3, 2, 1)  # (N, C, H-1, W-1, 2, 2)
         patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(0, 2).flatten(1).double()

@@ -15,7 +15,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> tuple[Te
 
     q, k, v (N, h, T, d) -> (N, h, T, d), (N, h, T, T); each row of the weights sums to one.
     """
-    # variance 1, so softmax does not saturate; q is scaled, as the scores are seldom fewer numbers
+    # of variance 1: softmax does not saturate; q is scaled, as the scores are mostly more numbers
     scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
     weights = scores.softmax(dim=3)
     return F.dropout(weights, dropout) @ v, weights

@@ -64,7 +64,7 @@ EXERCISES = [
     ),
     Exercise(
         "MLP_Torch", 1, "signals.py", "initialise",
-        "draw the weights of every linear layer anew",
+        "draw the weights of every linear layer anew; biases become 0",
         "test_small_studies.py", "weights_are_drawn_as_torch",
         "`model.modules()` yields every layer below the network, and `isinstance` tells which "
         "ones are linear. `INITIALISATIONS[name]` gives the standard deviation for a layer's "
@@ -73,7 +73,7 @@ EXERCISES = [
     Exercise(
         "MLP_Torch", 2, "signals.py", "measure",
         "how large signals and gradients are in each hidden layer",
-        "test_small_studies.py", "signals_are_those",
+        "test_small_studies.py", "signals_are_those or dead_units",
         "Call the layers one by one and keep what comes out of each activation. Autograd forgets "
         "the gradient of a tensor in the middle, unless you call `retain_grad()` on it before "
         "`backward()`. The loss is a mean over N examples, so multiply by N.",
@@ -81,10 +81,11 @@ EXERCISES = [
     Exercise(
         "MLP_Torch", 3, "utils/muon.py", "orthogonalise",
         "make all singular values about 1, without computing them",
-        "test_muon.py", "the_iteration and native",
+        "test_muon.py", "(the_iteration or zero_stays_zero or of_the_type) and native",
         "Divide by the norm first. Each of the five steps is $a Y + b (Y Y^T) Y + c (Y Y^T)^2 Y$ "
         "with a = 3.4445, b = −4.7750, c = 2.0315. With `A = Y @ Y.mT` this needs three "
-        "products. Transpose a tall matrix, and transpose it back at the end.",
+        "products. Transpose a tall matrix, and transpose it back at the end. A matrix of zeros "
+        "stays one: keep the divisor away from 0.",
     ),
     Exercise(
         "CNN_Manual", 1, "utils/augment.py", "random_flip",
@@ -143,15 +144,16 @@ EXERCISES = [
     Exercise(
         "ResNet", 2, "utils/gradcam.py", "grad_cam",
         "a map of what speaks for a class",
-        "test_resnet.py", "grad_cam_after",
+        "test_resnet.py", "grad_cam_after or leaves_the_network_alone",
         "A forward hook on `model.last_block` keeps the maps. Sum the logits of the wanted "
         "classes: one call of `torch.autograd.grad` then gives the gradient for every image. "
-        "Remove the hook also after an error.",
+        "Remove the hook also after an error. At last enlarge the map to the image, and then "
+        "divide it by its largest value.",
     ),
     Exercise(
         "ResNet", 3, "model.py", "FastResNet.whiten",
         "kernels whose answers are uncorrelated",
-        "test_resnet.py", "whitened_responses",
+        "test_resnet.py", "whitened_responses or little_but_noise or nothing_varies",
         "Cut out all patches of 2 × 2 pixels with `unfold`, as rows. The eigenvectors of their "
         "mean outer product are the directions, and dividing by the root of the eigenvalue gives "
         "each about the variance 1. First add 5e-4 to the eigenvalues: the smallest hold noise, "
@@ -160,7 +162,7 @@ EXERCISES = [
     Exercise(
         "ViT", 1, "model.py", "attention",
         "scaled dot-product attention",
-        "test_vit.py", "attention_is_its_equation",
+        "test_vit.py", "attention_is_its_equation or dropout_leaves_out or dropout_keeps",
         "Swap the last two axes of k. The softmax runs over the tokens that are asked, which is "
         "the last axis. Return the weights before dropout.",
     ),
@@ -182,7 +184,7 @@ EXERCISES = [
     Exercise(
         "RNN_Manual", 1, "utils/sampling.py", "probabilities",
         "the distribution that the next character is drawn from",
-        "test_rnn_manual.py", "probabilities_of",
+        "test_rnn_manual.py", "probabilities_of or top_p_keeps",
         "Sort the logits once, the largest first. Then `top_k` and `top_p` set the end of the "
         "row to 0, and `torch.zeros_like(p).index_put_((order,), p)` undoes the sorting. "
         "Subtract the largest logit before you divide by the temperature.",
@@ -190,7 +192,8 @@ EXERCISES = [
     Exercise(
         "RNN_Manual", 2, "utils/layers.py", "RNN.run_back",
         "backpropagation through time for tanh units",
-        "test_rnn_manual.py", "recurrent_layer_has and RNN-",
+        "test_rnn_manual.py",
+        "(recurrent_layer_has and RNN-) or (weight_dropout_is and [RNN])",
         "Go through the steps from the last to the first. The gradient of $h_t$ is "
         "`grad_output[t]` plus what came back from the step after. Keep `grad_a` of every step, "
         "because `backward` makes the gradients of the weights from them. The docstring of "
@@ -208,7 +211,7 @@ EXERCISES = [
     Exercise(
         "LSTM", 1, "model.py", "reverse",
         "turn each text around, and leave its padding where it is",
-        "test_lstm.py", "packed_sequences and True",
+        "test_lstm.py", "(packed_sequences and True) or reversed",
         "Compute for every place where its word comes from: `length - 1 - t` inside of the text, "
         "`t` in the padding. `gather` then fetches all words at once. Its index needs the shape "
         "of x.",
@@ -224,7 +227,7 @@ EXERCISES = [
     Exercise(
         "LSTM", 3, "utils/evaluation.py", "word_weights",
         "what each word of a text says about its class",
-        "test_lstm.py", "leaving_a_word_out",
+        "test_lstm.py", "leaving_a_word_out or neighbours_share",
         "Make one copy of the text for each word, with that word replaced by UNKNOWN, and read "
         "all copies as one batch. First assume that the text has at most `MOST_PARTS` words: "
         "then every word is a part of its own. An empty text has no weights.",
@@ -232,7 +235,7 @@ EXERCISES = [
     Exercise(
         "Transformer_Manual", 1, "utils/attention.py", "causal_mask",
         "a mask that hides the future",
-        "test_transformer_manual.py", "sees_its_future",
+        "test_transformer_manual.py", "sees_its_future or huge_scores",
         "Row $t$ belongs to the token that asks, column $j$ to the one that is asked. What is "
         "above the diagonal is the future: `triu_` keeps that part of a matrix.",
     ),
@@ -288,8 +291,8 @@ EXERCISES = [
         "VAE", 2, "model.py", "VAE.sample",
         "draw codes so that gradients reach the encoder",
         "test_vae.py", "through_the_sampling_step",
-        "Draw noise of the shape (N, k, J) from N(0, 1), then shift and stretch it. The standard "
-        "deviation is the exponential of half of `logvar`.",
+        "`normal` draws noise of the shape (N, k, J) from N(0, 1). Shift and stretch it. The "
+        "standard deviation is the exponential of half of `logvar`.",
     ),
     Exercise(
         "VAE", 3, "utils/bounds.py", "doubly_reparameterised_loss",
@@ -340,7 +343,7 @@ Write a part of this lesson yourself. The command takes out what a function does
 name and the docstring. The tests that are named here then fail, until your version is right.
 
 ```bash
-python exercise.py {folder} 1              # the original comes back with --restore
+python exercise.py {folder} 1              # --restore: as the last commit has it
 ```
 """
     for e in EXERCISES:

@@ -33,6 +33,8 @@ def check_layer(layer, reference, x: Tensor, needs_grad_input: bool | None = Non
     assert output.dtype == torch.float64
     grad_output = torch.randn(output.shape, generator=seeded(1), dtype=torch.float64)
     gradients = layer_gradients(layer, x, grad_output, needs_grad_input)
+    for name, gradient in layer_gradients(layer, x, grad_output, needs_grad_input).items():
+        assert_close(gradient, gradients[name], 1e-8, f"gradient of {name} in a second call")
     expected_output, expected = autograd_gradients(layer, reference, x, grad_output)
     assert_close(output, expected_output, 1e-8, "forward")
     for name, gradient in gradients.items():

@@ -566,14 +566,18 @@ def test_random_affine_within_no_limits_changes_nothing_and_repeats_under_a_seed
 
 
 def test_random_flip_mirrors_half_of_the_images():
-    images = torch.randn(2_000, 2, 3, 4)
+    images = torch.randn(20_000, 1, 2, 2)
     before = images.clone()
     flipped = augment.random_flip(images)
     assert torch.equal(images, before)
     mirrored = (flipped == images.flip(3)).flatten(1).all(1)
     kept = (flipped == images).flatten(1).all(1)
     assert torch.equal(mirrored, ~kept)
-    assert abs(mirrored.sum() - 1_000) < 5 * (2_000 / 4) ** 0.5  # five standard deviations
+    assert abs(mirrored.sum() - 10_000) < 5 * (20_000 / 4) ** 0.5  # five standard deviations
+    others = (augment.random_flip(images) != images).flatten(1).any(1)  # each image by itself
+    assert abs((mirrored == others).sum() - 10_000) < 5 * (20_000 / 4) ** 0.5
+    counts = [(augment.random_flip(images) != images).flatten(1).any(1).sum() for _ in range(5)]
+    assert len(set(map(int, counts))) > 1
 
 
 # ---- learning ----

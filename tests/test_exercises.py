@@ -74,6 +74,8 @@ class Layer:
 
         In pixels.
         """
+        # of a circle,
+        # roughly
         a = math.pi
 
         # why
@@ -92,7 +94,7 @@ def forward(x):
         ("forward", ["x + 1"], ["def forward(x):"]),
         (
             "Layer.width",
-            ["math.pi", "# why", "return a"],
+            ["# of a", "# roughly", "math.pi", "# why", "return a"],
             ['        """How wide.\n', "    @property\n", "# in pixels", "        In pixels.\n"],
         ),
     ],

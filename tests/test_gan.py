@@ -156,6 +156,13 @@ def test_losses_are_those_of_the_papers():
         torch.testing.assert_close(generator(fake), expected[name][1])
 
 
+def test_losses_are_finite_however_sure_the_discriminator_is():
+    sure = torch.tensor([-1e4, 1e4])
+    bce = F.binary_cross_entropy_with_logits
+    expected = bce(sure, torch.ones(2)) + bce(sure, torch.zeros(2))
+    assert LOSSES["non-saturating"][0](sure, sure) == expected == 1e4
+
+
 @pytest.mark.parametrize("logit", [-1e4, -20.0, 0.0, 20.0, 1e4])
 def test_the_saturating_gradient_vanishes_where_the_other_is_largest(logit):
     """-σ(a) and σ(a) - 1: both push a up, one hardly at all where the discriminator is sure."""

@@ -22,7 +22,7 @@ from LSTM import test as evaluation
 from LSTM import train as script
 from LSTM.dataset import imdb, load_test, templates
 from LSTM.dataset.texts import Corpus, Encoding, Texts
-from LSTM.model import CELLS, POOLINGS, RecurrentClassifier, RecurrentLayer
+from LSTM.model import CELLS, POOLINGS, RecurrentClassifier, RecurrentLayer, reverse
 from LSTM.utils import plots
 from LSTM.utils.adversarial import backward, worst_shift
 from LSTM.utils.evaluation import log_odds, predict_all, word_weights
@@ -134,23 +134,30 @@ def test_a_layer_and_its_gradients_are_those_of_packed_sequences(cell, bidirecti
     )
 
 
+def test_reversed_texts_keep_their_padding():
+    x = torch.arange(1, 9).view(2, 4, 1)
+    turned = reverse(x, torch.tensor([3, 0]))
+    assert turned.flatten(1).tolist() == [[3, 2, 1, 4], [5, 6, 7, 8]]
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_poolings_are_their_definitions(pooling):
-    model = make_model(pooling=pooling)
+def test_poolings_are_their_definitions(pooling, bidirectional):
+    model = make_model(pooling=pooling, bidirectional=bidirectional)
     tokens, lengths = make_batch()
     pool, y = model.pooling, model.layers[0](model.embedding(tokens), lengths)
     mask = torch.arange(7) < lengths[:, None]
     vectors = pool(y, mask, lengths)
     for n, T in enumerate(lengths.tolist()):
         states = y[n, :T]
+        ends = torch.cat([states[-1, :4], states[0, 4:]])  # of one direction: the last one
         if pooling == "last":
-            expected = torch.cat([states[-1, :4], states[0, 4:]])
+            expected = ends
         elif pooling == "attention":
             scores = torch.tanh(states @ pool.hidden.weight.T + pool.hidden.bias)
             powers = (scores @ pool.score.weight[0]).exp()
             expected = (powers[:, None] * states).sum(0) / powers.sum()
         elif pooling == "concat":
-            ends = torch.cat([states[-1, :4], states[0, 4:]])
             expected = torch.cat([ends, states.mean(0), states.max(0).values])
         else:
             expected = states.mean(0) if pooling == "mean" else states.max(0).values

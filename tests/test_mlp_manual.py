@@ -382,6 +382,23 @@ def test_optimizer_steps_as_its_torch_counterpart(name, weight_decay):
             torch.testing.assert_close(parameter, leaf.detach(), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_optimizer_steps_with_other_averages_and_epsilon(name):
+    model = Parameters(SCALAR_TO_KERNEL)
+    leaves = {n: p.clone().requires_grad_() for n, p in model.parameters().items()}
+    settings = dict(betas=(0.5, 0.8), eps=0.1)
+    optimizer = OPTIMIZERS[name](model, LEARNING_RATES[0], 0.1, **settings)
+    twin = TWINS[name](leaves.values(), lr=LEARNING_RATES[0], weight_decay=0.1, **settings)
+    for step in range(3):
+        twin.param_groups[0]["lr"] = LEARNING_RATES[step]
+        advance(model, optimizer, range(step, step + 1))
+        for n, leaf in leaves.items():
+            leaf.grad = model.gradients()[n].clone()
+        twin.step()
+    for n, leaf in leaves.items():
+        torch.testing.assert_close(model.parameters()[n], leaf.detach(), rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizer_goes_on_exactly_from_a_checkpoint(name, weight_decay, tmp_path):

@@ -137,6 +137,13 @@ def test_matrices_of_a_stack_do_not_meet(form):
     torch.testing.assert_close(FORMS[form](stack), alone, rtol=0, atol=1e-13)
 
 
+def test_native_steps_are_of_the_type_that_is_named():
+    X = matrix(8, 16)
+    found = native.orthogonalise(X, torch.bfloat16)
+    assert found.dtype == X.dtype and torch.equal(found, found.bfloat16().double())
+    torch.testing.assert_close(found, native.orthogonalise(X), rtol=0, atol=0.05)
+
+
 # ---- the optimiser against torch.optim's ----
 
 

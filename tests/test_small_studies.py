@@ -96,6 +96,7 @@ def test_signals_are_those_of_autograd(activation):
     expected = [6 * g.square().mean().sqrt().item() for g in wanted[:2]]
     assert found["gradients"] == pytest.approx(expected)
     assert found["weight_gradients"] == pytest.approx([g.norm().item() for g in wanted[2:]])
+    assert signals.measure(model, x, labels, activation) == found, "gradients of each call alone"
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh"])

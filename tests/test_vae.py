@@ -207,6 +207,15 @@ def test_gradient_goes_through_the_sampling_step():
     torch.testing.assert_close(grad_logvar, logvar.detach().exp(), rtol=0.03, atol=0.03)
 
 
+def test_noise_goes_through_the_sampling_step_for_each_image_and_draw():
+    model = VAE((1, 1, 3), 2, hidden_sizes=(), batch_norm=False)
+    mu = logvar = torch.zeros(4, 2)
+    noise = model.sample(mu, logvar, 3)
+    assert noise.shape == (4, 3, 2) and len(noise.unique()) == 24
+    drawn = [model.sample(mu, logvar, 3, torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
 # ---- bounds ----
 
 

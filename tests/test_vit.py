@@ -93,6 +93,9 @@ def test_attention_is_its_equation():
         torch.testing.assert_close(y[n, h, t], expected, **CLOSE)
         share = torch.tensor(powers, dtype=torch.float64) / sum(powers)
         torch.testing.assert_close(weights[n, h, t], share, **CLOSE)
+    y, weights = networks.attention(1e4 * q, k, v)  # the powers above would be infinite
+    torch.testing.assert_close(y, F.scaled_dot_product_attention(1e4 * q, k, v), **CLOSE)
+    assert weights.isfinite().all()
 
 
 @pytest.mark.smoke
@@ -457,6 +460,13 @@ def test_rollout_goes_from_the_last_block_back_to_the_first():
     weights[1, 0, 0, 0] = torch.tensor([0.0, 1.0, 0.0])
     expected = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0]])
     assert torch.equal(rollout(weights)[0], expected)
+
+
+def test_rollout_takes_the_mean_over_the_heads():
+    weights = random_weights(2, 1, 3, 5)  # blocks, N, heads, T
+    first, second = ((block[0].mean(0) + torch.eye(5)) / 2 for block in weights)
+    assert (weights[:, :, 0] - weights[:, :, 1]).abs().max() > 0.1
+    torch.testing.assert_close(rollout(weights)[0], second @ first)
 
 
 @pytest.mark.parametrize("pooling", ["token", "mean"])

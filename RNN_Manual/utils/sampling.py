@@ -16,9 +16,9 @@ def probabilities(
 ) -> Tensor:
     """The distribution to draw from: logits (V,) -> (V,), which sum to 1.
 
-    p ∝ exp(z / temperature); 0 leaves the likeliest alone. `top_k` keeps the k likeliest (0: all).
-    `top_p` keeps the fewest that have that much probability together (Holtzman et al., 2020,
-    Section 3.1), and always the likeliest. What is kept is scaled up to 1 again.
+    p ∝ exp(z / temperature); 0 leaves the likeliest alone. `top_k` keeps the k likeliest (0: all),
+    `top_p` of these the fewest that have that much probability together (Holtzman et al., 2020,
+    Section 3.1), and always the likeliest. After each, what is kept is scaled up to 1.
     """
     if temperature < 1e-30:  # float32 cannot divide by less
         return (torch.arange(len(logits), device=logits.device) == logits.argmax()).to(logits.dtype)

@@ -10,8 +10,8 @@ def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     (N, H, W) in [0, 1].
 
     With the last feature maps A_j and the class's logit z: the weight of a map is the mean of its
-    gradient over all places, α_j = mean ∂z/∂A_j (equation 1), the result relu(Σ_j α_j A_j)
-    (equation 2).
+    gradient over all places, α_j = mean ∂z/∂A_j (equation 1), the map relu(Σ_j α_j A_j)
+    (equation 2). It is enlarged to the image, and then divided by its largest value.
     """
     kept = []
 
