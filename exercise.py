@@ -68,15 +68,21 @@ def committed(path: str) -> str:
 def both(exercise: Exercise) -> tuple[str, str]:
     """The module as it is and as it was, with the function in each of them."""
     original = committed(exercise.path)
-    source = (ROOT / exercise.path).read_text(encoding="utf-8")
     try:
+        source = (ROOT / exercise.path).read_text(encoding="utf-8")
         for text in (source, original):
             find(text, exercise.function)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError) as error:  # among the latter, what is no UTF-8
         raise UserError(
             f"{exercise.function} is not to be found in {exercise.path} ({error}): mend it, or put "
             f"the file back with `git checkout {exercise.path}`"
         ) from None
+    lines = original.splitlines(keepends=True)[whole(original, exercise.function)]
+    if f'NotImplementedError("exercise {exercise.number} of' in "".join(lines):
+        raise UserError(
+            f"your last commit has {exercise.function} empty: find an older one with "
+            f"`git log {exercise.path}`"
+        )
     return source, original
 
 

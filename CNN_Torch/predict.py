@@ -27,7 +27,7 @@ def main(argv=None):
     args = answer_parser(__doc__, "each picture and what the filters see in it").parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
-    files = existing(args.pictures)
+    files = existing(args.pictures, args.output)
     data = load_pictures(files, config.dataset, known_classes(run_dir)).to(device)
     model = build_model(config, data).to(device=device)
     load_best(model, run_dir)

@@ -29,7 +29,7 @@ def main(argv=None):
     run_dir, config = find_trained(
         FOLDER, args, train_parser(), takes=TAKES, dataset=list(mnist.CLASSES)
     )
-    files = existing(args.pictures)
+    files = existing(args.pictures, args.output)
     data = load_pictures(files, config.dataset, known_classes(run_dir)).to(device)
     model = build_model(config, data).to(device=device)
     load_best(model, run_dir)

@@ -30,7 +30,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     device = select_device(args.device)
     run_dir, config = find_trained(FOLDER, args, train_parser(), takes=TAKES)
-    files = existing(args.pictures)
+    files = existing(args.pictures, args.output)
     data = load_pictures(files, config, known_classes(run_dir)).to(device)
     model = build_model(config, data).to(device)
     load_best(model, run_dir)

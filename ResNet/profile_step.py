@@ -83,7 +83,7 @@ def main(argv=None):
     parser = cli.Parser(__doc__.splitlines()[0])
     add = parser.add_argument
     add("--model", choices=PRESETS, default="resnet9-wide", metavar="NAME", help="the network")
-    add("--batch-size", type=cli.positive_int, default=128, help="images per step")
+    add("--batch-size", type=cli.number(int, 2), default=128, help="images per step")
     add("--steps", type=cli.positive_int, default=10, help="steps to time")
     add("--record", action="store_true", help="write results/compare_profile.json")
     args = parser.parse_args(argv)

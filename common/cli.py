@@ -62,19 +62,21 @@ class Parser(argparse.ArgumentParser):
         print(message, end="", file=file or sys.stderr)
 
 
-def number(kind: type, low: float, high: float = float("inf"), open_low: bool = False) -> Callable:
+def number(kind: type, low: float, high: float | None = None, open_low: bool = False) -> Callable:
     """A flag's type: a number in [low, high), or in (low, high) with `open_low`."""
-    low_text = f"above {low:g}" if open_low else f"at least {low:g}"
-    wanted = low_text + (f" and below {high:,}" if high != float("inf") else "")
+    limit = high or (2**31 if kind is int else 3.4e38)  # where float32 ends
+    wanted = f"above {low:g}" if open_low else f"at least {low:g}"
+    wanted += f" and below {high:,}" if high else ""
 
     def parse(text: str):
         try:
             value = kind(text)
         except ValueError:
             value = float("nan")
-        if not (low < value if open_low else low <= value) or not value < high:
-            name = "whole number" if kind is int else "number"
-            raise argparse.ArgumentTypeError(f"expected a {name} {wanted}, got {text!r}")
+        if not (low < value if open_low else low <= value) or not value < limit:
+            what = wanted if high or not value >= limit else f"below {limit:g}"
+            what = f"{'whole ' * (kind is int)}number {what}"
+            raise argparse.ArgumentTypeError(f"expected a {what}, got {text[:40]!r}")
         return value
 
     parse.numeric = True  # in config.json too
@@ -128,10 +130,8 @@ def test_parser(description: str) -> Parser:
 
 def parse_training(parser: Parser, recipes: dict[str, dict], runs: Path, argv=None):
     """Parse the flags: those given, then the dataset's recipe, or the resumed run's config.json.
-
     `args.given` holds the names of the flags on the command line. On --resume, `args.run_dir` is
-    the run to continue; only --epochs, --device and where files lie may differ from its config.
-    """
+    the run to continue; only --epochs, --device and where files lie may differ from its config."""
     blank = argparse.Namespace(**{action.dest: UNSET for action in parser._actions})
     given = {k: v for k, v in vars(parser.parse_args(argv, blank)).items() if v is not UNSET}
     if not given.get("resume"):

@@ -1,9 +1,9 @@
-"""The one kind of error that is the user's to mend, names as a terminal may show them, and how a
-script begins and ends."""
+"""Errors that are the user's to mend, names as a terminal may show them, a script's two ends."""
 
 import ctypes
 import errno
 import os
+import re
 import signal
 import sys
 import unicodedata
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+NO_MEMORY = re.compile("MemoryError|(out of|allocate|enough) memory")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # what a stream's end may say
 TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # the direction of writing
 
@@ -95,9 +96,12 @@ def entry(main: Callable) -> None:
         last_words(f"{str(interruption) or 'interrupted'}\n", 130)
     except BrokenPipeError:  # `… | head` closed our output
         last_words("", 141)
-    except OSError as error:
-        if error.filename is not None:  # a place where nothing may be read or written
-            last_words(f"error: {error}\n", 2)
-        if error.errno not in FULL:
+    except (MemoryError, RuntimeError) as error:  # PyTorch's are of the latter
+        if not NO_MEMORY.search(repr(error)):
             raise
-        last_words(f"error: the output cannot be written ({error.strerror})\n", 2)
+        last_words("error: not enough memory: take a smaller --batch-size or network\n", 2)
+    except OSError as error:
+        if error.filename is None and error.errno not in FULL:
+            raise
+        full = f"the output cannot be written ({error.strerror})"
+        last_words(f"error: {full if error.filename is None else error}\n", 2)

@@ -26,9 +26,9 @@ def dataset_name(config: dict) -> str:
 
 
 def named(run_dir: str) -> Path:
-    """The folder that --run-dir means. Raises UserError for a name that no terminal can show."""
-    if printable(run_dir) != run_dir:
-        raise UserError(f"--run-dir {run_dir}: name a folder without control characters")
+    """The folder of --run-dir. Raises UserError for none, and for one that no terminal can show."""
+    if not run_dir or printable(run_dir) != run_dir:
+        raise UserError(f"--run-dir {run_dir!r}: name a folder that a terminal can show")
     return Path(run_dir)
 
 
@@ -51,16 +51,16 @@ def new_run(runs: Path, run_dir: str | None, dataset: str) -> Path:
 
 
 def check_unused(path: Path) -> None:
-    """Raises UserError for a folder that holds a run."""
+    """Raises UserError for a folder that holds a run, or another program's config.json."""
     if any((path / name).exists() for name in RUN_FILES):
         raise UserError(f"{path} holds a run already: add --resume, or name another folder")
+    if is_file(path / "config.json"):
+        read_config(path)
 
 
 def take(runs: Path, args: Namespace, dataset: str, held: ExitStack) -> Path:
     """The folder of the run that `args` start or resume, while `held` is open this process's alone.
-
-    Raises UserError where another process has it, or nothing can be written.
-    """
+    Raises UserError where another process has it, or nothing can be written."""
     path = Path(args.run_dir) if args.resume else new_run(runs, args.run_dir, dataset)
     held.enter_context(lock.hold(path))
     checkpoint.remove_leftovers(path)
@@ -120,10 +120,8 @@ def shaping(flags: dict) -> dict:
 
 def read_flags(run_dir: Path, needed: str, folder: Path, parser) -> dict:
     """What a run of `folder` was trained with, by its config.json; younger flags have defaults.
-
     Raises UserError for a run that another folder made, for a value that train.py's `parser` would
-    not take, and for one that contradicts the checkpoint `needed`.
-    """
+    not take, and for one that contradicts the checkpoint `needed`."""
     path, config = run_dir / "config.json", read_config(run_dir)
     maker = config.pop("folder", folder.name)  # early runs do not say it
     if maker != folder.name:
@@ -157,9 +155,7 @@ def read_flags(run_dir: Path, needed: str, folder: Path, parser) -> dict:
 
 def check_flag(action, value, default=...):
     """A value of config.json as the flag's own type and choices take it; None if that is `default`.
-
-    Raises ValueError or ArgumentTypeError, which say what is expected.
-    """
+    Raises ValueError or ArgumentTypeError, which say what is expected."""
     if value is None and default is None:
         return None
     if action.nargs not in (None, 0):

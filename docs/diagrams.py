@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from common.errors import entry
 from docs.drawing import Diagram
 from docs.networks import cnn, gan, lstm, mlp, resnet, rnn, transformer, twelve, vae, vit
 
@@ -47,4 +48,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    entry(lambda: main(sys.argv[1:]))

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
+from common.errors import entry
 from docs import symptoms
 from docs.checks import HEALTHY
 
@@ -68,4 +69,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     place = "where page and pictures go; those of the repository are in docs"
     parser.add_argument("folder", nargs="?", type=Path, default=HERE / "runs", help=place)
-    main(parser.parse_args().folder)
+    entry(lambda: main(parser.parse_args().folder))

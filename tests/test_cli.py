@@ -3,9 +3,11 @@
 import json
 import os
 import platform
+import re
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 
 import pytest
+import torch
 
 from common import checkpoint, cli, folders
 from common.errors import UserError
@@ -78,6 +80,16 @@ def test_what_is_no_number_in_bounds_is_refused(kind, text):
 )  # fmt: skip
 def test_bounds_and_whole_numbers_are_kept(kind, text):
     with pytest.raises(ArgumentTypeError, match=f"got '{text}'"):
+        getattr(cli, kind)(text)
+
+
+@pytest.mark.parametrize(
+    "kind, text, most",
+    [("positive_int", "1" + "0" * 30, "2.14748e+09"), ("natural", str(2**31), "2.14748e+09"),
+     ("positive", "1e39", "3.4e+38"), ("non_negative", "1e300", "3.4e+38")],
+)  # fmt: skip
+def test_numbers_that_pytorch_cannot_hold_are_refused(kind, text, most):
+    with pytest.raises(ArgumentTypeError, match=re.escape(f"number below {most}, got")):
         getattr(cli, kind)(text)
 
 
@@ -295,6 +307,24 @@ def test_a_folder_that_holds_a_run_is_not_used_again(tmp_path, name):
     assert (tmp_path / name).read_text() == "kept"
 
 
+@pytest.mark.parametrize("content", ['{"model_type": "bert"}', "[1]", "{"])
+def test_a_folder_with_another_programs_config_is_not_taken(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with user_error(tmp_path / "config.json"):
+        folders.new_run(tmp_path, str(tmp_path), "mnist")
+    assert (tmp_path / "config.json").read_text() == content
+    (tmp_path / "config.json").write_text('{"dataset": "mnist"}')  # of a run that never had a step
+    assert folders.new_run(tmp_path, str(tmp_path), "mnist") == tmp_path
+
+
+def test_an_empty_name_of_a_run_folder_is_one_line(tmp_path):
+    """As of `--run-dir "$UNSET"`: it would be the working directory."""
+    with user_error("--run-dir ''"):
+        folders.new_run(tmp_path, "", "mnist")
+    with user_error("--run-dir ''"):
+        folders.find_run(tmp_path, "", "best.safetensors")
+
+
 def test_a_named_folder_is_made_with_its_parents_or_used_when_it_holds_no_run(tmp_path):
     path = tmp_path / "a" / "b"
     assert folders.new_run(tmp_path, str(path), "mnist") == path
@@ -348,6 +378,17 @@ def raising(error):
     [
         (UserError("no such run"), 2, "error: no such run\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
+        *(
+            (error, 2, "error: not enough memory: take a smaller --batch-size or network\n")
+            for error in (
+                MemoryError(),
+                torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+                RuntimeError(
+                    "[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't "
+                    "allocate memory: you tried to allocate 3600000000 bytes."
+                ),
+            )
+        ),
         (KeyboardInterrupt("stopped after step 3"), 130, "stopped after step 3\n"),
     ],
 )
@@ -366,6 +407,8 @@ def test_entry_runs_main_and_ends_well(capsys):
 def test_entry_does_not_hide_a_programmers_error():
     with pytest.raises(ZeroDivisionError):
         cli.entry(lambda: 1 / 0)
+    with pytest.raises(RuntimeError, match="memory format"):
+        cli.entry(raising(RuntimeError("unsupported memory format option Preserve")))
 
 
 FAULTS = """

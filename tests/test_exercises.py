@@ -163,6 +163,22 @@ def test_a_file_that_python_cannot_read_is_one_line(clone):
     assert clone.read_text(encoding="utf-8") == text
 
 
+def test_an_exercise_that_is_committed_empty_is_not_taken_for_the_original(clone):
+    words = [EXERCISES[0].folder, str(EXERCISES[0].number)]
+    tool.main(words)
+    author = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", *author, "commit", "-qam", "mine"], cwd=tool.ROOT, check=True)
+    for more in ([], ["--restore"]):
+        with user_error("last commit", "git log"):
+            tool.main([*words, *more])
+
+
+def test_a_file_in_another_encoding_is_one_line(clone):
+    clone.write_bytes(clone.read_bytes() + b"# caf\xe9\n")
+    with user_error(EXERCISES[0].path, "git checkout"):
+        tool.main([EXERCISES[0].folder, "1"])
+
+
 def test_without_git_nothing_is_emptied(clone, monkeypatch):
     text = clone.read_text(encoding="utf-8")
     shutil.rmtree(tool.ROOT / ".git")

@@ -304,6 +304,21 @@ def test_a_transparent_colour_is_white(tmp_path, mode, suffix, transparency, fir
     assert np.asarray(image).tolist() == [[BLACK, [9] * 3]]
 
 
+@pytest.mark.parametrize("error", [TypeError("a float"), RuntimeError(""), NotImplementedError()])
+def test_whatever_pillow_says_of_a_damaged_image_is_one_line(error, tmp_path, monkeypatch):
+    """Its readers of TIFF, AVIF, ICNS, BLP and DDS raise these and more."""
+
+    def fail(content):
+        raise error
+
+    path = saved(two_pixels("RGB"), tmp_path / "image.png")
+    monkeypatch.setattr(pictures.Image, "open", fail)
+    with user_error(
+        path, "cannot be read as an image", type(error).__name__ if not str(error) else str(error)
+    ):
+        image_folder.read_image(path)
+
+
 @pytest.mark.parametrize("kind", ["float32", "int32"])
 def test_pixels_of_an_unknown_range_are_one_line(tmp_path, kind):
     pixels = np.array([[0, 1], [70_000, 3]], kind)

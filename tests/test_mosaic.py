@@ -52,6 +52,11 @@ def test_a_film_holds_its_frames_and_repeats(tmp_path):
             times.append(film_.info["duration"])
     assert levels == [0, 102, 255] and times == [50, 50, 500]
 
+    Image.new("L", (9, 9)).save(tmp_path / "frames" / "cover.png")  # somebody else's
+    film.make_film(tmp_path)
+    with Image.open(tmp_path / "training.gif") as film_:
+        assert film_.n_frames == 3
+
 
 def test_a_run_without_frames_has_no_film(tmp_path):
     film.make_film(tmp_path)

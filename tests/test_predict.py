@@ -454,3 +454,16 @@ def test_what_is_not_there_is_said_without_advice(tmp_path):
         existing([str(tmp_path / "absent")])
     (tmp_path / "there").write_bytes(b"")
     assert existing([str(tmp_path / "there")]) == [tmp_path / "there"]
+
+
+def test_a_picture_that_is_looked_at_is_not_drawn_over(tmp_path):
+    from ResNet.utils.answers import existing
+
+    photo, other = tmp_path / "photo.png", tmp_path / "seen.png"
+    for path in (photo, other):
+        path.write_bytes(b"mine")
+    (tmp_path / "link.png").symlink_to(photo)
+    for output in (photo, tmp_path / "link.png"):
+        with user_error("--output", output.name):
+            existing([str(photo)], output)
+    assert existing([str(photo)], other) == [photo]

@@ -970,6 +970,14 @@ def test_samples_of_an_epoch_are_written_once(tmp_path):
     assert [head.split(",")[0][-1] for head in heads] == ["1", "2"]
 
 
+def test_what_samples_hold_already_stays_as_it_is(tmp_path):
+    path = tmp_path / "samples.txt"
+    path.write_bytes(b"caf\xe9\n")  # somebody else's, in another encoding
+    for epoch in (1, 2):
+        add_sample(path, epoch, "validation loss 1.5000", "a\rb")
+    assert path.read_bytes().count(b"a\rb") == 2 and "caf\ufffd" in path.read_text("utf-8")
+
+
 # ---- beside torch.nn ----
 
 

@@ -213,6 +213,13 @@ def test_two_workers_on_one_store_lose_nothing(tmp_path, monkeypatch, capsys):
             assert len(kept) >= 2 and kept.items() <= recorded.items()
 
 
+@pytest.mark.parametrize("folder", ["what?", "100%20", "{name}", "#1"])
+def test_the_store_is_made_where_it_is_asked_for(folder, tmp_path):
+    (tmp_path / folder).mkdir()
+    studies.open_store("tpe", tmp_path / folder / "a.db")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == sorted([folder, "a.db"])
+
+
 def test_a_seed_is_free_again_only_when_its_trial_failed(tmp_path):
     study = studies.open_store("tpe", tmp_path / "a.db")
     for seed in (0, 1, 2):

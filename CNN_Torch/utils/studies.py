@@ -2,6 +2,7 @@
 
 from itertools import count
 from pathlib import Path
+from urllib.parse import quote
 
 from common.errors import UserError
 from common.plots import new_figure, save
@@ -18,11 +19,11 @@ def open_store(name: str, store: Path):
         raise UserError(f"{error.name} is missing: pip install -r requirements.txt") from None
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    place = f"sqlite:///{quote(str(store.resolve()))}"
     try:
         return optuna.create_study(
-            storage=f"sqlite:///{store.resolve()}", study_name=name, direction="maximize",
-            load_if_exists=True,
-        )  # fmt: skip
+            storage=place, study_name=name, direction="maximize", load_if_exists=True
+        )
     except DatabaseError as error:
         raise UserError(f"{store} is damaged ({error.orig}): remove it") from None
 

@@ -23,14 +23,17 @@ def answer_parser(description: str, drawn: str) -> cli.Parser:
     return parser
 
 
-def existing(names: list[str]) -> list[Path]:
-    """The files of these names. Raises UserError for one that is not there."""
+def existing(names: list[str], output: Path | None = None) -> list[Path]:
+    """The files of these names. Raises UserError for one that is not there, or that `output` would
+    take the place of."""
     for name in names:
         try:
             if os.path.exists(name) and not os.path.isfile(name):  # a pipe never ends
                 raise ValueError("no regular file")
             with open(name, "rb"):
                 pass
+            if output and os.path.exists(output) and os.path.samefile(name, output):
+                raise UserError(f"--output {output}: that is a picture to look at; name another")
         except (OSError, ValueError) as error:
             raise UserError(f"{name}: {getattr(error, 'strerror', error)}") from None
     return [Path(name) for name in names]

@@ -61,7 +61,7 @@ def add_sample(path: Path, epoch: int, about: str, text: str) -> None:
     """Write what the network can say after `epoch` to the end of the file, in place of anything
     that a run which was stopped and resumed wrote about it or later epochs before."""
     head = f"==== after epoch {epoch}"
-    kept = path.read_text(encoding="utf-8") if path.is_file() else ""
+    kept = path.read_bytes().decode(errors="replace") if path.is_file() else ""
     kept = kept.split(head + ",")[0]
     sample = f"{head}, {about} ====\n\n{text}\n\n"
     checkpoint.write_atomically(path, (kept + sample).encode())

@@ -42,6 +42,8 @@ def make_film(run_dir: Path, milliseconds: int = 150) -> None:
     levels of each colour, which makes it a quarter as large."""
     frames = []
     for path in sorted((run_dir / "frames").glob("*.png")):
+        if not path.stem.isdecimal():  # somebody else's
+            continue
         with Image.open(path) as frame:
             frame = frame.point(lambda level: round(level / 17) * 17)
             frames.append(under_its_epoch(frame, int(path.stem)))

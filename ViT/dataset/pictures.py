@@ -16,10 +16,6 @@ SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a pixel, by a PNG's type of colou
 PASSES = (  # of an interlaced PNG: first column, first row, and the steps to the next
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
 )  # fmt: skip
-DAMAGE = (
-    OSError, ValueError, SyntaxError, KeyError, struct.error, zlib.error,
-    Image.DecompressionBombError,
-)  # fmt: skip
 
 
 def read_image(path: Path, content: bytes | None = None) -> Image.Image:
@@ -38,7 +34,7 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
             return opaque(image)
     except UnidentifiedImageError:
         raise UserError(f"{path} cannot be read as an image: remove it, or name another") from None
-    except DAMAGE as error:
+    except Exception as error:  # whatever Pillow's readers of many formats raise
         reason = (str(error) or type(error).__name__).splitlines()[0]
         what = f"{path} cannot be read as an image ({reason})"
         raise UserError(f"{what}: remove it, or name another") from None
