@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, names as a terminal may show them, a script's two ends."""
+"""Errors that users can mend, names as a terminal may show them, how a script begins and ends."""
 
 import ctypes
 import errno
