@@ -74,7 +74,7 @@ def number(kind: type, low: float, high: float | None = None, open_low: bool = F
         except ValueError:
             value = float("nan")
         if not (low < value if open_low else low <= value) or not value < limit:
-            what = wanted if high or not value >= limit else f"below {limit:g}"
+            what = wanted if high or not value >= limit else f"{wanted} and below {limit:g}"
             what = f"{'whole ' * (kind is int)}number {what}"
             raise argparse.ArgumentTypeError(f"expected a {what}, got {text[:40]!r}")
         return value

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from common.errors import entry
 from docs import symptoms
 from docs.checks import HEALTHY
 
@@ -69,4 +68,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     place = "where page and pictures go; those of the repository are in docs"
     parser.add_argument("folder", nargs="?", type=Path, default=HERE / "runs", help=place)
-    entry(lambda: main(parser.parse_args().folder))
+    main(parser.parse_args().folder)

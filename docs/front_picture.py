@@ -7,7 +7,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from common.errors import entry
 from common.plots import new_figure, save
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,4 +47,4 @@ def main(path: Path = PICTURE) -> None:
 
 
 if __name__ == "__main__":
-    entry(main)
+    main()

@@ -48,8 +48,7 @@ class Average:
         a ← a + (γ + 1) / (t + γ) · (θ − a)    after step t = 1, 2, …
 
     (Shamir & Zhang, 2013, arXiv:1212.1824: polynomial decay.) Step s has a share of about
-    (γ + 1)/t · (s/t)^γ. So whenever one looks, their mean age is about a tenth of
-    the steps until then.
+    (γ + 1)/t · (s/t)^γ. So their mean age is about a tenth of all steps, whenever one looks.
     """
 
     def __init__(self, model):

@@ -89,7 +89,7 @@ def test_bounds_and_whole_numbers_are_kept(kind, text):
      ("positive", "1e39", "3.4e+38"), ("non_negative", "1e300", "3.4e+38")],
 )  # fmt: skip
 def test_numbers_that_pytorch_cannot_hold_are_refused(kind, text, most):
-    with pytest.raises(ArgumentTypeError, match=re.escape(f"number below {most}, got")):
+    with pytest.raises(ArgumentTypeError, match=re.escape(f" and below {most}, got")):
         getattr(cli, kind)(text)
 
 

@@ -636,7 +636,7 @@ NONE: list[tuple[str, str]] = [
     ("studies", "(Shamir & Zhang, [{2013}]"),
     ("studies", "the mean age of the weights in it is a {tenth} of the steps so far"),
     ("studies", "All {five} networks see the same training characters"),
-    ("studies", "the Transformers see at least {64} characters before each."),
+    ("studies", "the Transformers see {64} characters or more before all but the first."),
     ("studies", "after one minute and after {two}. After {five} it has 1.508 nats"),
     ("studies", "GRU 25. After {five} minutes they are ahead"),
     ("studies", "the last {three} minutes brought them"),

@@ -17,7 +17,7 @@ def read(path: Path) -> dict:
         study = json.loads(path.read_text(encoding="utf-8"))
         study["settings"], study["rows"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} holds no whole study ({error!r}): name another file") from None
+        raise UserError(f"{path} is damaged or no study ({error!r}): name another") from None
     return study
 
 
