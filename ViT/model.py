@@ -15,7 +15,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> tuple[Te
 
     q, k, v (N, h, T, d) -> (N, h, T, d), (N, h, T, T); each row of the weights sums to one.
     """
-    # of variance 1: softmax does not saturate; q is scaled, as the scores are mostly more numbers
+    # variance 1, or softmax would saturate; q is scaled, which is smaller than the scores
     scores = (q * q.shape[3] ** -0.5) @ k.transpose(2, 3)
     weights = scores.softmax(dim=3)
     return F.dropout(weights, dropout) @ v, weights

@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
 
 def number(kind: type, low: float, high: float | None = None, open_low: bool = False) -> Callable:
     """A flag's type: a number in [low, high), or in (low, high) with `open_low`."""
-    limit = high or (2**31 if kind is int else 3.4e38)  # where float32 ends
+    limit = high or (2**31 if kind is int else 3.4e38)  # where int32 and float32 end
     wanted = f"above {low:g}" if open_low else f"at least {low:g}"
     wanted += f" and below {high:,}" if high else ""
 
@@ -74,9 +74,9 @@ def number(kind: type, low: float, high: float | None = None, open_low: bool = F
         except ValueError:
             value = float("nan")
         if not (low < value if open_low else low <= value) or not value < limit:
-            what = wanted if high or not value >= limit else f"{wanted} and below {limit:g}"
-            what = f"{'whole ' * (kind is int)}number {what}"
-            raise argparse.ArgumentTypeError(f"expected a {what}, got {text[:40]!r}")
+            name = "whole number" if kind is int else "number"
+            most = f" and below {limit:g}" if value >= limit and not high else ""
+            raise argparse.ArgumentTypeError(f"expected a {name} {wanted}{most}, got {text[:40]!r}")
         return value
 
     parse.numeric = True  # in config.json too

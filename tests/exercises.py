@@ -84,8 +84,8 @@ EXERCISES = [
         "test_muon.py", "(the_iteration or zero_stays_zero or of_the_type) and native",
         "Divide by the norm first. Each of the five steps is $a Y + b (Y Y^T) Y + c (Y Y^T)^2 Y$ "
         "with a = 3.4445, b = −4.7750, c = 2.0315. With `A = Y @ Y.mT` this needs three "
-        "products. Transpose a tall matrix, and transpose it back at the end. A matrix of zeros "
-        "stays one: keep the divisor away from 0.",
+        "products. Transpose a tall matrix, and transpose it back at the end. Keep the "
+        "divisor away from 0, for a matrix of zeros.",
     ),
     Exercise(
         "CNN_Manual", 1, "utils/augment.py", "random_flip",
@@ -343,7 +343,7 @@ Write a part of this lesson yourself. The command takes out what a function does
 name and the docstring. The tests that are named here then fail, until your version is right.
 
 ```bash
-python exercise.py {folder} 1              # --restore: as the last commit has it
+python exercise.py {folder} 1              # --restore puts back what the last commit has
 ```
 """
     for e in EXERCISES:
